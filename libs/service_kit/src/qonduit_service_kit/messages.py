@@ -1,0 +1,640 @@
+"""Every message that crosses the bus, and where it goes.
+
+A message is a frozen dataclass registered under a stable name and a version. Fields are only ever
+added, each with a default, so that new code reads old messages; a changed meaning is a new version.
+Times are seconds since the epoch, durations are seconds, memory is bytes, cpu is in thousandths of
+a core. Bodies stay under 64 KiB: larger bytes travel through storage, by digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+Body = TypeVar("Body", bound=type)
+
+INLINE_LIMIT_BYTES = 32 * 1024
+"""Bytes a message may carry itself; what is larger goes through storage by digest."""
+
+_registry: dict[tuple[str, int], type] = {}
+_names: dict[type, tuple[str, int]] = {}
+
+
+def message(name: str, version: int = 1) -> _Registrar:
+    """Register a message type under its name on the wire."""
+    return _Registrar(name, version)
+
+
+class _Registrar:
+    def __init__(self, name: str, version: int) -> None:
+        self._key = (name, version)
+
+    def __call__(self, body: Body) -> Body:
+        if self._key in _registry:
+            raise ValueError(f"message {self._key} is registered twice")
+        _registry[self._key] = body
+        _names[body] = self._key
+        return body
+
+
+def wire_name(body_type: type) -> tuple[str, int]:
+    """Return the (name, version) a message type is sent under; KeyError if it is none."""
+    return _names[body_type]
+
+
+def type_of(name: str, version: int) -> type | None:
+    """Return the message type for a name and version from the wire, or None if unknown here."""
+    return _registry.get((name, version))
+
+
+# --- Where messages go -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An exchange and a routing key."""
+
+    exchange: str
+    key: str
+
+
+GATEWAY = Address("qonduit.gateway", "inbox")
+SCHEDULER = Address("qonduit.scheduler", "inbox")
+QPU_BROKER = Address("qonduit.qpu", "inbox")
+ALL_WORKERS = Address("qonduit.workers.all", "")
+"""A fanout exchange: each worker's inbox is bound to it."""
+TASKS_EXCHANGE = "qonduit.tasks"
+WORKERS_EXCHANGE = "qonduit.workers"
+
+
+def worker(worker_id: str) -> Address:
+    """Address of one worker's inbox."""
+    return Address(WORKERS_EXCHANGE, worker_id)
+
+
+def task_queue(job_id: str, attempt: int, shape: Shape) -> Address:
+    """Address of the queue that holds one attempt's tasks of one shape; queue name and key are equal."""
+    return Address(TASKS_EXCHANGE, f"tasks.{job_id}.{attempt}.{shape.label}")
+
+
+# --- Values ------------------------------------------------------------------------------------
+
+
+class Stage(StrEnum):
+    """What a running job is doing; NONE when its program has not said."""
+
+    NONE = "NONE"
+    MAPPING = "MAPPING"
+    OPTIMIZING_FOR_HARDWARE = "OPTIMIZING_FOR_HARDWARE"
+    WAITING_FOR_QPU = "WAITING_FOR_QPU"
+    EXECUTING_QPU = "EXECUTING_QPU"
+    POST_PROCESSING = "POST_PROCESSING"
+
+
+class Reason(StrEnum):
+    """Why an attempt ended other than with DONE."""
+
+    NONE = "NONE"
+    PROGRAM_ERROR = "PROGRAM_ERROR"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TIMEOUT = "TIMEOUT"
+    WORKER_LOST = "WORKER_LOST"
+    UNSCHEDULABLE = "UNSCHEDULABLE"
+    QPU_ERROR = "QPU_ERROR"
+    RESULT_NOT_SERIALIZABLE = "RESULT_NOT_SERIALIZABLE"
+    DEPENDENCY_ERROR = "DEPENDENCY_ERROR"
+    KILLED = "KILLED"
+    CANCELED = "CANCELED"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shape:
+    """What one driver or executor asks for."""
+
+    cpu_millis: int
+    mem_bytes: int
+    gpus: int = 0
+
+    @property
+    def label(self) -> str:
+        """A short text that is one to one with the shape, for queue names and logs."""
+        return f"c{self.cpu_millis}m{self.mem_bytes}g{self.gpus}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """All that is needed to place and run one attempt of a job."""
+
+    job_id: str
+    attempt: int
+    user: str
+    function_title: str
+    function_version: str
+    artifact_digest: str
+    entrypoint: str
+    arguments_digest: str
+    shape: Shape
+    time_limit_s: float
+    submitted_at: float
+    storage_ticket: str
+    """Signed by the gateway; lets the worker read this job's inputs and write its outputs, no more."""
+    environment: dict[str, str] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
+    priority: int = 0
+    limit: Shape = field(default_factory=lambda: Shape(16_000, 32 * 1024**3, 16))
+    """Most that the driver's executors may hold together."""
+
+
+class LeaseKind(StrEnum):
+    """What a lease is for."""
+
+    DRIVER = "DRIVER"
+    EXECUTOR = "EXECUTOR"
+
+
+@dataclass(frozen=True, slots=True)
+class StageUsage:
+    """Absolute totals of one stage of one attempt, so that applying a report twice changes nothing."""
+
+    stage: Stage
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    qpu_s: float = 0.0
+    peak_mem_bytes: int = 0
+
+
+# --- To the scheduler --------------------------------------------------------------------------
+
+
+@message("scheduler.job_submitted")
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """An attempt wants a place. May come again; (job, attempt) tells."""
+
+    spec: JobSpec
+
+
+@message("scheduler.job_withdrawn")
+@dataclass(frozen=True, slots=True)
+class JobWithdrawn:
+    """The gateway ended this attempt, or all attempts up to it: forget it, take back its leases."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAttempt:
+    """An attempt that the gateway believes to be on a worker."""
+
+    spec: JobSpec
+    worker_id: str
+
+
+@message("scheduler.jobs_snapshot")
+@dataclass(frozen=True, slots=True)
+class JobsSnapshot:
+    """The gateway's answer to SchedulerHello, in pages; it carries the term of leadership."""
+
+    scheduler_id: str
+    term: int
+    page: int
+    last: bool
+    queued: tuple[JobSpec, ...] = ()
+    running: tuple[RunningAttempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """One lease as the worker that holds it sees it."""
+
+    lease_id: str
+    kind: LeaseKind
+    job_id: str
+    attempt: int
+    shape: Shape
+    user: str = ""
+    idle_since: float | None = None
+    """An executor with nothing to do since then; None while busy, and for drivers."""
+    lends_cpu: bool = False
+    """A driver that waits in get() has given its cpu (not its memory) back."""
+
+
+@message("scheduler.worker_heartbeat")
+@dataclass(frozen=True, slots=True)
+class WorkerHeartbeat:
+    """The whole truth about one worker, sent every few seconds and on every change."""
+
+    worker_id: str
+    incarnation: str
+    """New each time the worker's process starts; leases of an older incarnation are gone."""
+    sequence: int
+    capacity: Shape
+    leases: tuple[LeaseStatus, ...] = ()
+    draining: bool = False
+    sandbox_tier: str = ""
+    hostname: str = ""
+    term: int = 0
+    """The highest leadership term this worker has seen."""
+
+
+@message("scheduler.worker_stopped")
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """A worker said goodbye after ending everything it ran."""
+
+    worker_id: str
+    incarnation: str
+
+
+@message("scheduler.lease_ended")
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease is free again, whatever the cause."""
+
+    worker_id: str
+    lease_id: str
+    cause: str = ""
+
+
+@message("scheduler.task_demand")
+@dataclass(frozen=True, slots=True)
+class TaskDemand:
+    """How many tasks of a shape an attempt has that are not finished: an absolute count."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    """Where the driver runs: executors talk to that worker's agent."""
+    user: str
+    shape: Shape
+    unfinished: int
+    sequence: int
+    """Per (job, attempt, shape); an older one is dropped."""
+    limit: Shape = field(default_factory=lambda: Shape(16_000, 32 * 1024**3, 16))
+    storage_ticket: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    artifact_digest: str = ""
+
+
+@message("scheduler.driver_waiting")
+@dataclass(frozen=True, slots=True)
+class DriverWaiting:
+    """A driver blocks in get() (it lends its cpu) or goes on (it takes it again)."""
+
+    worker_id: str
+    lease_id: str
+    waiting: bool
+    sequence: int
+
+
+# --- To workers --------------------------------------------------------------------------------
+
+
+@message("worker.driver_granted")
+@dataclass(frozen=True, slots=True)
+class DriverGranted:
+    """Run this attempt's driver. A grant of an older term than one seen is refused by the worker."""
+
+    term: int
+    lease_id: str
+    spec: JobSpec
+
+
+@message("worker.executor_granted")
+@dataclass(frozen=True, slots=True)
+class ExecutorGranted:
+    """Run one executor that consumes a task queue."""
+
+    term: int
+    lease_id: str
+    job_id: str
+    attempt: int
+    user: str
+    shape: Shape
+    driver_worker_id: str
+    storage_ticket: str
+    environment: dict[str, str] = field(default_factory=dict)
+    artifact_digest: str = ""
+
+
+@message("worker.lease_revoked")
+@dataclass(frozen=True, slots=True)
+class LeaseRevoked:
+    """Give a lease back: an executor ends after the task in hand, at once if `now`."""
+
+    term: int
+    lease_id: str
+    cause: str
+    now: bool = False
+
+
+@message("worker.scheduler_elected")
+@dataclass(frozen=True, slots=True)
+class SchedulerElected:
+    """A scheduler became the active one: answer with a heartbeat, refuse older terms."""
+
+    term: int
+
+
+@message("worker.demand_refused")
+@dataclass(frozen=True, slots=True)
+class DemandRefused:
+    """No worker could ever give this shape; the text has the numbers."""
+
+    job_id: str
+    attempt: int
+    shape: Shape
+    text: str
+
+
+@message("worker.executor_lost")
+@dataclass(frozen=True, slots=True)
+class ExecutorLost:
+    """An executor's worker is gone: its tasks must be sent again by the driver's agent."""
+
+    job_id: str
+    attempt: int
+    lease_id: str
+    cause: str
+
+
+@message("worker.stop_attempt")
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    """End an attempt's driver and executors: canceled by the user, or stale (fenced off)."""
+
+    job_id: str
+    attempt: int
+    cause: Reason
+    grace_s: float = 5.0
+
+
+# --- To the gateway ----------------------------------------------------------------------------
+
+
+@message("gateway.scheduler_hello")
+@dataclass(frozen=True, slots=True)
+class SchedulerHello:
+    """A scheduler became active and asks for a term and for the jobs."""
+
+    scheduler_id: str
+
+
+class EventKind(StrEnum):
+    """What an attempt's event tells."""
+
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    STAGE = "STAGE"
+    USAGE = "USAGE"
+    FINISHED = "FINISHED"
+
+
+@message("gateway.job_event")
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One step of one attempt, from the driver's agent, the only writer of its sequence.
+
+    (job, attempt, sequence) is unique: a duplicate is dropped, an old attempt is fenced off.
+    """
+
+    job_id: str
+    attempt: int
+    sequence: int
+    at: float
+    worker_id: str
+    kind: EventKind
+    stage: Stage = Stage.NONE
+    reason: Reason = Reason.NONE
+    """For FINISHED: NONE means DONE."""
+    text: str = ""
+    """For FINISHED with a reason: what happened and what to do, at most 16 KiB, with the traceback's end."""
+    exit_code: int | None = None
+    signal: int | None = None
+    result_digest: str = ""
+    result_bytes: int = 0
+    usage: tuple[StageUsage, ...] = ()
+    """Absolute totals so far; sent with STAGE, USAGE and FINISHED."""
+
+
+@message("gateway.placement_refused")
+@dataclass(frozen=True, slots=True)
+class PlacementRefused:
+    """No worker could ever run this job; the text has the numbers."""
+
+    job_id: str
+    attempt: int
+    text: str
+
+
+@message("gateway.attempt_lost")
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """The attempt's worker, or its lease, is gone: the gateway requeues with the next attempt."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker as the scheduler sees it."""
+
+    worker_id: str
+    hostname: str
+    capacity: Shape
+    free: Shape
+    leases: int
+    draining: bool
+    sandbox_tier: str
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingView:
+    """Why a job or a job's demand waits."""
+
+    job_id: str
+    attempt: int
+    kind: LeaseKind
+    shape: Shape
+    count: int
+    position: int
+    why: str
+
+
+@message("gateway.cluster_report")
+@dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """The scheduler's picture, at most once a second while it changes; kept in memory only."""
+
+    term: int
+    at: float
+    workers: tuple[WorkerView, ...] = ()
+    waiting: tuple[WaitingView, ...] = ()
+    waiting_total: int = 0
+
+
+# --- Tasks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCall:
+    """One call of a distributed function: bytes that only the user's sandbox may decode."""
+
+    task_id: str
+    attempt: int
+    name: str
+    stage: Stage
+    call: bytes | None = None
+    call_digest: str = ""
+    """Set instead of `call` when the bytes are in storage."""
+
+
+@message("tasks.batch")
+@dataclass(frozen=True, slots=True)
+class TaskBatch:
+    """Tasks for whichever executor takes them."""
+
+    job_id: str
+    job_attempt: int
+    tasks: tuple[TaskCall, ...]
+
+
+@message("worker.tasks_taken")
+@dataclass(frozen=True, slots=True)
+class TasksTaken:
+    """An executor's lease now owns these tasks (task id, attempt); sent before the delivery is acknowledged."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    worker_id: str
+    tasks: tuple[tuple[str, int], ...]
+
+
+class TaskOutcome(StrEnum):
+    """How one attempt of a task ended."""
+
+    OK = "OK"
+    ERROR = "ERROR"
+    """The function raised: `value` holds the exception, encoded in the sandbox."""
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    EXECUTOR_DIED = "EXECUTOR_DIED"
+    RETURNED = "RETURNED"
+    """Never started: its lease was given back first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReply:
+    """The end of one attempt of a task."""
+
+    task_id: str
+    attempt: int
+    outcome: TaskOutcome
+    value: bytes | None = None
+    value_digest: str = ""
+    text: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    peak_mem_bytes: int = 0
+
+
+@message("worker.task_replies")
+@dataclass(frozen=True, slots=True)
+class TaskReplies:
+    """Replies for the driver's agent; a repeated one is dropped there by (task, attempt)."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    replies: tuple[TaskReply, ...]
+
+
+# --- QPU ---------------------------------------------------------------------------------------
+
+
+@message("qpu.request")
+@dataclass(frozen=True, slots=True)
+class QpuRequest:
+    """One HTTP request of a program's runtime client, forwarded undecoded.
+
+    The broker answers a repeated request id from its ledger: POST /jobs and POST /sessions happen once
+    for each (job, call number, body digest).
+    """
+
+    request_id: str
+    reply_to: Address
+    user: str
+    job_id: str
+    attempt: int
+    method: str
+    path: str
+    """Below the API's base: '/jobs', '/backends/ibm_torino/configuration', ..."""
+    query: tuple[tuple[str, str], ...] = ()
+    api_version: str = ""
+    """The client's IBM-API-Version header, forwarded as it came."""
+    call_number: int = 0
+    """Counts this program's POST /jobs and POST /sessions; same program, same calls, same numbers."""
+    body: bytes | None = None
+    body_digest: str = ""
+    """Set instead of `body` when the bytes are in storage."""
+
+
+@message("worker.qpu_reply", 1)
+@dataclass(frozen=True, slots=True)
+class QpuReply:
+    """The answer to a QpuRequest."""
+
+    request_id: str
+    status: int
+    content_type: str = "application/json"
+    body: bytes | None = None
+    body_digest: str = ""
+
+
+class QpuState(StrEnum):
+    """State of a QPU job, in the words of the runtime API."""
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return self in {QpuState.COMPLETED, QpuState.FAILED, QpuState.CANCELLED}
+
+
+@message("worker.qpu_transition")
+@dataclass(frozen=True, slots=True)
+class QpuTransition:
+    """One step of one QPU job; steps of a job are numbered from 0 without a gap, and may come twice."""
+
+    qpu_job_id: str
+    job_id: str
+    attempt: int
+    sequence: int
+    state: QpuState
+    at: float
+    backend: str
+    text: str = ""
+    """For FAILED and CANCELLED: the reason."""
+    qpu_seconds: float | None = None
+    """Set once final; billed once."""
+
+
+@message("qpu.program_ended")
+@dataclass(frozen=True, slots=True)
+class ProgramEnded:
+    """An attempt is over: cancel what it left queued, close its sessions."""
+
+    job_id: str
+    attempt: int

@@ -1,0 +1,1 @@
+"""qonduit_storage."""
