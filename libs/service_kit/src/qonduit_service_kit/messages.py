@@ -556,6 +556,19 @@ class TaskReplies:
     replies: tuple[TaskReply, ...]
 
 
+@message("worker.executor_output")
+@dataclass(frozen=True, slots=True)
+class ExecutorOutput:
+    """What an executor printed, on its way to the job's log, which only the driver's agent writes."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    sequence: int
+    """Per lease, from 1; one that is not new is dropped."""
+    chunk: bytes
+
+
 # --- QPU ---------------------------------------------------------------------------------------
 
 
