@@ -1,0 +1,1 @@
+"""The private stack that `qonduit up` runs on one machine."""

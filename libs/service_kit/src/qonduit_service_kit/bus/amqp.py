@@ -1,0 +1,309 @@
+"""The only module that knows pika: connections and channels as awaitables, in types of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pika
+import pika.exceptions
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.spec import BasicProperties
+
+from qonduit_service_kit.bus.errors import LinkLostError, TopologyError
+
+# What happens to a connection is told by the link, in one line; pika would add its own tracebacks.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+HEARTBEAT_S = 20
+CONNECT_TIMEOUT_S = 10.0
+_PRECONDITION_FAILED = 406
+_ACCESS_REFUSED = 403
+_PERSISTENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as the broker delivered it."""
+
+    tag: int
+    body: bytes
+    type: str
+    message_id: str
+    app_id: str
+    headers: dict[str, Any]
+    redelivered: bool
+    exchange: str
+    key: str
+    persistent: bool
+
+
+class Outgoing:
+    """A message on its way; `confirmed` ends when the broker took it or nobody waits any more."""
+
+    __slots__ = ("body", "confirmed", "exchange", "key", "mandatory", "message_id", "properties", "returned", "since")
+
+    def __init__(
+        self,
+        exchange: str,
+        key: str,
+        body: bytes,
+        *,
+        kind: str,
+        message_id: str,
+        app_id: str,
+        persistent: bool,
+        mandatory: bool,
+        headers: dict[str, Any] | None,
+        confirmed: asyncio.Future[None],
+        since: float,
+    ) -> None:
+        self.exchange = exchange
+        self.key = key
+        self.body = body
+        self.mandatory = mandatory
+        self.message_id = message_id
+        self.confirmed = confirmed
+        self.since = since
+        self.returned = False
+        self.properties = BasicProperties(
+            content_type="application/msgpack",
+            type=kind,
+            message_id=message_id,
+            app_id=app_id,
+            delivery_mode=_PERSISTENT if persistent else 1,
+            headers=headers,
+        )
+
+
+class Channel:
+    """One channel; every call raises LinkLostError once it is closed."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._pending: set[asyncio.Future[Any]] = set()
+        self.closed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        inner.add_on_close_callback(self._on_close)
+
+    def _on_close(self, _channel: object, reason: Exception) -> None:
+        error = _translated(reason)
+        for future in self._pending:
+            if not future.done():
+                future.set_exception(error)
+        self._pending.clear()
+        if not self.closed.done():
+            self.closed.set_result(error)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can succeed."""
+        return bool(self._inner.is_open)
+
+    async def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending.add(future)
+
+        def done(frame: Any) -> None:
+            if not future.done():
+                future.set_result(frame)
+
+        try:
+            method(**arguments, callback=done)
+            return await future
+        except pika.exceptions.AMQPError as error:
+            raise _translated(error) from error
+        finally:
+            self._pending.discard(future)
+
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        """Declare a durable exchange."""
+        await self._call(self._inner.exchange_declare, exchange=name, exchange_type=kind, durable=True)
+
+    async def declare_queue(self, name: str, arguments: dict[str, Any]) -> None:
+        """Declare a durable queue."""
+        await self._call(self._inner.queue_declare, queue=name, durable=True, arguments=arguments)
+
+    async def count(self, name: str) -> int:
+        """Return how many messages are ready in a queue; TopologyError if there is no such queue."""
+        frame = await self._call(self._inner.queue_declare, queue=name, passive=True)
+        ready: int = frame.method.message_count
+        return ready
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        """Bind a queue."""
+        await self._call(self._inner.queue_bind, queue=queue, exchange=exchange, routing_key=key)
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it."""
+        await self._call(self._inner.queue_delete, queue=name)
+
+    async def confirm(
+        self, on_confirm: Callable[[int, bool, bool], None], on_return: Callable[[str, str, str], None]
+    ) -> None:
+        """Turn on confirms: on_confirm(tag, multiple, taken), on_return(message id, exchange, key)."""
+
+        def confirmed(frame: Any) -> None:
+            method = frame.method
+            on_confirm(method.delivery_tag, method.multiple, isinstance(method, pika.spec.Basic.Ack))
+
+        def returned(_channel: object, method: Any, properties: BasicProperties, _body: bytes) -> None:
+            on_return(properties.message_id or "", method.exchange, method.routing_key)
+
+        self._inner.add_on_return_callback(returned)
+        await self._call(self._inner.confirm_delivery, ack_nack_callback=confirmed)
+
+    def publish(self, message: Outgoing) -> None:
+        """Send without waiting."""
+        try:
+            self._inner.basic_publish(
+                message.exchange, message.key, message.body, message.properties, message.mandatory
+            )
+        except pika.exceptions.AMQPError as error:
+            raise _translated(error) from error
+
+    async def prefetch(self, count: int) -> None:
+        """Limit unacknowledged deliveries of consumers started afterwards."""
+        await self._call(self._inner.basic_qos, prefetch_count=count)
+
+    async def consume(
+        self, queue: str, on_delivery: Callable[[Incoming], None], on_cancelled: Callable[[], None]
+    ) -> str:
+        """Start a consumer and return its tag; `on_cancelled` tells that the broker ended it."""
+
+        def delivered(_channel: object, method: Any, properties: BasicProperties, body: bytes) -> None:
+            on_delivery(
+                Incoming(
+                    method.delivery_tag,
+                    body,
+                    properties.type or "",
+                    properties.message_id or "",
+                    properties.app_id or "",
+                    properties.headers or {},
+                    method.redelivered,
+                    method.exchange,
+                    method.routing_key,
+                    properties.delivery_mode == _PERSISTENT,
+                )
+            )
+
+        self._inner.add_on_cancel_callback(lambda _frame: on_cancelled())
+        frame = await self._call(self._inner.basic_consume, queue=queue, on_message_callback=delivered)
+        tag: str = frame.method.consumer_tag
+        return tag
+
+    async def cancel(self, consumer_tag: str) -> None:
+        """End a consumer; what it has unacknowledged stays so until the channel is closed."""
+        await self._call(self._inner.basic_cancel, consumer_tag=consumer_tag)
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Acknowledge; does nothing on a closed channel, where the broker has taken the delivery back."""
+        if self._inner.is_open:
+            self._inner.basic_ack(tag, multiple)
+
+    def requeue(self, tag: int) -> None:
+        """Give a delivery back; does nothing on a closed channel."""
+        if self._inner.is_open:
+            self._inner.basic_nack(tag, multiple=False, requeue=True)
+
+    async def close(self) -> None:
+        """Close; unacknowledged deliveries go back to their queue. Safe to call twice."""
+        if self._inner.is_open:
+            self._inner.close()
+        if not self._inner.is_closed:
+            await asyncio.wait([self.closed], timeout=CONNECT_TIMEOUT_S)
+
+
+class Connection:
+    """One connection, open until `closed` has a reason."""
+
+    def __init__(self, inner: AsyncioConnection, closed: asyncio.Future[Exception]) -> None:
+        self._inner = inner
+        self.closed = closed
+
+    @classmethod
+    async def open(cls, url: str, *, name: str) -> Self:
+        """Connect; LinkLostError if that fails."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        closed: asyncio.Future[Exception] = loop.create_future()
+
+        def on_open(_connection: object) -> None:
+            if not opened.done():
+                opened.set_result(None)
+
+        def on_end(_connection: object, reason: Exception) -> None:
+            error = _translated(reason)
+            if not opened.done():
+                opened.set_exception(error)
+            if not closed.done():
+                closed.set_result(error)
+
+        inner = AsyncioConnection(
+            _parameters(url, name), on_open_callback=on_open, on_open_error_callback=on_end, on_close_callback=on_end
+        )
+        try:
+            await opened
+        except asyncio.CancelledError:
+            _close_quietly(inner)
+            raise
+        return cls(inner, closed)
+
+    async def channel(self) -> Channel:
+        """Open a channel."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
+        try:
+            inner = self._inner.channel(on_open_callback=lambda _channel: opened.done() or opened.set_result(None))
+        except pika.exceptions.AMQPError as error:
+            raise _translated(error) from error
+        channel = Channel(inner)
+        await asyncio.wait([opened, channel.closed], return_when=asyncio.FIRST_COMPLETED)
+        if channel.closed.done():
+            raise channel.closed.result()
+        return channel
+
+    def on_blocked(self, told: Callable[[bool], None]) -> None:
+        """Call `told` with True when the broker blocks publishers, with False when it no longer does."""
+        self._inner.add_on_connection_blocked_callback(lambda _connection, _frame: told(True))
+        self._inner.add_on_connection_unblocked_callback(lambda _connection, _frame: told(False))
+
+    async def close(self) -> None:
+        """Close, waiting a few seconds at most; safe to call twice."""
+        _close_quietly(self._inner)
+        if not self.closed.done():
+            await asyncio.wait([self.closed], timeout=CONNECT_TIMEOUT_S)
+
+
+def _close_quietly(inner: AsyncioConnection) -> None:
+    if inner.is_open or inner.connection_state not in (inner.CONNECTION_CLOSED, inner.CONNECTION_CLOSING):
+        try:
+            inner.close()
+        except pika.exceptions.AMQPError:
+            return
+
+
+def _parameters(url: str, name: str) -> pika.URLParameters:
+    parameters = pika.URLParameters(url)
+    parameters.heartbeat = HEARTBEAT_S
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = CONNECT_TIMEOUT_S
+    parameters.stack_timeout = CONNECT_TIMEOUT_S
+    parameters.blocked_connection_timeout = None
+    parameters.client_properties = {"connection_name": name}
+    # A peer that vanished without a word is noticed after two heartbeats, also while we only write.
+    parameters.tcp_options = {"TCP_USER_TIMEOUT": 2 * HEARTBEAT_S * 1000}
+    return parameters
+
+
+def _translated(reason: BaseException) -> LinkLostError | TopologyError:
+    """Turn pika's errors into ours; their text never holds credentials."""
+    if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+        return TopologyError(f"RabbitMQ says {reason.reply_code}: {reason.reply_text}")
+    cause: BaseException = reason
+    while isinstance(cause, pika.exceptions.AMQPConnectionError) and cause.args and isinstance(cause.args[0], Exception):
+        cause = cause.args[0]
+    text = str(cause) or repr(cause)
+    return LinkLostError(f"{type(cause).__name__}: {text}")
