@@ -1,6 +1,6 @@
 """Make the Python code of the .proto files, or check that what is checked in is what they say.
 
-    python tools/generate_protos.py [--check]
+python tools/generate_protos.py [--check]
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ def stale_files() -> list[Path]:
         differing = [
             path
             for path in fresh
-            if not (PROTO_ROOT / path).exists() or not filecmp.cmp(PROTO_ROOT / path, Path(folder) / path, shallow=False)
+            if not (PROTO_ROOT / path).exists()
+            or not filecmp.cmp(PROTO_ROOT / path, Path(folder) / path, shallow=False)
         ]
-        checked_in = {path.relative_to(PROTO_ROOT) for path in PROTO_ROOT.rglob("*_pb2*.py*") if "__pycache__" not in path.parts}
+        checked_in = {
+            path.relative_to(PROTO_ROOT) for path in PROTO_ROOT.rglob("*_pb2*.py*") if "__pycache__" not in path.parts
+        }
         return sorted({*differing, *(checked_in - set(fresh))})
 
 

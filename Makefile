@@ -1,0 +1,65 @@
+# Every chore of the project. `make help` lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## List every chore
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: .venv/.ready ## Prepare everything: virtual environment with pinned versions, RabbitMQ
+	@tools/prepare.sh rabbitmq
+
+.venv/.ready: constraints.txt pyproject.toml proto/pyproject.toml client/pyproject.toml libs/service_kit/pyproject.toml $(wildcard services/*/pyproject.toml)
+	@tools/prepare.sh environment
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Start a private stack, run the example programs on it, stop it
+	@$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: setup ## Run all tests
+	@tools/prepare.sh postgresql
+	$(PYTEST)
+
+.PHONY: unit
+unit: .venv/.ready ## Run the tests that need no server
+	$(PYTEST) libs client services
+
+.PHONY: isolated
+isolated: .venv/.ready ## Run each service's unit tests with only its declared dependencies
+	@tools/test_isolated.sh
+
+.PHONY: check
+check: .venv/.ready ## Lint, types, import contracts, protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	tools/check_types.sh
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+	tools/check_breaking.sh
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_protos.py --check
+
+.PHONY: format
+format: .venv/.ready ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: protos
+protos: .venv/.ready ## Make the Python code of the .proto files
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_protos.py
+
+.PHONY: constraints
+constraints: .venv/.ready ## Choose the newest allowed versions again and write constraints.txt
+	tools/write_constraints.sh
+
+.PHONY: bench
+bench: setup ## Run the benchmarks
+	$(BIN)/python bench/job_latency.py
+
+.PHONY: clean
+clean: ## Remove what the other chores made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+find_python() {
+    for name in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+        [ -n "$name" ] || continue
+        if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            printf '%s' "$name"
+            return
+        fi
+    done
+    say "Qonduit needs Python 3.11, 3.12 or 3.13, and none was found."
+    say "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: PYTHON=/path/to/python make setup"
+    exit 1
+}
+
+# How to install system packages here: nothing printed when we may not.
+elevate() {
+    if ! command -v apt-get >/dev/null; then return 1; fi
+    if [ "$(id -u)" = 0 ]; then printf 'env'; return; fi
+    if sudo -n true 2>/dev/null; then printf 'sudo'; return; fi
+    return 1
+}
+
+install_packages() {
+    local with
+    with=$(elevate) || return 1
+    say "Installing $* from the system's packages ..."
+    # A package's service is not wanted: Qonduit starts private servers of its own.
+    $with apt-get update -qq
+    $with env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+environment() {
+    local python uv_version
+    python=$(find_python)
+    if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
+        rm -rf .venv
+        if ! "$python" -m venv .venv 2>/dev/null; then
+            install_packages python3-venv || {
+                say "python3 -m venv does not work here. Get it with: apt-get install python3-venv"
+                exit 1
+            }
+            "$python" -m venv .venv
+        fi
+    fi
+    uv_version=$(sed -n 's/^uv==\([^ ;]*\).*/\1/p' constraints.txt)
+    .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$uv_version"
+    .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt --group dev \
+        -e proto -e libs/service_kit -e client -e services/gateway -e services/scheduler -e services/storage \
+        -e services/qpu_broker -e services/worker
+}
+
+rabbitmq() {
+    if command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ]; then return; fi
+    if install_packages rabbitmq-server; then
+        local with
+        with=$(elevate)
+        if [ -d /run/systemd/system ]; then
+            $with systemctl disable --now rabbitmq-server >/dev/null 2>&1 || true
+        fi
+        return
+    fi
+    say "RabbitMQ is missing, and this user may not install it."
+    say "Get it with: sudo apt-get install rabbitmq-server   (or your system's way), then try again."
+    exit 1
+}
+
+postgresql() {
+    if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then return; fi
+    install_packages postgresql || say "PostgreSQL is missing: its tests are skipped (apt-get install postgresql)."
+}
+
+"$1"
