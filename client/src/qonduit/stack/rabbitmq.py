@@ -28,9 +28,28 @@ DISK_FREE_BYTES = 256 * 1024**2
 """Below it, the node blocks publishers."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+CONTROL_TIMEOUT_S = 30.0
 _POLL_S = 0.02
 
-_END_WITH_PARENT = 'spawn(fun() -> io:get_line(""), init:stop() end).'
+# Reads "FILE<tab>ERLANG" lines from the pipe, writes "ok" or "error" to FILE, and ends the node when the pipe does.
+_CONTROL = """spawn(fun() ->
+  Do = fun(Text) ->
+    {ok, Tokens, _} = erl_scan:string(Text),
+    {ok, Forms} = erl_parse:parse_exprs(Tokens),
+    erl_eval:exprs(Forms, [])
+  end,
+  Loop = fun Next() ->
+    case io:get_line("") of
+      Line when is_list(Line) ->
+        [File, Text] = string:split(string:trim(Line), "\t"),
+        Answer = try Do(Text), "ok" catch _:Error -> io_lib:format("error: ~0p", [Error]) end,
+        file:write_file(File ++ ".tmp", Answer), file:rename(File ++ ".tmp", File),
+        Next();
+      _ -> init:stop()
+    end
+  end,
+  Loop()
+end)."""
 
 
 class RabbitNodeError(Exception):
@@ -136,7 +155,7 @@ class RabbitNode:
         with (self._dir / "log" / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
                 [str(script), "-noshell", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
-                 "-shutdown_time", "10000", "-eval", _END_WITH_PARENT],
+                 "-shutdown_time", "10000", "-eval", _CONTROL],
                 env=self._environment(self._identity), cwd=self._dir, start_new_session=True,
                 stdin=subprocess.PIPE, stdout=console, stderr=console,
             )  # fmt: skip
@@ -149,6 +168,40 @@ class RabbitNode:
     def kill(self) -> None:
         """End at once, as a crash would."""
         self._end(signal.SIGKILL)
+
+    def add_vhost(self, name: str) -> None:
+        """Make an empty vhost that this node's user may use."""
+        user = self._known().user
+        self.control(
+            f'rabbit_vhost:add(<<"{name}">>, <<"{user}">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"{user}">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"{user}">>).'
+        )
+
+    def remove_vhost(self, name: str) -> None:
+        """Remove a vhost with all that is in it; its clients are disconnected."""
+        self.control(f'rabbit_vhost:delete(<<"{name}">>, <<"{self._known().user}">>).')
+
+    def control(self, expression: str) -> None:
+        """Have the node evaluate one line of Erlang: what rabbitmqctl does, without starting a second Erlang.
+
+        Raises:
+            RabbitNodeError: The node doesn't run, or the expression failed.
+        """
+        process = self._process
+        if process is None or process.poll() is not None or process.stdin is None:
+            raise RabbitNodeError("the RabbitMQ node is not running")
+        answer = self._dir / f"answer-{secrets.token_hex(6)}"
+        process.stdin.write(f"{answer}\t{expression}\n".encode())
+        process.stdin.flush()
+        deadline = time.monotonic() + CONTROL_TIMEOUT_S
+        while not answer.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RabbitNodeError(f"the RabbitMQ node did not answer: {expression}")
+            time.sleep(_POLL_S)
+        text = answer.read_text()
+        answer.unlink()
+        if text != "ok":
+            raise RabbitNodeError(f"the RabbitMQ node says {text} to: {expression}")
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

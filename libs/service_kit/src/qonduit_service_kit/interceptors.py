@@ -1,0 +1,126 @@
+"""What wraps every RPC of a server: metrics outside, errors inside."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import uuid
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from qonduit_service_kit import logs
+from qonduit_service_kit.errors import ApiError
+from qonduit_service_kit.metrics import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+_log = logs.get_logger("rpc")
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
+
+
+class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Runs every RPC, of all four kinds, inside `around(method, context)`."""
+
+    def around(self, method: str, context: Any) -> AbstractAsyncContextManager[None]:
+        """Return the context manager that an RPC runs in."""
+        raise NotImplementedError
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        """Wrap the handler of a call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        inner, kind = _inner(handler)
+        wrapped = self._wrapped(inner, handler_call_details.method, streams=handler.response_streaming)
+        return handler._replace(**{kind: wrapped})
+
+    def _wrapped(self, inner: Callable[..., Any], method: str, *, streams: bool) -> Callable[..., Any]:
+        async def call(request: Any, context: Any) -> Any:
+            async with self.around(method, context):
+                answer = inner(request, context)
+                return await answer if inspect.isawaitable(answer) else answer
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with self.around(method, context):
+                async for answer in inner(request, context):
+                    yield answer
+
+        return stream if streams and inspect.isasyncgenfunction(inner) else call
+
+
+def _inner(handler: Any) -> tuple[Callable[..., Any], str]:
+    for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+        inner = getattr(handler, kind)
+        if inner is not None:
+            return inner, kind
+    raise TypeError(f"{handler} handles nothing")
+
+
+class ErrorInterceptor(AroundInterceptor):
+    """Turns ApiError into a rich status, and all else into INTERNAL with a traceback in the log."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Any) -> AsyncIterator[None]:
+        """Translate what the RPC raises."""
+        try:
+            yield
+        except ApiError as error:
+            await _abort(context, error)
+        except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception:  # Unforeseen: the caller learns an id, we learn everything.
+            request_id = uuid.uuid4().hex[:12]
+            _log.exception("RPC failed", method=method, request_id=request_id)
+            text = f"Internal error (request {request_id}). Try again; if it stays, report it with this id."
+            await _abort(
+                context,
+                ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", text, metadata={"request_id": request_id}),
+            )
+
+
+async def _abort(context: Any, error: ApiError) -> None:
+    status = error.to_status()
+    await context.abort(
+        error.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),)
+    )
+
+
+class MetricsInterceptor(AroundInterceptor):
+    """Counts calls and their seconds by method and code."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._calls = Counter("qonduit_rpc_calls_total", "RPCs that ended.", ["method", "code"], registry=registry)
+        self._seconds = Histogram(
+            "qonduit_rpc_seconds", "Seconds of RPCs.", ["method"], buckets=_BUCKETS, registry=registry
+        )
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Any) -> AsyncIterator[None]:
+        """Time the RPC."""
+        began = time.perf_counter()
+        code = "OK"
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except BaseException:
+            code = _name_of(context.code())
+            raise
+        finally:
+            self._calls.labels(method, code).inc()
+            self._seconds.labels(method).observe(time.perf_counter() - began)
+
+
+def _name_of(code: Any) -> str:
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code and code), "UNKNOWN")

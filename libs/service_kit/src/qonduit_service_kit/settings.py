@@ -1,0 +1,43 @@
+"""Settings of a service: one typed object, read once from the environment at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qonduit_service_kit.logs import SECRET, redact_text
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has. Subclass with its prefix: `class X(ServiceSettings, env_prefix="QONDUIT_X_")`."""
+
+    model_config = SettingsConfigDict(env_prefix="QONDUIT_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    amqp_url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"), description="RabbitMQ, with user, password and vhost."
+    )
+    data_dir: Path = Field(Path(".qonduit"), description="Folder for everything the service keeps.")
+    metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
+    log_format: Literal["text", "json"] = Field("text", description="Readable lines, or a JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    internal_key_file: Path | None = Field(None, description="File with the key that tickets are signed with.")
+    ready_file: Path | None = Field(None, description="Written, with the ports in use, once the service serves.")
+
+    def describe(self) -> dict[str, str]:
+        """Return every setting as text, without the secrets."""
+        described: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            described[name] = _without_secret(value)
+        return described
+
+
+def _without_secret(value: object) -> str:
+    if isinstance(value, SecretStr):
+        text = value.get_secret_value()
+        return redact_text(text) if "://" in text else (SECRET if text else "")
+    return redact_text(str(value))

@@ -1,0 +1,84 @@
+"""A real, private RabbitMQ for tests: a pytest plugin with the fixtures `broker` and `bus_url`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class PrivateBroker:
+    """A RabbitMQ node in a temporary folder; several run side by side."""
+
+    def __init__(self) -> None:
+        # The node's code lives with the supervisor that starts one for users; only tests need both.
+        from qonduit.stack.rabbitmq import RabbitNode  # noqa: PLC0415
+
+        self._folder = Path(tempfile.mkdtemp(prefix="qonduit-rabbitmq-"))
+        self.node = RabbitNode(self._folder / "node")
+
+    @property
+    def url(self) -> str:
+        """AMQP URL of its default vhost."""
+        return self.node.url
+
+    def vhost_url(self, name: str) -> str:
+        """Make an empty vhost and return its URL."""
+        self.node.add_vhost(name)
+        return f"{self.node.url.rstrip('/')}/{name}"
+
+    def start(self) -> None:
+        """Start it, or start it again on the same data."""
+        self.node.start()
+
+    def restart(self) -> None:
+        """Stop in order and start again on the same data and ports."""
+        self.node.stop()
+        self.node.start()
+
+    def kill(self) -> None:
+        """End it as a crash would; `start` brings it back."""
+        self.node.kill()
+
+    def stop(self) -> None:
+        """Stop it and remove its folder."""
+        self.node.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def new_broker() -> PrivateBroker:
+    """Return a started broker; without RabbitMQ a skip on a laptop and a failure in CI."""
+    from qonduit.stack.rabbitmq import RabbitMQMissingError  # noqa: PLC0415
+
+    broker = PrivateBroker()
+    try:
+        broker.start()
+    except RabbitMQMissingError as error:
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return broker
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[PrivateBroker]:
+    """One broker for the whole run; whoever kills it must start it again."""
+    made = new_broker()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def bus_url(broker: PrivateBroker) -> Iterator[str]:
+    """URL of a vhost that this test alone uses."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    yield broker.vhost_url(name)
+    broker.node.remove_vhost(name)
