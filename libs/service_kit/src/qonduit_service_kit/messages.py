@@ -257,6 +257,17 @@ class LeaseEnded:
     worker_id: str
     lease_id: str
     cause: str = ""
+    refused: bool = False
+    """The worker never took it: what was granted goes back to the queue, for another place."""
+
+
+@message("scheduler.probe")
+@dataclass(frozen=True, slots=True)
+class SchedulerProbe:
+    """A scheduler's word to the scheduler's inbox: whoever gets it is the active one."""
+
+    scheduler_id: str
+    sequence: int
 
 
 @message("scheduler.task_demand")
@@ -277,6 +288,9 @@ class TaskDemand:
     storage_ticket: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     artifact_digest: str = ""
+    executors: tuple[tuple[str, str], ...] = ()
+    """(lease id, worker id) of each executor that owns tasks of this shape: a scheduler that took over misses
+    from it those that were lost while nobody looked."""
 
 
 @message("scheduler.driver_waiting")
