@@ -91,7 +91,7 @@ class TaskLedger:
                 self._tasks[task_id] = replace(task, lease_id=lease_id)
 
     def reply(self, lease_id: str, reply: TaskReply) -> Decision | None:
-        """Apply the end of one attempt. A value counts from whichever attempt comes first; a loss only from the newest."""
+        """Apply the end of one attempt. A value counts from any attempt, a loss only from the newest."""
         task = self._tasks.get(reply.task_id)
         if task is None:  # Committed before: the reply came twice, or two attempts ran.
             return None
