@@ -1,0 +1,308 @@
+"""A preloaded interpreter, held by the agent, from which sandboxes are forked."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qonduit_worker.sandbox import proctree, slots
+from qonduit_worker.sandbox.cgroups import Cgroup, CgroupTree
+from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
+from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
+from qonduit_worker.sandbox.sandboxed import Sandboxed
+from qonduit_worker.zygote import wire
+
+_START_TIMEOUT_S: Final = 120.0
+_OUTPUT_BUFFER_BYTES: Final = 256 * 1024
+# One thread in every library that would start a pool: children of a process that used one hang.
+_ENVIRONMENT: Final = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",  # noqa: S108 - the sandbox's own.
+    "LANG": "C.UTF-8",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "RAYON_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "QISKIT_PARALLEL": "FALSE",
+    "QISKIT_NUM_PROCS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """What all zygotes of one worker have in common.
+
+    Attributes:
+        state_dir: The worker's own folder; names its control groups, and looks empty to programs.
+        tier: How sandboxes are confined; what `probe` found, or less.
+        python_path: More folders of Python sources that zygotes import from and programs may read.
+        hidden: More folders that look empty to programs even where an interpreter's folder holds them.
+    """
+
+    state_dir: Path
+    tier: Tier
+    python_path: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+
+
+class Zygote:
+    """One preloaded interpreter process. Start it, fork from it, stop it; in this order again if it died.
+
+    Args:
+        config: What this worker's zygotes have in common.
+        cgroups: The worker's control groups, prepared.
+        preload: Modules to import once.
+        warm: `module:function`, called once after importing.
+    """
+
+    def __init__(
+        self, *, config: SandboxConfig, cgroups: CgroupTree, preload: Sequence[str] = (), warm: str | None = None
+    ) -> None:
+        self.pid = 0
+        self._config = config
+        self._cgroups = cgroups
+        self._preload = tuple(preload)
+        self._warm = warm
+        self._channel: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._pidfd = -1
+        self._died = asyncio.Event()
+        self._sandboxes: dict[str, Sandboxed] = {}
+        self._inherited_bytes = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it can fork now."""
+        return self._channel is not None
+
+    async def died(self) -> None:
+        """Wait until the process that was started is gone, for whatever reason."""
+        await self._died.wait()
+
+    def inside(self, directory: Path) -> InsidePaths:
+        """Where programs in a sandbox with this folder find their own folders."""
+        return InsidePaths.of(self._config.tier, directory)
+
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded everything; does nothing when it runs.
+
+        Raises:
+            ZygoteStartError: It could not; the text has its traceback.
+        """
+        if self.running:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = await self._spawn(theirs)
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature.
+        self._died = asyncio.Event()
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._greet(ours)
+        except BaseException as error:
+            ours.close()
+            await self._reap()
+            if isinstance(error, TimeoutError):
+                raise ZygoteStartError(f"The zygote was not ready after {_START_TIMEOUT_S:.0f} s.") from None
+            raise
+        self._channel = ours
+        self._inherited_bytes = proctree.anonymous_bytes(self.pid)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._lost)
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        config = self._config
+        start = wire.Start(
+            parent=os.getpid(),
+            tier=config.tier,
+            preload=self._preload,
+            warm=self._warm,
+            python_path=tuple(map(str, config.python_path)),
+            hidden=(str(config.state_dir.absolute()), *map(str, config.hidden)),
+        )
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "qonduit_worker.zygote",
+            str(theirs.fileno()),
+            start.dumps(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env=_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    async def _greet(self, channel: socket.socket) -> None:
+        while True:
+            message = await _next_message(channel)
+            if message is None:
+                raise ZygoteStartError("The zygote ended before it was ready.")
+            fields, descriptors = message
+            if fields["kind"] == "hello":
+                self.pid = fields["pid"]
+                (self._pidfd,) = descriptors
+            elif fields["kind"] == "failed":
+                raise ZygoteStartError(f"The zygote could not start:\n{fields['text']}")
+            else:
+                return
+
+    def _lost(self) -> None:
+        """The socket has something to read though a running zygote says nothing: it is dead."""
+        self._close_channel()
+        # The kernel ends what lived in its namespaces; without them each is asked to, and told to be quick.
+        for sandbox in list(self._sandboxes.values()):
+            sandbox.kill()
+        self._died.set()
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+
+    async def stop(self) -> None:
+        """End the zygote and every sandbox forked from it, and wait until they are gone; safe to repeat."""
+        self._close_channel()
+        for sandbox in list(self._sandboxes.values()):
+            sandbox.kill()
+        await asyncio.gather(*(sandbox.wait() for sandbox in list(self._sandboxes.values())))
+        await self._reap()
+        self._died.set()
+
+    async def _reap(self) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def fork(self, spec: SandboxSpec) -> Sandboxed:
+        """Make a sandbox; returns when its program is about to begin.
+
+        Raises:
+            ZygoteDiedError: The zygote is not running.
+            SandboxStartError: The sandbox could not be set up.
+            OSError: The host refused a control group or a folder.
+        """
+        if self._channel is None:
+            raise ZygoteDiedError("The zygote is not running.")
+        slot = slots.reserve()
+        group = self._cgroups.group(spec.sandbox_id)
+        try:
+            await asyncio.to_thread(self._prepare, spec, group, slot)
+            sandbox = await self._order(spec, group, slot)
+        except BaseException:
+            group.remove()
+            if slot is not None:
+                slot.release()
+            raise
+        try:
+            await sandbox.started()
+        except SandboxStartError:
+            if not self.running:
+                raise ZygoteDiedError("The zygote died while it was forking.") from None
+            raise
+        if not self._cgroups.limits_memory:
+            sandbox.watch_memory(spec.limits.mem_bytes, self._inherited_bytes)
+        return sandbox
+
+    def _prepare(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> None:
+        group.create(spec.limits)
+        if self._config.tier != "A":
+            (spec.directory / "tmp").mkdir(exist_ok=True)
+        if slot is not None:
+            for name in ("job", "data", "run", "tmp"):
+                if (spec.directory / name).is_dir():
+                    slots.hand_over(str(spec.directory / name), slot.uid)
+
+    async def _order(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> Sandboxed:
+        if self._channel is None:
+            raise ZygoteDiedError("The zygote died.")
+        own_room = self._config.tier == "A"
+        listener = None if own_room else socket.create_server(("127.0.0.1", 0), backlog=128)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        reader = await _reader(read_end)
+        sandbox = Sandboxed(sandbox_id=spec.sandbox_id, control=ours, output=reader, cgroup=group)
+        if listener is not None:
+            listener.setblocking(False)  # noqa: FBT003
+            sandbox.listener = listener
+            sandbox.without_namespace()
+        self._sandboxes[spec.sandbox_id] = sandbox
+        sandbox.when_ended(functools.partial(self._ended, spec.sandbox_id, slot))
+        procs = group.open_procs()
+        memory = self._written(spec, slot, listener).to_memory()
+        try:
+            wire.send(self._channel, "fork", descriptors=(memory, theirs.fileno(), write_end, *procs))
+        except OSError:
+            self._lost()
+            sandbox.finish()
+            raise ZygoteDiedError("The zygote died.") from None
+        finally:
+            theirs.close()
+            for descriptor in (memory, write_end, *procs):
+                os.close(descriptor)
+        return sandbox
+
+    def _ended(self, sandbox_id: str, slot: slots.Slot | None) -> None:
+        self._sandboxes.pop(sandbox_id, None)
+        if slot is not None:
+            slot.release()
+
+    def _written(self, spec: SandboxSpec, slot: slots.Slot | None, listener: socket.socket | None) -> wire.Order:
+        directory = spec.directory.absolute()
+        return wire.Order(
+            sandbox_id=spec.sandbox_id,
+            job=str(directory / "job"),
+            data=str(directory / "data"),
+            run=str(directory / "run"),
+            tmp=str(directory / "tmp"),
+            tmp_bytes=spec.limits.tmp_bytes,
+            file_bytes=spec.limits.file_bytes,
+            pids=spec.limits.pids,
+            uid=slot.uid if slot is not None else None,
+            port=listener.getsockname()[1] if listener is not None else None,
+            environment=dict(spec.environment),
+            entry=spec.entry,
+        )
+
+
+async def _next_message(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(channel.fileno(), _resolve, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(channel.fileno())
+    return wire.receive(channel)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _reader(read_end: int) -> asyncio.StreamReader:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_OUTPUT_BUFFER_BYTES, loop=loop)
+    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, SIM115 - a pipe; the transport closes it.
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
+    return reader
