@@ -53,7 +53,10 @@ def test_functions_of_main_and_their_globals_travel_by_value() -> None:
         "sys.stdout.write(base64.b64encode(pickling.dumps(add)).decode())\n"
     )
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
-    read = "import base64, sys\nfrom qonduit.program import pickling\nprint(pickling.loads(base64.b64decode(sys.argv[1]))(2))"
+    read = (
+        "import base64, sys\nfrom qonduit.program import pickling\n"
+        "print(pickling.loads(base64.b64decode(sys.argv[1]))(2))"
+    )
     told = subprocess.run([sys.executable, "-c", read, made.stdout], capture_output=True, check=True, text=True)
     assert told.stdout.strip() == "42"
 
@@ -80,4 +83,4 @@ def test_arrays_and_plain_values_go_through() -> None:
 
 def test_what_cannot_travel_says_so() -> None:
     with pytest.raises((TypeError, pickle.PicklingError)):
-        pickling.dumps((i for i in range(3)))
+        pickling.dumps(i for i in range(3))
