@@ -315,6 +315,8 @@ class DriverGranted:
     term: int
     lease_id: str
     spec: JobSpec
+    incarnation: str = ""
+    """Of the worker that was granted it: a later life of that worker refuses it."""
 
 
 @message("worker.executor_granted")
@@ -332,6 +334,8 @@ class ExecutorGranted:
     storage_ticket: str
     environment: dict[str, str] = field(default_factory=dict)
     artifact_digest: str = ""
+    incarnation: str = ""
+    """Of the worker that was granted it: a later life of that worker refuses it."""
 
 
 @message("worker.lease_revoked")
