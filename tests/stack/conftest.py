@@ -1,0 +1,41 @@
+"""A whole stack, started as a user starts it, for all tests of this folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from qonduit import Configuration, QiskitFunction, ServerlessClient
+from stack_control import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from qonduit import Job
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    running = Stack(tmp_path_factory.mktemp("stack"))
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> ServerlessClient:
+    return stack.client()
+
+
+@pytest.fixture
+def submit(client: ServerlessClient, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Job]:
+    """Return a function that uploads a program's text and runs it."""
+
+    def submit(text: str, config: Configuration | None = None, **arguments: object) -> Job:
+        (tmp_path / "program.py").write_text(text)
+        title = "".join(c if c.isalnum() else "-" for c in request.node.name)[:80]
+        function = client.upload(QiskitFunction(title=title, entrypoint="program.py", working_dir=str(tmp_path)))
+        return function.run(config=config, **arguments)
+
+    return submit
