@@ -1,1 +1,84 @@
-"""qonduit."""
+"""Qonduit: Qiskit programs that mix classical and quantum work, on many machines.
+
+For users: `ServerlessClient`, `QiskitFunction`, `Configuration`, `Job`, and the exceptions of
+`qonduit.exceptions`. For programs: `get_arguments`, `save_result`, `update_status`, `get_logger`,
+`distribute_task`, `get`, `put`. Everything is loaded at its first use, so that `import qonduit` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qonduit.client import IBMServerlessClient, ServerlessClient
+    from qonduit.configuration import Configuration
+    from qonduit.exceptions import JobCanceledError, JobFailedError, QiskitServerlessException, QonduitError
+    from qonduit.functions import QiskitFunction, RunnableQiskitFunction
+    from qonduit.job import Job
+    from qonduit.program.api import (
+        get_arguments,
+        get_logger,
+        is_running_in_serverless,
+        save_result,
+        update_status,
+    )
+    from qonduit.program.tasks import Target, distribute_task, get, get_refs_by_status, put
+
+_HOMES = {
+    "Configuration": "qonduit.configuration",
+    "IBMServerlessClient": "qonduit.client",
+    "Job": "qonduit.job",
+    "JobCanceledError": "qonduit.exceptions",
+    "JobFailedError": "qonduit.exceptions",
+    "QiskitFunction": "qonduit.functions",
+    "QiskitServerlessException": "qonduit.exceptions",
+    "QonduitError": "qonduit.exceptions",
+    "RunnableQiskitFunction": "qonduit.functions",
+    "ServerlessClient": "qonduit.client",
+    "Target": "qonduit.program.tasks",
+    "distribute_task": "qonduit.program.tasks",
+    "get": "qonduit.program.tasks",
+    "get_arguments": "qonduit.program.api",
+    "get_logger": "qonduit.program.api",
+    "get_refs_by_status": "qonduit.program.tasks",
+    "is_running_in_serverless": "qonduit.program.api",
+    "put": "qonduit.program.tasks",
+    "save_result": "qonduit.program.api",
+    "update_status": "qonduit.program.api",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Configuration",
+    "IBMServerlessClient",
+    "Job",
+    "JobCanceledError",
+    "JobFailedError",
+    "QiskitFunction",
+    "QiskitServerlessException",
+    "QonduitError",
+    "RunnableQiskitFunction",
+    "ServerlessClient",
+    "Target",
+    "distribute_task",
+    "get",
+    "get_arguments",
+    "get_logger",
+    "get_refs_by_status",
+    "is_running_in_serverless",
+    "put",
+    "save_result",
+    "update_status",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

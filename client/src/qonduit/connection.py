@@ -112,9 +112,7 @@ class Connection:
         """Upload a stream of requests, from its beginning again if the server goes away; errors as in `call`."""
 
         def once() -> Response:
-            return select(self.services())(
-                iter(requests()), timeout=TRANSFER_TIMEOUT_S, metadata=self._metadata()
-            )
+            return select(self.services())(iter(requests()), timeout=TRANSFER_TIMEOUT_S, metadata=self._metadata())
 
         return self._persist(once)
 

@@ -18,6 +18,8 @@ from qonduit.exceptions import NotSerializableError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["NotSerializableError", "decode", "encode"]
+
 _PLAIN = (str, int, float, bool, type(None))
 _TAG = "__type__"
 
@@ -103,9 +105,7 @@ def _decode_object(item: dict[str, Any]) -> Any:
     return item
 
 
-def _find_culprit(
-    value: Any, path: str, error: Exception, above: tuple[int, ...] = ()
-) -> tuple[str, Any, Exception]:
+def _find_culprit(value: Any, path: str, error: Exception, above: tuple[int, ...] = ()) -> tuple[str, Any, Exception]:
     """Follow the first part that cannot be encoded by itself down to where it has no parts."""
     above = (*above, id(value))
     for child_path, child in _children(value, path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import grpc
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from qonduit import exceptions as errors
@@ -43,9 +43,10 @@ _BY_CODE: Mapping[grpc.StatusCode, type[errors.ServerError]] = {
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> errors.QonduitError:
     """Return the exception that stands for an RpcError; unknown reasons fall back on the status code."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
-    reason, metadata, violations = _details(error)
+    call = _as_call(error)
+    code = call.code() if call else grpc.StatusCode.UNKNOWN
+    text = (call.details() if call else None) or str(error)
+    reason, metadata, violations = _details(call) if call else ("", {}, {})
     if reason == "JOB_NOT_DONE":
         return errors.JobNotDoneError(text)
     if reason == "ARTIFACT_TOO_LARGE":
@@ -65,7 +66,13 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> errors.QonduitError:
 
 def is_unavailable(error: grpc.RpcError) -> bool:
     """Whether the server wasn't there, so that a repeated call may find it."""
-    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+    call = _as_call(error)
+    return call is not None and call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _as_call(error: object) -> grpc.Call | None:
+    """Return the call that failed: what stubs raise is both an error and a call, which no type says."""
+    return error if isinstance(error, grpc.Call) else None
 
 
 def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
@@ -86,12 +93,11 @@ def _with_violations(text: str, violations: Mapping[str, str]) -> str:
     return "\n".join([text, *missing])
 
 
-def _details(error: grpc.RpcError) -> tuple[str, dict[str, str], dict[str, str]]:
+def _details(call: grpc.Call) -> tuple[str, dict[str, str], dict[str, str]]:
     """Return ErrorInfo's reason and metadata, and BadRequest's violations; empty where there are none."""
     try:
-        # The types ask for more than from_call needs: every RpcError that a stub raises is a Call.
-        status = rpc_status.from_call(error)  # type: ignore[arg-type,unused-ignore]
-    except (AttributeError, ValueError):
+        status = rpc_status.from_call(call)
+    except ValueError:  # Details that contradict the status: nothing a user could do about.
         status = None
     reason, metadata, violations = "", {}, {}
     for detail in status.details if status else ():

@@ -1,0 +1,316 @@
+"""The client: functions, jobs and files of one user on one server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from qonduit import artifact, file_space
+from qonduit.exceptions import ArtifactTooLargeError, NotAvailableError
+from qonduit.functions import QiskitFunction, RunnableQiskitFunction
+from qonduit.job import Job
+from qonduit.settings import Target, find_target, inside_program, known_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from os import PathLike
+    from types import TracebackType
+
+    from qonduit.configuration import Configuration
+    from qonduit.connection import Connection
+    from qonduit.function_calls import FunctionCalls
+    from qonduit.job_calls import JobCalls
+
+_ASK_FOR_LIMIT_BYTES = 8 * 1024**2
+"""Smaller artifacts are below any server's limit, so that nobody is asked."""
+_Jobs = list[Job]
+_Names = list[str]
+"""Inside of the class, `list` is the method of that name."""
+_AnyFunction = QiskitFunction | RunnableQiskitFunction | str
+
+
+class ServerlessClient:
+    """Functions, jobs and files of one user on one server.
+
+    Without arguments the server is found as `qonduit.settings` tells: QONDUIT_ADDRESS and QONDUIT_TOKEN, or
+    the profile that `qonduit up` wrote. Nothing is sent before the first call. Inside a program the client
+    knows the user's files (through the program's worker, so it needs neither address nor token, and ignores
+    them) and nothing else.
+
+    Args:
+        host: Address of the server: "host:port", "http://host:port", or "https://host:port".
+        version: Taken and ignored, as are `instance` and `channel`: other servers need them.
+        token: The user's token.
+        instance: See `version`.
+        channel: See `version`.
+
+    Raises:
+        ConfigurationError: No server or no token is known.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        version: str | None = None,
+        token: str | None = None,
+        instance: str | None = None,
+        channel: str | None = None,
+    ) -> None:
+        del version, instance, channel
+        self._target = None if inside_program() else self._find_target(host, token)
+
+    @staticmethod
+    def _find_target(host: str | None, token: str | None) -> Target:
+        return find_target(host, token)
+
+    # --- Functions -----------------------------------------------------------------------------
+
+    def upload(self, program: QiskitFunction) -> RunnableQiskitFunction:
+        """Upload a function; the same content again changes nothing.
+
+        Raises:
+            InvalidFunctionError: Something is wrong with it; the text says what.
+            ArtifactTooLargeError: The text names the largest files.
+        """
+        folder = Path(program.working_dir)
+        members = artifact.list_members(folder)
+        entrypoint = artifact.check_entrypoint(program.entrypoint, folder, members)
+        total = sum(member.size_bytes for member in members)
+        if total > _ASK_FOR_LIMIT_BYTES and (limit := self._functions.artifact_limit_bytes()) and total > limit:
+            raise artifact.too_large(members, folder, limit)
+        packed = artifact.build(members)
+        with packed.file:
+            try:
+                uploaded = self._functions.upload(program, entrypoint, packed)
+            except ArtifactTooLargeError:
+                raise artifact.too_large(members, folder, 0) from None
+        return self._runnable(uploaded)
+
+    def list(self, *, limit: int | None = None) -> list[RunnableQiskitFunction]:
+        """Return the user's functions, newest upload first; all of them unless there is a limit."""
+        return [self._runnable(function) for function in self._functions.list_functions(limit)]
+
+    functions = list  # noqa: A003 - The two names that users know.
+
+    def get(self, title: str, provider: str | None = None, *, version: str = "") -> RunnableQiskitFunction:
+        """Return a function.
+
+        Args:
+            title: Its title.
+            provider: Taken and ignored: functions belong to users here.
+            version: A version's digest, or 8 digits of it or more; otherwise the newest.
+
+        Raises:
+            FunctionNotFoundError: There is none.
+        """
+        del provider
+        return self._runnable(self._functions.get(title, version))
+
+    function = get
+
+    # --- Jobs ----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        program: _AnyFunction,
+        arguments: Mapping[str, Any] | None = None,
+        config: Configuration | None = None,
+        *,
+        idempotency_key: str = "",
+    ) -> Job:
+        """Start a job of a function.
+
+        Args:
+            program: The function, or its title.
+            arguments: Its arguments by name.
+            config: What the job asks for.
+            idempotency_key: Calls with the same key start one job; otherwise each call starts its own.
+
+        Raises:
+            NotSerializableError: An argument cannot be written as JSON; the text says which.
+            FunctionNotFoundError: There is no such function.
+        """
+        pinned = isinstance(program, RunnableQiskitFunction) and program.pinned
+        version = program.version if pinned and isinstance(program, RunnableQiskitFunction) else ""
+        snapshot = self._jobs.run(_title(program), version, dict(arguments or {}), config, idempotency_key)
+        return Job(snapshot.job_id, self._jobs, snapshot)
+
+    def job(self, job_id: str) -> Job:
+        """Return a job; JobNotFoundError if there is none, or it is somebody else's."""
+        return Job(job_id, self._jobs, self._jobs.get(job_id))
+
+    def jobs(
+        self,
+        function: _AnyFunction | None = None,
+        *,
+        limit: int = 10,
+        status: str | None = None,
+        created_after: datetime | None = None,
+    ) -> _Jobs:
+        """Return the user's jobs, newest first.
+
+        Args:
+            function: Only jobs of this function.
+            limit: Most to return.
+            status: Only jobs with this status: "RUNNING", "DONE", ...
+            created_after: Only jobs accepted at or after this time.
+        """
+        title = _title(function) if function else ""
+        found = self._jobs.list_jobs(title, status or "", created_after, limit)
+        return [Job(snapshot.job_id, self._jobs, snapshot) for snapshot in found]
+
+    # --- Files ---------------------------------------------------------------------------------
+    # Each of these takes a function, as users know it, and needs none: a user has one space.
+
+    def files(self, function: _AnyFunction | None = None) -> _Names:
+        """Return the names of the user's files."""
+        del function
+        return [file.name for file in self._files.list_files()]
+
+    def file_upload(
+        self, file: str | PathLike[str], function: _AnyFunction | None = None, *, name: str | None = None
+    ) -> str:
+        """Store a tar or an h5 file; programs find it as /data/<its name>.
+
+        Args:
+            file: A local path.
+            function: Taken and ignored: a user's functions share one space.
+            name: What to call it, if not by its own name.
+
+        Returns:
+            A message with the path that programs see, as JSON.
+
+        Raises:
+            FileNotFoundError: There is no such local file.
+            InvalidFileError: Its name or its content is not allowed.
+        """
+        del function
+        described = file_space.describe_local(Path(file), name)
+        self._files.upload(Path(file), described)
+        return json.dumps({"message": f"/data/{described.name}"})
+
+    def file_download(
+        self,
+        file: str,
+        function: _AnyFunction | None = None,
+        target_name: str | None = None,
+        download_location: str | PathLike[str] = "./",
+    ) -> str:
+        """Fetch a file, check it, and return the path where it is now.
+
+        Without `target_name` it is called `downloaded_<part of its digest>_<its name>`, so that it replaces
+        nothing but an equal file. A file called `target_name` is replaced, in one step.
+
+        Raises:
+            StoredFileNotFoundError: There is no such file in the space.
+            TransferDamagedError: It did not arrive as it was stored; nothing was written.
+        """
+        del function
+        with contextlib.closing(self._files.download(file)) as parts:  # type: ignore[type-var]
+            return str(file_space.save(parts, Path(download_location), target_name))
+
+    def file_delete(self, file: str, function: _AnyFunction | None = None) -> str:
+        """Delete a file and say so; StoredFileNotFoundError if there is none."""
+        del function
+        self._files.delete(file)
+        return "Requested file was deleted."
+
+    # --- The connection ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if "connection" in self.__dict__:
+            self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = "inside a program" if self._target is None else self._target.address
+        return f"<{type(self).__name__} {where}>"
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection to the server; NotAvailableError inside a program."""
+        if self._target is None:
+            raise NotAvailableError(
+                "Inside a program the client knows the user's files and nothing else: files(), file_upload(), "
+                "file_download() and file_delete(). Functions and jobs are for programs that run elsewhere."
+            )
+        from qonduit.connection import Connection  # noqa: PLC0415 - gRPC is slow to load and not always needed.
+
+        return Connection(self._target)
+
+    @cached_property
+    def _functions(self) -> FunctionCalls:
+        connection = self.connection
+        from qonduit.function_calls import FunctionCalls  # noqa: PLC0415 - As above.
+
+        return FunctionCalls(connection)
+
+    @cached_property
+    def _jobs(self) -> JobCalls:
+        connection = self.connection
+        from qonduit.job_calls import JobCalls  # noqa: PLC0415 - As above.
+
+        return JobCalls(connection)
+
+    @cached_property
+    def _files(self) -> file_space.FileSpace:
+        if self._target is None:
+            from qonduit.program_files import ProgramFileSpace  # noqa: PLC0415 - Only inside programs.
+
+            return ProgramFileSpace()
+        return file_space.ServerFileSpace(self.connection)
+
+    def _runnable(self, function: RunnableQiskitFunction) -> RunnableQiskitFunction:
+        object.__setattr__(function, "client", self)
+        return function
+
+
+class IBMServerlessClient(ServerlessClient):
+    """The same client, for code that was written for IBM's service.
+
+    `token` is an IBM API key in such code, which is no token of ours. So whatever the environment or a profile
+    names wins: the server and the token that `qonduit up` wrote. Only if nothing is known there, `host`
+    and `token` are used as in `ServerlessClient`.
+
+    Args:
+        token: See above.
+        name: Taken and ignored, as are `instance` and `channel`.
+        instance: See `name`.
+        channel: See `name`.
+        host: Address of the server, if neither environment nor profile names one.
+
+    Raises:
+        ConfigurationError: No server or no token is known.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        name: str | None = None,
+        instance: str | None = None,
+        channel: str | None = None,
+        *,
+        host: str | None = None,
+    ) -> None:
+        del name
+        super().__init__(host=host, token=token, instance=instance, channel=channel)
+
+    @staticmethod
+    def _find_target(host: str | None, token: str | None) -> Target:
+        return known_target() or find_target(host, token)
+
+
+def _title(function: _AnyFunction) -> str:
+    return function if isinstance(function, str) else function.title

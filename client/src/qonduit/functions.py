@@ -1,0 +1,80 @@
+"""Functions: what a user uploads, and what they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qonduit.exceptions import QonduitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from qonduit.client import ServerlessClient
+    from qonduit.configuration import Configuration
+    from qonduit.job import Job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QiskitFunction:
+    """A program with all that it needs, to be uploaded.
+
+    Attributes:
+        title: Its name: 1 to 255 letters, digits, '_', '-' and '.'.
+        entrypoint: The program to start, relative to `working_dir`.
+        working_dir: The folder that is uploaded, less version control, caches and virtual environments.
+        dependencies: Requirements such as "numpy>=2".
+        env_vars: Environment variables of the program.
+        description: For people.
+        version: The author's own version label, for people; each content has a digest of its own anyway.
+    """
+
+    title: str
+    entrypoint: str | None = None
+    working_dir: str = "./"
+    dependencies: Sequence[str] = ()
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnableQiskitFunction:
+    """A function on a server: `run` starts a job of it."""
+
+    title: str
+    entrypoint: str
+    version: str
+    """The digest that names exactly this content."""
+    version_label: str = ""
+    description: str = ""
+    dependencies: tuple[str, ...] = ()
+    owner: str = ""
+    size_bytes: int = 0
+    created: datetime | None = None
+    pinned: bool = False
+    """Whether `run` runs this very version, because it was asked for by its digest."""
+    client: ServerlessClient | None = field(default=None, repr=False, compare=False)
+
+    def run(self, *, config: Configuration | None = None, **arguments: Any) -> Job:
+        """Start a job: `function.run(circuit=circuit, shots=1024)`.
+
+        It runs what the title stands for when it is called, which may be newer than this object, unless a
+        version was asked for by its digest. An argument that is called `config` goes through
+        `client.run(function, arguments={...})`.
+
+        Raises:
+            NotSerializableError: An argument cannot be written as JSON; the text says which.
+            FunctionNotFoundError: The function is gone.
+        """
+        return self._client().run(self, arguments=arguments, config=config)
+
+    def jobs(self, *, limit: int = 10, status: str | None = None) -> list[Job]:
+        """Return this function's jobs, newest first."""
+        return self._client().jobs(self.title, limit=limit, status=status)
+
+    def _client(self) -> ServerlessClient:
+        if self.client is None:
+            raise QonduitError("This function belongs to no client: get it with client.get(title).")
+        return self.client

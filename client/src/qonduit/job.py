@@ -1,0 +1,233 @@
+"""Jobs: runs of functions."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from qonduit import exceptions as errors
+from qonduit.job_history import Timeline, Usage, format_table, html_table
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from datetime import datetime
+
+    from qonduit.job_calls import JobCalls
+
+TERMINAL_STATUSES: Final = frozenset({"DONE", "ERROR", "CANCELED"})
+
+_FAILURES: Final[dict[str, type[errors.JobFailedError]]] = {
+    "PROGRAM_ERROR": errors.ProgramError,
+    "OUT_OF_MEMORY": errors.OutOfMemoryError,
+    "TIMEOUT": errors.JobTimeoutError,
+    "KILLED": errors.JobKilledError,
+    "UNSCHEDULABLE": errors.UnschedulableError,
+    "WORKER_LOST": errors.WorkerLostError,
+    "QPU_ERROR": errors.QpuError,
+    "DEPENDENCY_ERROR": errors.DependencyError,
+    "RESULT_NOT_SERIALIZABLE": errors.ResultNotSerializableError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnapshot:
+    """A job at one moment."""
+
+    job_id: str
+    function_title: str
+    function_version: str
+    owner: str
+    status: str
+    """"QUEUED", "INITIALIZING", "RUNNING", "RUNNING: MAPPING", ..., "DONE", "ERROR", "CANCELED"."""
+    reason: str
+    """Why it ended other than with DONE: "PROGRAM_ERROR", "OUT_OF_MEMORY", ...; empty if it didn't."""
+    error_text: str
+    attempt: int
+    revision: int
+    """Rises with every change."""
+    waiting_for: str
+    """Why it waits, while it is queued."""
+    result_bytes: int
+    created: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    exit_code: int | None
+    signal: int | None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing follows."""
+        return self.status in TERMINAL_STATUSES
+
+
+class Job:
+    """A run of a function.
+
+    Its constants are the stages for `update_status` in a program: `update_status(Job.MAPPING)`.
+    In a notebook, `await job` waits for the result without blocking.
+    """
+
+    MAPPING: ClassVar[str] = "MAPPING"
+    OPTIMIZING_HARDWARE: ClassVar[str] = "OPTIMIZING_HARDWARE"
+    WAITING_QPU: ClassVar[str] = "WAITING_QPU"
+    EXECUTING_QPU: ClassVar[str] = "EXECUTING_QPU"
+    POST_PROCESSING: ClassVar[str] = "POST_PROCESSING"
+
+    def __init__(self, job_id: str, calls: JobCalls, last: JobSnapshot | None = None) -> None:
+        self.job_id = job_id
+        self._calls = calls
+        self._last = last
+
+    def status(self) -> str:
+        """Return the status: "QUEUED", "INITIALIZING", "RUNNING", "RUNNING: MAPPING", "DONE", "ERROR", ..."""
+        return self.snapshot().status
+
+    def snapshot(self) -> JobSnapshot:
+        """Return all that is known about the job now; what is over is not asked for again."""
+        if self._last is None or not self._last.over:
+            self._last = self._calls.get(self.job_id)
+        return self._last
+
+    def in_terminal_state(self) -> bool:
+        """Return whether the job is over."""
+        return self.snapshot().over
+
+    def watch(self, *, timeout: float | None = None) -> Iterator[JobSnapshot]:
+        """Yield the job now and at every change until it is over; told, not polled.
+
+        It goes on after a restart of the server.
+
+        Raises:
+            ResultTimeoutError: `timeout` seconds have passed.
+        """
+        for snapshot in self._calls.watch(self.job_id, timeout_s=timeout):
+            self._last = snapshot
+            yield snapshot
+
+    def wait(self, *, timeout: float | None = None) -> JobSnapshot:
+        """Wait until the job is over, and return how it ended; ResultTimeoutError as in `watch`."""
+        if self._last is not None and self._last.over:
+            return self._last
+        for snapshot in self.watch(timeout=timeout):
+            if snapshot.over:
+                return snapshot
+        return self.snapshot()
+
+    def result(
+        self,
+        wait: bool = True,  # noqa: FBT001, FBT002 - The name and place that users know.
+        cadence: float = 30,
+        verbose: bool = False,  # noqa: FBT001, FBT002 - As above.
+        maxwait: float = 0,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return what the program gave to `save_result`, or {} if it saved nothing.
+
+        It returns as soon as the job ends. `cadence` has no meaning, since nothing is polled, but
+        `maxwait` rounds of it are taken for a timeout, as code written for other servers expects.
+
+        Args:
+            wait: Wait for the job's end; otherwise raise JobNotDoneError if it is not over.
+            cadence: See above.
+            verbose: Print each change of status.
+            maxwait: See above.
+            timeout: Seconds to wait; without it, as long as it takes.
+
+        Raises:
+            JobFailedError: The job ended with ERROR; the text holds the program's traceback, and the class
+                tells out of memory, time limit and so on apart.
+            JobCanceledError: The job was canceled.
+            ResultTimeoutError: The job was not over in time; it goes on.
+            JobNotDoneError: See `wait`.
+        """
+        if maxwait and timeout is None:
+            timeout = maxwait * cadence
+        if not wait:
+            end = self.snapshot()
+        else:
+            for seen in self.watch(timeout=timeout) if verbose else ():
+                sys.stdout.write(f"{self.job_id}: {seen.status}\n")
+            end = self.wait(timeout=timeout)
+        self._raise_unless_done(end)
+        return self._calls.result(self.job_id) if end.result_bytes else {}
+
+    def _raise_unless_done(self, end: JobSnapshot) -> None:
+        if not end.over:
+            raise errors.JobNotDoneError(f"Job {self.job_id} is {end.status}.", job_id=self.job_id)
+        if end.status == "CANCELED":
+            raise errors.JobCanceledError(f"Job {self.job_id} was canceled.", job_id=self.job_id)
+        if end.status == "ERROR":
+            kind = _FAILURES.get(end.reason, errors.JobFailedError)
+            text = f"Job {self.job_id} failed ({end.reason or 'no reason given'}).\n{end.error_text}".rstrip()
+            raise kind(text, job_id=self.job_id, reason=end.reason)
+
+    def logs(self) -> str:
+        """Return what the program has printed so far, both streams in one order."""
+        return b"".join(self._calls.log_chunks(self.job_id, follow=False)).decode(errors="replace")
+
+    def stream_logs(self, *, follow: bool = True, offset: int = 0) -> Iterator[str]:
+        """Yield the log in pieces as the program writes them, until the job is over; goes on after a restart.
+
+        Args:
+            follow: Go on until the job is over; otherwise end where the log ends now.
+            offset: Bytes to leave out at the beginning.
+        """
+        import codecs  # noqa: PLC0415 - Only followers need it.
+
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for chunk in self._calls.log_chunks(self.job_id, follow=follow, offset=offset):
+            if text := decoder.decode(chunk):
+                yield text
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+    def error_message(self) -> str:
+        """Return why the job failed, with the program's traceback; empty if it didn't."""
+        return self.snapshot().error_text
+
+    def cancel(self) -> str:
+        """Ask for the job's end, and return what came of it; a job that is over stays as it is."""
+        self._last, message = self._calls.cancel(self.job_id)
+        return message
+
+    stop = cancel
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the job was given."""
+        return self._calls.arguments(self.job_id)
+
+    def timeline(self) -> Timeline:
+        """Return every change of the job with its time."""
+        return Timeline(self._calls.timeline(self.job_id))
+
+    def usage(self) -> Usage:
+        """Return what each stage used: seconds on the clock, CPU seconds, QPU seconds, memory."""
+        return self._calls.usage(self.job_id)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # noqa: PLC0415 - Programs import this module too, and few of them await.
+
+        return asyncio.to_thread(self.result).__await__()
+
+    def __repr__(self) -> str:
+        return f"<Job {self.job_id}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def describe(self) -> str:
+        """Return the job as a table."""
+        return format_table(*self._table())
+
+    def _table(self) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+        now = self.snapshot()
+        rows = [("function", now.function_title), ("version", now.function_version[:12]), ("status", now.status)]
+        rows += [(name, text) for name, text in (("reason", now.reason), ("waits for", now.waiting_for)) if text]
+        times = (("created", now.created), ("started", now.started), ("ended", now.ended))
+        rows += [(name, f"{at.astimezone():%Y-%m-%d %H:%M:%S}") for name, at in times if at]
+        rows.append(("attempt", str(now.attempt)))
+        rows += [("exit code", str(now.exit_code))] if now.exit_code is not None else []
+        rows += [("signal", str(now.signal))] if now.signal is not None else []
+        return ("job", self.job_id), rows

@@ -1,0 +1,244 @@
+"""What jobs ask of a server: protobuf on one side, our own values on the other."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from qonduit_api.v1 import jobs_pb2 as pb
+from qonduit_api.v1 import types_pb2
+
+from qonduit import encoding
+from qonduit.configuration import Configuration
+from qonduit.connection import CHUNK_BYTES
+from qonduit.exceptions import DeadlineExceededError, ResultTimeoutError, ServerUnavailableError
+from qonduit.job import JobSnapshot
+from qonduit.job_history import StageUsage, TimelineEntry, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    import grpc
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from qonduit.connection import Connection, Services
+
+    Request = TypeVar("Request")
+
+INLINE_ARGUMENTS_BYTES = 1024**2
+"""What is larger is uploaded before the run."""
+
+
+class _HasChunk(Protocol):
+    chunk: bytes
+
+
+Piece = TypeVar("Piece", bound=_HasChunk)
+
+
+class JobCalls:
+    """The job service of one server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(
+        self,
+        title: str,
+        version: str,
+        arguments: dict[str, Any],
+        config: Configuration | None,
+        idempotency_key: str,
+    ) -> JobSnapshot:
+        """Start a job; repeated safely when the server goes away, since the key names it."""
+        asked = config or Configuration()
+        request = pb.RunRequest(
+            function_title=title,
+            function_version=version,
+            idempotency_key=idempotency_key or uuid.uuid4().hex,
+            resources=types_pb2.Resources(cpu_millis=round(asked.cpu * 1000), mem_bytes=asked.mem, gpus=asked.gpus),
+            time_limit_seconds=asked.time_limit_s,
+            priority=asked.priority,
+        )
+        data = encoding.encode(arguments, name="arguments")
+        if len(data) > INLINE_ARGUMENTS_BYTES:
+            request.arguments_digest = self._upload_arguments(data)
+        else:
+            request.arguments_json = data
+        return snapshot_of(self._connection.call(lambda to: to.jobs.Run, request).job)
+
+    def list_jobs(self, title: str, status: str, created_after: datetime | None, limit: int) -> list[JobSnapshot]:
+        """Return the user's jobs, newest first."""
+        request = pb.ListJobsRequest(function_title=title, states=_states_of(status))
+        if created_after is not None:
+            request.created_after.FromDatetime(created_after.astimezone(UTC))
+        found: list[JobSnapshot] = []
+        while len(found) < limit:
+            request.page_size = min(limit - len(found), 1000)
+            page = self._connection.call(lambda to: to.jobs.ListJobs, request)
+            found += [snapshot_of(job) for job in page.jobs]
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+        return found
+
+    def _upload_arguments(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+
+        def requests() -> Iterator[pb.UploadArgumentsRequest]:
+            yield pb.UploadArgumentsRequest(header=pb.UploadArgumentsHeader(digest=digest, size_bytes=len(data)))
+            for start in range(0, len(data), CHUNK_BYTES):
+                yield pb.UploadArgumentsRequest(chunk=data[start : start + CHUNK_BYTES])
+
+        return self._connection.send(lambda to: to.jobs.UploadArguments, requests).digest
+
+    def get(self, job_id: str) -> JobSnapshot:
+        """Return the job now; JobNotFoundError if there is none."""
+        answer = self._connection.call(lambda to: to.jobs.GetJob, pb.GetJobRequest(job_id=job_id))
+        return snapshot_of(answer.job)
+
+    def watch(self, job_id: str, *, timeout_s: float | None) -> Iterator[JobSnapshot]:
+        """Yield the job at every change until it is over, over restarts of the server."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        last: JobSnapshot | None = None
+        backoff = self._connection.backoff()
+        while last is None or not last.over:
+            gone = ServerUnavailableError(f"The server ended its answers about job {job_id}.")
+            try:
+                for last in self._changes(job_id, last, _remaining(deadline)):  # noqa: B020 - Goes on from the last.
+                    backoff = self._connection.backoff()
+                    yield last
+                # A stream that ends in order, but early, is that of a server that is being stopped.
+            except DeadlineExceededError:
+                raise _not_in_time(job_id, timeout_s) from None
+            except ServerUnavailableError as error:
+                gone = error
+            if last is not None and last.over:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _not_in_time(job_id, timeout_s)
+            if not backoff.wait():
+                raise gone
+
+    def _changes(self, job_id: str, last: JobSnapshot | None, timeout_s: float | None) -> Iterator[JobSnapshot]:
+        """Yield what comes after the last snapshot, on one stream."""
+        seen = last.revision if last else 0
+        request = pb.WatchJobRequest(job_id=job_id, after_revision=seen)
+        for answer in self._connection.receive(lambda to: to.jobs.WatchJob, request, timeout_s=timeout_s):
+            snapshot = snapshot_of(answer.job)
+            if snapshot.over or snapshot.revision > seen:
+                yield snapshot
+
+    def log_chunks(self, job_id: str, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
+        """Yield the log's bytes; goes on at the same byte over restarts of the server."""
+        backoff = self._connection.backoff()
+        while True:
+            request = pb.StreamLogsRequest(job_id=job_id, offset=offset, follow=follow)
+            try:
+                for answer in self._connection.receive(lambda to: to.jobs.StreamLogs, request, timeout_s=None):
+                    offset = answer.offset + len(answer.chunk)
+                    backoff = self._connection.backoff()
+                    yield answer.chunk
+            except ServerUnavailableError:
+                if not backoff.wait():
+                    raise
+            else:
+                return
+
+    def result(self, job_id: str) -> Any:
+        """Return the decoded result of a job that is DONE."""
+        data = self._collect(lambda to: to.jobs.GetResult, pb.GetResultRequest(job_id=job_id))
+        return encoding.decode(data) if data else {}
+
+    def arguments(self, job_id: str) -> dict[str, Any]:
+        """Return the decoded arguments."""
+        data = self._collect(lambda to: to.jobs.GetArguments, pb.GetArgumentsRequest(job_id=job_id))
+        found: dict[str, Any] = encoding.decode(data) if data else {}
+        return found
+
+    def cancel(self, job_id: str) -> tuple[JobSnapshot, str]:
+        """Ask for the job's end; return the job after it and what came of it."""
+        answer = self._connection.call(lambda to: to.jobs.CancelJob, pb.CancelJobRequest(job_id=job_id))
+        return snapshot_of(answer.job), answer.message
+
+    def timeline(self, job_id: str) -> list[TimelineEntry]:
+        """Return the job's changes in order."""
+        answer = self._connection.call(lambda to: to.jobs.GetTimeline, pb.GetTimelineRequest(job_id=job_id))
+        return [TimelineEntry(_utc(entry.time), entry.status, entry.attempt, entry.text) for entry in answer.entries]
+
+    def usage(self, job_id: str) -> Usage:
+        """Return what each stage used."""
+        answer = self._connection.call(lambda to: to.jobs.GetUsage, pb.GetUsageRequest(job_id=job_id))
+        return Usage([_usage_of(stage) for stage in answer.stages], _usage_of(answer.total))
+
+    def _collect(
+        self, select: Callable[[Services], grpc.UnaryStreamMultiCallable[Request, Piece]], request: Request
+    ) -> bytes:
+        """Return all bytes of a stream, from its beginning again if the server goes away meanwhile."""
+        backoff = self._connection.backoff()
+        while True:
+            try:
+                return b"".join(answer.chunk for answer in self._connection.receive(select, request))
+            except ServerUnavailableError:
+                if not backoff.wait():
+                    raise
+
+
+def snapshot_of(job: pb.Job) -> JobSnapshot:
+    """Return a job from the wire as our own value; texts for what this client doesn't know yet."""
+    return JobSnapshot(
+        job_id=job.job_id,
+        function_title=job.function_title,
+        function_version=job.function_version,
+        owner=job.owner,
+        status=job.status,
+        reason=_reason_of(job.reason),
+        error_text=job.error_text,
+        attempt=job.attempt,
+        revision=job.revision,
+        waiting_for=job.waiting_for,
+        result_bytes=job.result_bytes,
+        created=_utc(job.create_time) if job.HasField("create_time") else None,
+        started=_utc(job.start_time) if job.HasField("start_time") else None,
+        ended=_utc(job.end_time) if job.HasField("end_time") else None,
+        exit_code=job.exit_code if job.HasField("exit_code") else None,
+        signal=job.signal if job.HasField("signal") else None,
+    )
+
+
+def _states_of(status: str) -> list[types_pb2.JobState.ValueType]:
+    """Return the states that a status stands for; ValueError if there is no such status."""
+    if not status:
+        return []
+    name = status.partition(":")[0].strip().upper()
+    known = {key.removeprefix("JOB_STATE_"): value for key, value in types_pb2.JobState.items()}
+    if name not in known:
+        raise ValueError(f"There is no status {status!r}; there are {', '.join(list(known)[1:])}.")
+    return [known[name]]
+
+
+def _reason_of(reason: int) -> str:
+    if reason == types_pb2.REASON_UNSPECIFIED:
+        return ""
+    known = types_pb2.Reason.DESCRIPTOR.values_by_number.get(reason)
+    return known.name.removeprefix("REASON_") if known else f"REASON_{reason}"
+
+
+def _usage_of(usage: types_pb2.StageUsage) -> StageUsage:
+    return StageUsage(usage.status, usage.wall_seconds, usage.cpu_seconds, usage.qpu_seconds, usage.peak_mem_bytes)
+
+
+def _utc(moment: Timestamp) -> datetime:
+    return moment.ToDatetime(tzinfo=UTC)
+
+
+def _not_in_time(job_id: str, timeout_s: float | None) -> ResultTimeoutError:
+    return ResultTimeoutError(f"Job {job_id} was not over after {timeout_s:g} s; it goes on.", job_id=job_id)
+
+
+def _remaining(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
