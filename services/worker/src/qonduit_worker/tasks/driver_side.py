@@ -94,6 +94,7 @@ class TaskDesk:
         self._dirty: set[Shape] = set()
         self._demand_changed = asyncio.Event()
         self._outputs_seen: dict[str, int] = {}
+        self._workers_of_leases: dict[str, str] = {}
         self._demand_teller = asyncio.create_task(self._tell_demand())
         self.lends_cpu = False
 
@@ -140,6 +141,7 @@ class TaskDesk:
         """Apply a message about this attempt's tasks; one that comes twice changes nothing."""
         match message:
             case TasksTaken():
+                self._workers_of_leases[message.lease_id] = message.worker_id
                 self._ledger.taken(message.lease_id, message.tasks)
             case TaskReplies():
                 for reply in message.replies:
@@ -214,6 +216,7 @@ class TaskDesk:
             unfinished=self._ledger.unfinished(shape),
             sequence=self._demand_sequence,
             limit=context.limit,
+            executors=tuple((lease, self._workers_of_leases[lease]) for lease in sorted(self._ledger.owners(shape))),
             storage_ticket=context.storage_ticket,
             environment=context.environment,
             artifact_digest=context.artifact_digest,

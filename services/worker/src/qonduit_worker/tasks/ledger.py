@@ -83,6 +83,10 @@ class TaskLedger:
         """Return the tasks no lease owns: to be published again when the queue may have lost them."""
         return tuple(task for task in self._tasks.values() if not task.lease_id)
 
+    def owners(self, shape: Shape) -> frozenset[str]:
+        """Return the leases that own tasks of a shape."""
+        return frozenset(task.lease_id for task in self._tasks.values() if task.lease_id and task.shape == shape)
+
     def taken(self, lease_id: str, tasks: Iterable[tuple[str, int]]) -> None:
         """Note that a lease owns tasks; an older attempt, or an ended task, is ignored."""
         for task_id, attempt in tasks:
