@@ -113,7 +113,8 @@ class TaskDesk:
         if isinstance(call, bytes) == bool(digest):
             raise BadTaskError("a task carries either its call or the call's digest")
         if call is not None and len(call) > INLINE_LIMIT_BYTES:
-            call, digest = None, await self._blobs.put(call)
+            digest = await self._blobs.put(call)
+            call = None
         return TaskCall(task_id, 1, name, self._callbacks.stage(), call, digest)
 
     async def _publish(self, call: TaskCall, shape: Shape) -> None:

@@ -170,7 +170,7 @@ class ExecutorDesk:
                 "task_run",
                 task_id=task.task_id,
                 attempt=task.attempt,
-                name=task.name,
+                task_name=task.name,
                 call=task.call,
                 call_digest=task.call_digest,
             )
@@ -182,7 +182,8 @@ class ExecutorDesk:
         after = self._process.usage()
         value, digest = fields.get("value"), str(fields.get("value_digest", ""))
         if isinstance(value, bytes) and len(value) > INLINE_LIMIT_BYTES:
-            value, digest = None, await self._blobs.put(value)
+            digest = await self._blobs.put(value)
+            value = None
         return TaskReply(
             task_id=task.task_id,
             attempt=task.attempt,
