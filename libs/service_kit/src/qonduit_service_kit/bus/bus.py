@@ -13,7 +13,7 @@ from qonduit_service_kit.bus.errors import BusClosedError, BusError, LinkLostErr
 from qonduit_service_kit.bus.link import Link
 from qonduit_service_kit.bus.metrics import metrics_for
 from qonduit_service_kit.bus.publisher import Publisher
-from qonduit_service_kit.bus.topology import DEAD_LETTERS, WELL_KNOWN, Queue, exchange_type
+from qonduit_service_kit.bus.topology import DEAD_LETTERS, EXCHANGES, WELL_KNOWN, Queue, exchange_type
 from qonduit_service_kit.codec import encode, wire_type
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class Bus:
 
     async def _set_up_publishing(self, connection: Connection) -> None:
         channel = await connection.channel()
+        for exchange in EXCHANGES:
+            await channel.declare_exchange(exchange, exchange_type(exchange))
         await _declare(channel, list(self._queues.values()))
         await channel.close()
         await self._publisher.set_up(connection)

@@ -12,6 +12,7 @@ from qonduit_service_kit.messages import (
     QPU_BROKER,
     SCHEDULER,
     TASKS_EXCHANGE,
+    WORKERS_EXCHANGE,
     Address,
     worker,
 )
@@ -88,6 +89,10 @@ QPU_INBOX = Queue("qpu.inbox", QPU_BROKER)
 DEAD_LETTERS = Queue("dead-letters", Address(DEAD_LETTER_EXCHANGE, ""))
 WELL_KNOWN = (GATEWAY_INBOX, SCHEDULER_INBOX, QPU_INBOX, DEAD_LETTERS)
 """Declared by every service on every connect, so that services may start in any order."""
+
+
+EXCHANGES = (*(queue.address.exchange for queue in WELL_KNOWN), WORKERS_EXCHANGE, ALL_WORKERS.exchange, TASKS_EXCHANGE)
+"""Declared on every connect, as publishing to an exchange that isn't there closes the channel."""
 
 
 def worker_inbox(worker_id: str) -> Queue:
