@@ -1,0 +1,1 @@
+"""Logs: bytes that only grow, of which the newest are kept."""

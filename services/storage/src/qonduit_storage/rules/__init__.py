@@ -1,0 +1,1 @@
+"""What may be kept as a user's file: rules of names and of contents, pure and without I/O."""

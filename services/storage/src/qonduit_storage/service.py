@@ -1,0 +1,100 @@
+"""Puts the service together."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.metrics import REGISTRY
+from qonduit_service_kit.rpc import GrpcServer
+from qonduit_service_kit.tickets import load_or_create_key
+
+from qonduit_storage.access import Doorkeeper
+from qonduit_storage.blobs import BlobStore
+from qonduit_storage.disk import Disk
+from qonduit_storage.errors import StorageError
+from qonduit_storage.logs.log import LogLimits
+from qonduit_storage.logs.store import LogStore
+from qonduit_storage.metrics import StorageMetrics
+from qonduit_storage.rules.content import UnfoldLimits
+from qonduit_storage.servicers.blobs import BlobServicer
+from qonduit_storage.servicers.desk import Desk
+from qonduit_storage.servicers.logs import LogServicer
+from qonduit_storage.servicers.spaces import SpaceServicer
+from qonduit_storage.spaces.store import SpaceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc.aio
+    from prometheus_client import CollectorRegistry
+    from qonduit_service_kit.lifecycle import Part
+
+    from qonduit_storage.settings import StorageSettings
+
+_SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+_log = get_logger("storage")
+
+
+class DiskPart:
+    """The data folder, held while the service runs."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    async def start(self) -> None:
+        """Takes the folder, and clears away what a crash left.
+
+        Raises:
+            StorageError: another process has it.
+        """
+        left_over = await asyncio.to_thread(self._disk.open)
+        _log.info("data folder opened", folder=str(self._disk.root), free_bytes=self._disk.free_bytes())
+        if left_over:
+            _log.warning("uploads that never ended were removed", files=left_over)
+
+    async def stop(self) -> None:
+        """Lets go of the folder."""
+        self._disk.close()
+
+
+async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTRY) -> Sequence[Part]:
+    """The parts of the service, in the order in which they start.
+
+    Raises:
+        StorageError: no key file is set.
+    """
+    if settings.internal_key_file is None:
+        raise StorageError("Set QONDUIT_STORAGE_INTERNAL_KEY_FILE to the file with the key that all services share.")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.io_threads, "storage-io"))
+    disk = Disk(settings.data_dir, min_free_bytes=settings.min_free_bytes)
+    desk = Desk(
+        Doorkeeper(load_or_create_key(settings.internal_key_file)),
+        StorageMetrics(disk, registry),
+        settings.upload_idle_s,
+    )
+    logs = LogStore(disk, LogLimits(settings.log_cap_bytes, settings.log_segment_bytes))
+    unfold = UnfoldLimits(settings.unfold_free_bytes, settings.unfold_limit_bytes)
+    blob_servicer = BlobServicer(desk, BlobStore(disk, max_bytes=settings.max_blob_bytes))
+    space_servicer = SpaceServicer(desk, SpaceStore(disk, max_bytes=settings.max_file_bytes, unfold=unfold))
+    log_servicer = LogServicer(desk, logs, sync_interval_s=settings.log_sync_interval_s)
+
+    def register(server: grpc.aio.Server) -> None:
+        pb_grpc.add_BlobServiceServicer_to_server(blob_servicer, server)
+        pb_grpc.add_SpaceServiceServicer_to_server(space_servicer, server)
+        pb_grpc.add_LogServiceServicer_to_server(log_servicer, server)
+
+    server = GrpcServer(
+        register,
+        services=_SERVICES,
+        host=settings.listen_host,
+        port=settings.listen_port,
+        allow_insecure=settings.allow_insecure,
+        registry=registry,
+    )
+    # Parts stop in reverse: followers are let go first, so that the server has no stream that never ends.
+    return (DiskPart(disk), server, logs)

@@ -1,0 +1,1 @@
+"""The gRPC side: requests in, calls of the stores, answers out."""

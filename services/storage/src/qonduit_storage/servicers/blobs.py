@@ -1,0 +1,61 @@
+"""BlobService."""
+
+# ruff: noqa: N802 - gRPC names its methods so.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
+
+from qonduit_storage.blobs import Blob
+from qonduit_storage.errors import RequestError
+from qonduit_storage.servicers.uploads import chunks_of, header_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from qonduit_storage.blobs import BlobStore
+    from qonduit_storage.servicers.desk import Desk
+
+STAT_LIMIT = 10_000
+
+
+class BlobServicer(pb_grpc.BlobServiceServicer):
+    """Blobs over gRPC."""
+
+    def __init__(self, desk: Desk, blobs: BlobStore) -> None:
+        self._desk = desk
+        self._blobs = blobs
+
+    async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
+        """Stores bytes."""
+        with self._desk.serving(context) as access:
+            access.write_blobs()
+            messages = self._desk.timely(request_iterator)
+            header = await header_of(messages)
+            blob = Blob(header.digest, header.size_bytes)
+            created = await self._blobs.put(blob, chunks_of(messages))
+            if created:
+                self._desk.metrics.stored.labels("blob").inc(blob.size_bytes)
+            return pb.PutBlobResponse(digest=blob.digest, size_bytes=blob.size_bytes, created=created)
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
+        """Streams bytes."""
+        with self._desk.serving(context) as access:
+            access.read_blobs()
+            served = self._desk.metrics.served.labels("blob")
+            async for piece in self._blobs.read(request.digest, request.offset):
+                yield pb.GetBlobResponse(chunk=piece)
+                served.inc(len(piece))
+
+    async def StatBlobs(self, request: pb.StatBlobsRequest, context: Any) -> pb.StatBlobsResponse:
+        """Tells which blobs are there."""
+        with self._desk.serving(context) as access:
+            access.read_blobs()
+            if len(request.digests) > STAT_LIMIT:
+                raise RequestError(f"Ask for at most {STAT_LIMIT:,} digests at once.", field="digests")
+            found = [await self._blobs.find(digest) for digest in request.digests]
+            stats = [pb.BlobStat(digest=blob.digest, size_bytes=blob.size_bytes) for blob in found if blob is not None]
+            return pb.StatBlobsResponse(blobs=stats)

@@ -1,0 +1,44 @@
+"""Uploads as streams: one header, then chunks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
+from qonduit_storage.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from qonduit_api.internal.v1 import storage_pb2 as pb
+
+
+@overload
+async def header_of(messages: AsyncIterator[pb.PutBlobRequest]) -> pb.PutBlobHeader: ...
+@overload
+async def header_of(messages: AsyncIterator[pb.PutFileRequest]) -> pb.PutFileHeader: ...
+async def header_of(
+    messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest],
+) -> pb.PutBlobHeader | pb.PutFileHeader:
+    """The header that starts an upload.
+
+    Raises:
+        RequestError: there is none.
+    """
+    first = await anext(messages, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise RequestError("An upload starts with a header: name, size and sha256 of what follows.", field="header")
+    return first.header
+
+
+async def chunks_of(
+    messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest],
+) -> AsyncIterator[bytes]:
+    """The chunks after the header.
+
+    Raises:
+        RequestError: there is a second header.
+    """
+    async for message in messages:
+        if message.WhichOneof("part") == "header":
+            raise RequestError("An upload has one header, and this is a second one.", field="header")
+        yield message.chunk

@@ -1,0 +1,1 @@
+"""Users' files: flat spaces of names, each pointing at content."""

@@ -1,0 +1,162 @@
+"""All spaces."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from bisect import bisect_right
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qonduit_storage.blocking import in_thread
+from qonduit_storage.errors import DamagedFileError, MissingFileError, RequestError, TooLargeError
+from qonduit_storage.incoming import incoming, receive
+from qonduit_storage.outgoing import serve
+from qonduit_storage.rules.content import UnfoldLimits, check_for
+from qonduit_storage.rules.names import check_digest, check_file_name, check_space
+from qonduit_storage.spaces.space import Space
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from qonduit_storage.disk import Disk
+    from qonduit_storage.spaces.records import FileRecord
+
+PAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedFile:
+    """What a caller says about a file to come."""
+
+    space: str
+    name: str
+    size_bytes: int
+    digest: str
+
+
+class SpaceStore:
+    """Keeps users' files. A space is read from disk when it is first asked for, and then stays in memory."""
+
+    def __init__(self, disk: Disk, *, max_bytes: int, unfold: UnfoldLimits) -> None:
+        self._disk = disk
+        self._max_bytes = max_bytes
+        self._unfold = unfold
+        self._spaces: dict[str, asyncio.Task[Space]] = {}
+
+    async def put(self, offer: OfferedFile, chunks: AsyncIterator[bytes]) -> FileRecord:
+        """Stores a file once its name, its content and its digest are found good.
+
+        The bytes are read even if they are here already: who names a digest has not shown that they hold the bytes.
+
+        Raises:
+            FileNameError, FileContentError: the rules are broken.
+            RequestError: the bytes are others than announced, or too many.
+            DiskFullError: there is no room.
+        """
+        check_file_name(offer.name)
+        check_digest(offer.digest)
+        if not 0 <= offer.size_bytes <= self._max_bytes:
+            raise TooLargeError(
+                f"The file {offer.name!a} has {offer.size_bytes:,} bytes; this service takes files of up to "
+                f"{self._max_bytes:,}. Split it.",
+                field="size_bytes",
+            )
+        check = check_for(offer.name, offer.size_bytes, self._unfold)
+        space = await self._space(offer.space)
+        with incoming(self._disk, offer, check) as upload:
+            await receive(upload, chunks)
+            return await space.keep(upload, offer.name, offer.size_bytes, offer.digest)
+
+    async def stat(self, space: str, name: str) -> FileRecord:
+        """What is known of a file.
+
+        Raises:
+            MissingFileError: there is none.
+        """
+        found = (await self._space(space)).find(name)
+        if found is None:
+            raise _missing(name)
+        return found
+
+    @asynccontextmanager
+    async def read(self, space: str, name: str, offset: int) -> AsyncIterator[tuple[FileRecord, AsyncIterator[bytes]]]:
+        """A file as it is at this moment, and its bytes from an offset, verified.
+
+        Raises:
+            MissingFileError: there is none.
+            DamagedFileError: also while streaming: it is damaged, and is set aside.
+            RequestError: while streaming: the offset lies outside.
+        """
+        opened = await self._space(space)
+        record = opened.find(name)
+        if record is None:
+            raise _missing(name)
+        damaged = DamagedFileError(f"The file {name!a} was damaged on disk and is set aside. Upload it again.")
+        path = opened.content_path(record)
+        try:
+            # Nothing is awaited between finding the record and opening its content, and content is dropped only
+            # after its record was replaced: a reader has one whole version.
+            file = path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise damaged from error
+        with file:
+            yield record, serve(self._disk, path, file, digest=record.digest, offset=offset, damaged=damaged)
+
+    async def page(self, space: str, size: int, token: str) -> tuple[Sequence[FileRecord], str]:
+        """Files after a page token, by name, and the next token ('' at the end).
+
+        Raises:
+            RequestError: the token or the size is wrong.
+        """
+        if size < 0:
+            raise RequestError("The page size is negative; leave it out or make it larger.", field="page_size")
+        opened = await self._space(space)
+        names = opened.names()
+        start = bisect_right(names, _name_of(token)) if token else 0
+        end = start + min(size or PAGE_LIMIT, PAGE_LIMIT)
+        files = [record for name in names[start:end] if (record := opened.find(name)) is not None]
+        return files, _token_of(names[end - 1]) if end < len(names) else ""
+
+    async def delete(self, space: str, name: str) -> None:
+        """Deletes a file.
+
+        Raises:
+            MissingFileError: there is none.
+        """
+        if not await (await self._space(space)).delete(name):
+            raise _missing(name)
+
+    async def _space(self, name: str) -> Space:
+        check_space(name)
+        loading = self._spaces.get(name)
+        if loading is None:
+            loading = self._spaces[name] = asyncio.create_task(self._load(name))
+        # Several callers wait for one load, and none of them may cancel it for the others.
+        return await asyncio.shield(loading)
+
+    async def _load(self, name: str) -> Space:
+        space = Space(self._disk, name)
+        try:
+            await in_thread(space.load)
+        except BaseException:
+            del self._spaces[name]
+            raise
+        return space
+
+
+def _missing(name: str) -> MissingFileError:
+    return MissingFileError(f"There is no file {name!a} in this space. List the files to see what is there.")
+
+
+def _token_of(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _name_of(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise RequestError("This page token was not made by this service.", field="page_token") from error
