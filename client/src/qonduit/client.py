@@ -136,12 +136,12 @@ class ServerlessClient:
         """
         pinned = isinstance(program, RunnableQiskitFunction) and program.pinned
         version = program.version if pinned and isinstance(program, RunnableQiskitFunction) else ""
-        snapshot = self._jobs.run(_title(program), version, dict(arguments or {}), config, idempotency_key)
-        return Job(snapshot.job_id, self._jobs, snapshot)
+        snapshot = self.job_calls.run(_title(program), version, dict(arguments or {}), config, idempotency_key)
+        return Job(snapshot.job_id, self, snapshot)
 
     def job(self, job_id: str) -> Job:
         """Return a job; JobNotFoundError if there is none, or it is somebody else's."""
-        return Job(job_id, self._jobs, self._jobs.get(job_id))
+        return Job(job_id, self, self.job_calls.get(job_id))
 
     def jobs(
         self,
@@ -160,8 +160,8 @@ class ServerlessClient:
             created_after: Only jobs accepted at or after this time.
         """
         title = _title(function) if function else ""
-        found = self._jobs.list_jobs(title, status or "", created_after, limit)
-        return [Job(snapshot.job_id, self._jobs, snapshot) for snapshot in found]
+        found = self.job_calls.list_jobs(title, status or "", created_after, limit)
+        return [Job(snapshot.job_id, self, snapshot) for snapshot in found]
 
     # --- Files ---------------------------------------------------------------------------------
     # Each of these takes a function, as users know it, and needs none: a user has one space.
@@ -258,7 +258,8 @@ class ServerlessClient:
         return FunctionCalls(connection)
 
     @cached_property
-    def _jobs(self) -> JobCalls:
+    def job_calls(self) -> JobCalls:
+        """The calls that `Job` makes."""
         connection = self.connection
         from qonduit.job_calls import JobCalls  # noqa: PLC0415 - As above.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from datetime import datetime
 
+    from qonduit.client import ServerlessClient
     from qonduit.job_calls import JobCalls
 
 TERMINAL_STATUSES: Final = frozenset({"DONE", "ERROR", "CANCELED"})
@@ -74,10 +75,14 @@ class Job:
     EXECUTING_QPU: ClassVar[str] = "EXECUTING_QPU"
     POST_PROCESSING: ClassVar[str] = "POST_PROCESSING"
 
-    def __init__(self, job_id: str, calls: JobCalls, last: JobSnapshot | None = None) -> None:
+    def __init__(self, job_id: str, client: ServerlessClient, last: JobSnapshot | None = None) -> None:
         self.job_id = job_id
-        self._calls = calls
+        self._client = client
         self._last = last
+
+    @property
+    def _calls(self) -> JobCalls:
+        return self._client.job_calls
 
     def status(self) -> str:
         """Return the status: "QUEUED", "INITIALIZING", "RUNNING", "RUNNING: MAPPING", "DONE", "ERROR", ..."""
@@ -104,6 +109,14 @@ class Job:
         for snapshot in self._calls.watch(self.job_id, timeout_s=timeout):
             self._last = snapshot
             yield snapshot
+
+    def follow(self, *, timeout: float | None = None) -> Iterator[str]:
+        """Yield the status now and whenever it changes, until the job is over; otherwise like `watch`."""
+        before = ""
+        for snapshot in self.watch(timeout=timeout):
+            if snapshot.status != before:
+                before = snapshot.status
+                yield before
 
     def wait(self, *, timeout: float | None = None) -> JobSnapshot:
         """Wait until the job is over, and return how it ended; ResultTimeoutError as in `watch`."""
@@ -147,8 +160,8 @@ class Job:
         if not wait:
             end = self.snapshot()
         else:
-            for seen in self.watch(timeout=timeout) if verbose else ():
-                sys.stdout.write(f"{self.job_id}: {seen.status}\n")
+            for status in self.follow(timeout=timeout) if verbose else ():
+                sys.stdout.write(f"{self.job_id}: {status}\n")
             end = self.wait(timeout=timeout)
         self._raise_unless_done(end)
         return self._calls.result(self.job_id) if end.result_bytes else {}

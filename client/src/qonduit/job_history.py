@@ -96,9 +96,9 @@ class StageUsage:
     """What one stage used, over all attempts, the driver and its tasks."""
 
     status: str
-    wall_seconds: float
-    cpu_seconds: float
-    qpu_seconds: float
+    wall_s: float
+    cpu_s: float
+    qpu_s: float
     peak_mem_bytes: int
 
 
@@ -108,7 +108,7 @@ class Usage(Sequence[StageUsage]):
     HEAD = ("stage", "wall s", "CPU s", "QPU s", "peak memory")
 
     def __init__(self, stages: Sequence[StageUsage], total: StageUsage) -> None:
-        self._stages = tuple(stages)
+        self.stages = tuple(stages)
         self.total = total
 
     @overload
@@ -120,14 +120,14 @@ class Usage(Sequence[StageUsage]):
     def __getitem__(self, index: int | slice | str) -> StageUsage | Sequence[StageUsage]:
         """Return a stage by position or by its status; KeyError if the job never was in it."""
         if not isinstance(index, str):
-            return self._stages[index]
-        for stage in self._stages:
+            return self.stages[index]
+        for stage in self.stages:
             if stage.status == index:
                 return stage
         raise KeyError(index)
 
     def __len__(self) -> int:
-        return len(self._stages)
+        return len(self.stages)
 
     def __repr__(self) -> str:
         return format_table(self.HEAD, self.rows(), right=frozenset({1, 2, 3, 4}))
@@ -137,9 +137,9 @@ class Usage(Sequence[StageUsage]):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return stages and total as texts."""
-        return [_usage_row(stage.status, stage) for stage in self._stages] + [_usage_row("total", self.total)]
+        return [_usage_row(stage.status, stage) for stage in self.stages] + [_usage_row("total", self.total)]
 
 
 def _usage_row(name: str, usage: StageUsage) -> tuple[str, ...]:
     peak = f"{usage.peak_mem_bytes / 1024**2:,.0f} MiB" if usage.peak_mem_bytes else ""
-    return (name, f"{usage.wall_seconds:.3f}", f"{usage.cpu_seconds:.3f}", f"{usage.qpu_seconds:.3f}", peak)
+    return (name, f"{usage.wall_s:.3f}", f"{usage.cpu_s:.3f}", f"{usage.qpu_s:.3f}", peak)

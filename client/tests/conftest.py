@@ -1,0 +1,34 @@
+"""Fixtures of the client's tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fake_gateway import TOKEN, FakeGateway
+from qonduit import ServerlessClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ADDRESS", "TOKEN", "PROFILE", "HOME", "CA_FILE", "AGENT_SOCKET"):
+        monkeypatch.delenv(f"QONDUIT_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+
+
+@pytest.fixture
+def gateway() -> Iterator[FakeGateway]:
+    running = FakeGateway()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(gateway: FakeGateway) -> Iterator[ServerlessClient]:
+    with ServerlessClient(host=gateway.address, token=TOKEN) as client:
+        yield client

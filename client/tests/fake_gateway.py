@@ -1,0 +1,276 @@
+"""A gateway in this process: the real gRPC server and stubs, with a dict behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+from qonduit_api.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    files_pb2,
+    files_pb2_grpc,
+    functions_pb2,
+    functions_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    types_pb2,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "good-token"
+
+
+def fail(context: grpc.ServicerContext, code: int, reason: str, text: str, **violations: str) -> NoReturn:
+    details = []
+    for message in (
+        error_details_pb2.ErrorInfo(reason=reason, domain="qonduit"),
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=name, description=what)
+                for name, what in violations.items()
+            ]
+        ),
+    ):
+        packed = AnyMessage()
+        packed.Pack(message)
+        details.append(packed)
+    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=text, details=details)))
+    raise AssertionError("abort raises")
+
+
+@dataclass
+class State:
+    functions: dict[str, functions_pb2.Function] = field(default_factory=dict)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    jobs: dict[str, jobs_pb2.Job] = field(default_factory=dict)
+    runs: list[jobs_pb2.RunRequest] = field(default_factory=list)
+    arguments: dict[str, bytes] = field(default_factory=dict)
+    results: dict[str, bytes] = field(default_factory=dict)
+    logs: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    artifact_limit_bytes: int = 50 * 1024**2
+    lose_next_run_reply: bool = False
+    watchers: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def change(self, job_id: str, status: str, **fields: object) -> None:
+        """Set a job's status as the real gateway would, and wake whoever watches it."""
+        with self.changed:
+            job = self.jobs.setdefault(job_id, jobs_pb2.Job(job_id=job_id))
+            state = types_pb2.JobState.Value("JOB_STATE_" + status.partition(":")[0])
+            job.MergeFrom(jobs_pb2.Job(status=status, state=state, revision=job.revision + 1, **fields))  # type: ignore[arg-type]
+            self.changed.notify_all()
+
+    def await_watchers(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.watchers >= count, timeout=10)
+
+
+class _Functions(functions_pb2_grpc.FunctionServiceServicer):
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def UploadFunction(  # noqa: N802
+        self, request_iterator: Iterator[functions_pb2.UploadFunctionRequest], context: grpc.ServicerContext
+    ) -> functions_pb2.UploadFunctionResponse:
+        header = next(request_iterator).header
+        if not header.spec.title.replace("_", "").replace("-", "").isalnum():
+            fail(context, code_pb2.INVALID_ARGUMENT, "INVALID_FUNCTION", "Not a function.", title="only letters")
+        if header.artifact_bytes > self.state.artifact_limit_bytes:
+            fail(context, code_pb2.RESOURCE_EXHAUSTED, "ARTIFACT_TOO_LARGE", "Too large.")
+        self.state.artifacts[header.spec.title] = b"".join(part.chunk for part in request_iterator)
+        function = functions_pb2.Function(spec=header.spec, version=header.artifact_digest, owner="me")
+        self.state.functions[header.spec.title] = function
+        return functions_pb2.UploadFunctionResponse(function=function, created=True)
+
+    def GetFunction(  # noqa: N802
+        self, request: functions_pb2.GetFunctionRequest, context: grpc.ServicerContext
+    ) -> functions_pb2.GetFunctionResponse:
+        if request.title not in self.state.functions:
+            fail(context, code_pb2.NOT_FOUND, "FUNCTION_NOT_FOUND", f"There is no function {request.title!r}.")
+        return functions_pb2.GetFunctionResponse(function=self.state.functions[request.title])
+
+    def ListFunctions(  # noqa: N802
+        self, request: functions_pb2.ListFunctionsRequest, _context: grpc.ServicerContext
+    ) -> functions_pb2.ListFunctionsResponse:
+        names = list(self.state.functions)
+        start = int(request.page_token or 0)
+        end = start + min(request.page_size, 2)  # Small pages, as if there were many functions.
+        return functions_pb2.ListFunctionsResponse(
+            functions=[self.state.functions[name] for name in names[start:end]],
+            next_page_token=str(end) if end < len(names) else "",
+        )
+
+
+class _Jobs(jobs_pb2_grpc.JobServiceServicer):
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def UploadArguments(  # noqa: N802
+        self, request_iterator: Iterator[jobs_pb2.UploadArgumentsRequest], _context: grpc.ServicerContext
+    ) -> jobs_pb2.UploadArgumentsResponse:
+        digest = next(request_iterator).header.digest
+        self.state.arguments[digest] = b"".join(part.chunk for part in request_iterator)
+        return jobs_pb2.UploadArgumentsResponse(digest=digest)
+
+    def Run(self, request: jobs_pb2.RunRequest, context: grpc.ServicerContext) -> jobs_pb2.RunResponse:  # noqa: N802
+        self.state.runs.append(request)
+        job_id = "job-" + request.idempotency_key
+        if self.state.lose_next_run_reply:
+            self.state.lose_next_run_reply = False
+            self.state.change(job_id, "QUEUED")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        created = job_id not in self.state.jobs
+        if created:
+            self.state.change(job_id, "QUEUED", function_title=request.function_title)
+        return jobs_pb2.RunResponse(job=self.state.jobs[job_id], created=created)
+
+    def GetJob(self, request: jobs_pb2.GetJobRequest, context: grpc.ServicerContext) -> jobs_pb2.GetJobResponse:  # noqa: N802
+        if request.job_id not in self.state.jobs:
+            fail(context, code_pb2.NOT_FOUND, "JOB_NOT_FOUND", f"There is no job {request.job_id!r}.")
+        return jobs_pb2.GetJobResponse(job=self.state.jobs[request.job_id])
+
+    def ListJobs(  # noqa: N802
+        self, request: jobs_pb2.ListJobsRequest, _context: grpc.ServicerContext
+    ) -> jobs_pb2.ListJobsResponse:
+        jobs = [job for job in self.state.jobs.values() if not request.states or job.state in request.states]
+        return jobs_pb2.ListJobsResponse(jobs=jobs[: request.page_size])
+
+    def WatchJob(  # noqa: N802
+        self, request: jobs_pb2.WatchJobRequest, context: grpc.ServicerContext
+    ) -> Iterator[jobs_pb2.WatchJobResponse]:
+        seen = request.after_revision
+        job = self.state.jobs[request.job_id]
+        with self.state.changed:
+            self.state.watchers += 1
+            self.state.changed.notify_all()
+            while context.is_active():
+                if job.revision > seen:
+                    seen = job.revision
+                    yield jobs_pb2.WatchJobResponse(job=job)
+                    if job.status in {"DONE", "ERROR", "CANCELED"}:
+                        return
+                self.state.changed.wait(0.1)
+
+    def GetResult(  # noqa: N802
+        self, request: jobs_pb2.GetResultRequest, _context: grpc.ServicerContext
+    ) -> Iterator[jobs_pb2.GetResultResponse]:
+        data = self.state.results[request.job_id]
+        for start in range(0, len(data), 1000):
+            yield jobs_pb2.GetResultResponse(chunk=data[start : start + 1000])
+
+    def StreamLogs(  # noqa: N802
+        self, request: jobs_pb2.StreamLogsRequest, _context: grpc.ServicerContext
+    ) -> Iterator[jobs_pb2.StreamLogsResponse]:
+        data = self.state.logs.get(request.job_id, b"")
+        for start in range(request.offset, len(data), 3):
+            yield jobs_pb2.StreamLogsResponse(chunk=data[start : start + 3], offset=start)
+
+    def CancelJob(  # noqa: N802
+        self, request: jobs_pb2.CancelJobRequest, _context: grpc.ServicerContext
+    ) -> jobs_pb2.CancelJobResponse:
+        self.state.change(request.job_id, "CANCELED")
+        return jobs_pb2.CancelJobResponse(job=self.state.jobs[request.job_id], message="Canceled.")
+
+
+class _Files(files_pb2_grpc.FileServiceServicer):
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.cut_after: int | None = None
+
+    def _file(self, name: str) -> files_pb2.File:
+        content = self.state.files[name]
+        return files_pb2.File(name=name, size_bytes=len(content), digest=hashlib.sha256(content).hexdigest())
+
+    def UploadFile(  # noqa: N802
+        self, request_iterator: Iterator[files_pb2.UploadFileRequest], _context: grpc.ServicerContext
+    ) -> files_pb2.UploadFileResponse:
+        name = next(request_iterator).header.name
+        self.state.files[name] = b"".join(part.chunk for part in request_iterator)
+        return files_pb2.UploadFileResponse(file=self._file(name))
+
+    def DownloadFile(  # noqa: N802
+        self, request: files_pb2.DownloadFileRequest, context: grpc.ServicerContext
+    ) -> Iterator[files_pb2.DownloadFileResponse]:
+        if request.name not in self.state.files:
+            fail(context, code_pb2.NOT_FOUND, "FILE_NOT_FOUND", f"There is no file {request.name!r}.")
+        yield files_pb2.DownloadFileResponse(file=self._file(request.name))
+        content = self.state.files[request.name]
+        for start in range(request.offset, len(content), 1000):
+            if self.cut_after is not None and start >= self.cut_after:
+                self.cut_after = None
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+            yield files_pb2.DownloadFileResponse(chunk=content[start : start + 1000])
+
+    def ListFiles(  # noqa: N802
+        self, _request: files_pb2.ListFilesRequest, _context: grpc.ServicerContext
+    ) -> files_pb2.ListFilesResponse:
+        return files_pb2.ListFilesResponse(files=[self._file(name) for name in sorted(self.state.files)])
+
+    def DeleteFile(  # noqa: N802
+        self, request: files_pb2.DeleteFileRequest, context: grpc.ServicerContext
+    ) -> files_pb2.DeleteFileResponse:
+        if self.state.files.pop(request.name, None) is None:
+            fail(context, code_pb2.NOT_FOUND, "FILE_NOT_FOUND", f"There is no file {request.name!r}.")
+        return files_pb2.DeleteFileResponse()
+
+
+class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def GetInfo(  # noqa: N802
+        self, _request: cluster_pb2.GetInfoRequest, _context: grpc.ServicerContext
+    ) -> cluster_pb2.GetInfoResponse:
+        return cluster_pb2.GetInfoResponse(
+            user="me", version="0.1.0", artifact_limit_bytes=self.state.artifact_limit_bytes
+        )
+
+
+class _Guard(grpc.ServerInterceptor):
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        if ("authorization", f"Bearer {TOKEN}") in details.invocation_metadata:
+            return continuation(details)
+
+        def refuse(_request: object, context: grpc.ServicerContext) -> NoReturn:
+            fail(context, code_pb2.UNAUTHENTICATED, "INVALID_TOKEN", "This token is not known here.")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class FakeGateway:
+    """Serves on a loopback port, which stays the same over `stop` and `start`."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.files = _Files(self.state)
+        self.port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(8), interceptors=[_Guard()], options=[("grpc.so_reuseport", 0)]
+        )
+        functions_pb2_grpc.add_FunctionServiceServicer_to_server(_Functions(self.state), self._server)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(_Jobs(self.state), self._server)
+        files_pb2_grpc.add_FileServiceServicer_to_server(self.files, self._server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(_Cluster(self.state), self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=None).wait()
