@@ -175,6 +175,14 @@ class Cgroup:
         """
         for folder in self.folders:
             folder.mkdir()
+        self.apply(limits)
+
+    def apply(self, limits: Limits) -> None:
+        """Write the limits of a group that is there.
+
+        Raises:
+            OSError: The kernel refused.
+        """
         for name, value in _v1_limits(limits):
             controller, _, _rest = name.partition(".")
             if controller in self._v1:
@@ -237,6 +245,17 @@ class Cgroup:
             for word in _words(folder / "cgroup.procs"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(word), signal.SIGKILL)
+
+    def try_remove(self) -> bool:
+        """Remove the folders if they are free of processes; says whether all are gone."""
+        for folder in self.folders:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
 
     def remove(self) -> None:
         """Kill what is left and remove the folders; a folder that is gone already is no error.
@@ -301,6 +320,11 @@ class CgroupTree:
         name = f"qonduit-{hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]}"
         self._root = Cgroup(self.hierarchies.v1, self.hierarchies.v2).below(name)
         self._record = state_dir / _RECORD
+
+    @property
+    def folders(self) -> list[Path]:
+        """The worker's folders, one in each hierarchy."""
+        return self._root.folders
 
     @property
     def limits_memory(self) -> bool:

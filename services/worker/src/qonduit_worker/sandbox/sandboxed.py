@@ -7,53 +7,89 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from qonduit_worker.sandbox import proctree
 from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError
+from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import Exit, Usage
 from qonduit_worker.zygote import wire
 
 _WATCHDOG_PERIOD_S: Final = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The reading end of a pipe on the event loop."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.BaseTransport
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a zygote makes a sandbox of.
+
+    Attributes:
+        control: The agent's end of the sandbox's control socket.
+        output: Its output.
+        cgroup: Its control group.
+        meter: What measures it.
+        listener: The listener, where the agent makes it; None where it comes out of the sandbox.
+        watched_bytes: Memory over which the tree is killed from here; None where the kernel does it.
+        free: Called once every process is gone.
+    """
+
+    control: socket.socket
+    output: Output
+    cgroup: Cgroup
+    meter: Meter
+    listener: socket.socket | None
+    watched_bytes: int | None
+    free: Callable[[], None]
+
+
 class Sandboxed:
-    """One sandbox from fork to end. The program runs from the moment it is made.
+    """One sandbox from fork to end.
 
     Attributes:
         sandbox_id: As given in its spec.
-        output: Standard output and error of all its processes, as one ordered stream.
+        output: Standard output and error of all its processes, as one ordered stream. Read it to its end.
         listener: A TCP socket that listens on the loopback the program sees; closed when the sandbox ends.
         port: The listener's port.
+        pid: The sandbox's first process, as the agent numbers it.
     """
 
-    def __init__(
-        self, *, sandbox_id: str, control: socket.socket, output: asyncio.StreamReader, cgroup: Cgroup
-    ) -> None:
+    def __init__(self, sandbox_id: str, parts: Parts) -> None:
         self.sandbox_id = sandbox_id
-        self.output = output
-        self.listener: socket.socket
+        self.output = parts.output.reader
         self.port = 0
         self.pid = 0
-        self._control = control
-        self._cgroup = cgroup
-        self._pidfd = -1
+        self._parts = parts
+        self._listener = parts.listener
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._born = time.monotonic()
+        self._pidfd = -1
         self._report: dict[str, Any] = {}
-        self._last = Usage(0.0, 0, 0)
-        self._watched_bytes: int | None = None
-        self._inherited_bytes = 0
         self._over_limit = False
         self._watchdog: asyncio.TimerHandle | None = None
-        self._on_end: list[Callable[[], None]] = []
-        control.setblocking(False)  # noqa: FBT003 - the standard library's signature.
-        self._loop.add_reader(control.fileno(), self._read_control)
+        self._finishing: asyncio.Task[None] | None = None
+        parts.control.setblocking(False)  # noqa: FBT003 - the standard library's signature.
+        self._loop.add_reader(parts.control.fileno(), self._read_control)
 
-    # --- used by the zygote that makes it ---
+    @property
+    def listener(self) -> socket.socket:
+        """A TCP socket that listens on the loopback the program sees.
+
+        Raises:
+            RuntimeError: The sandbox has not started.
+        """
+        if self._listener is None:
+            raise RuntimeError(f"Sandbox {self.sandbox_id} has not started.")
+        return self._listener
 
     async def started(self) -> None:
         """Wait until the program's process is about to begin.
@@ -63,27 +99,13 @@ class Sandboxed:
         """
         await asyncio.shield(self._started)
 
-    def when_ended(self, callback: Callable[[], None]) -> None:
-        """Have something done when all processes are gone."""
-        self._on_end.append(callback)
-
-    def watch_memory(self, limit_bytes: int, inherited_bytes: int) -> None:
-        """Kill the tree when it holds more than `limit_bytes`: for machines where the kernel doesn't."""
-        self._watched_bytes = limit_bytes
-        self._inherited_bytes = inherited_bytes
-        self._look()
-
-    # --- used by everyone ---
-
     async def wait(self) -> Exit:
         """Wait until every process of the sandbox is gone; may be called any number of times."""
         return await asyncio.shield(self._ended)
 
     def usage(self) -> Usage:
         """What it has used so far, as of now; the final numbers once it has ended."""
-        if not self._ended.done():
-            self._measure()
-        return self._last
+        return self._parts.meter.last if self._finishing is not None else self._parts.meter.read()
 
     def terminate(self) -> None:
         """Send SIGTERM to the program; does nothing when it has ended."""
@@ -91,134 +113,122 @@ class Sandboxed:
 
     def kill(self) -> None:
         """Kill the whole tree at once; does nothing when it has ended."""
-        if self._ended.done():
-            return
+        # Heard also by a sandbox that is only being forked now.
         self._command(wire.KILL)
-        if self._own_pids and self._pidfd >= 0:
+        if self._pidfd >= 0 and self._parts.listener is None:
+            # The end of its first process is the end of its namespace. Without a namespace that process has to
+            # live on to end the others.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    # --- events ---
-
-    _own_pids = True
-
-    def without_namespace(self) -> None:
-        """Note that the first process ends its tree itself, so that it must not be killed before it has."""
-        self._own_pids = False
+    def close_output(self) -> None:
+        """Stop reading the output; what has arrived can still be taken."""
+        self._parts.output.transport.close()
 
     def _command(self, command: bytes) -> None:
         with contextlib.suppress(OSError):
-            self._control.send(command)
+            self._parts.control.send(command)
 
     def _read_control(self) -> None:
         try:
-            message = wire.receive(self._control)
+            message = wire.receive(self._parts.control)
         except BlockingIOError:
             return
-        if message is None:
-            self._loop.remove_reader(self._control.fileno())
-            if self._pidfd < 0:
-                self._fail("The zygote died before it forked.")
+        if message is not None:
+            self._note(*message)
             return
-        self._note(*message)
+        self._loop.remove_reader(self._parts.control.fileno())
+        if self._pidfd < 0:
+            self._fail("The zygote died before it forked.")
 
     def _note(self, fields: dict[str, Any], descriptors: list[int]) -> None:
-        kind = fields["kind"]
-        if kind == "forked":
-            (self._pidfd,) = descriptors
-            self.pid = _pid_of(self._pidfd)
-            self._loop.add_reader(self._pidfd, self._gone)
-        elif kind == "started":
-            if descriptors:
-                self.listener = socket.socket(fileno=descriptors[0])
-                self.listener.setblocking(False)  # noqa: FBT003
-            self.port = fields["port"]
-            if not self._started.done():
-                self._started.set_result(None)
-        elif kind == "failed":
-            self._fail(fields["text"])
-        elif kind == "exit":
-            self._report = fields
+        match fields["kind"]:
+            case "forked":
+                (self._pidfd,) = descriptors
+                self.pid = _pid_of(self._pidfd)
+                self._parts.meter.attach(self.pid)
+                self._loop.add_reader(self._pidfd, self._gone)
+            case "started":
+                self._begin(fields["port"], descriptors)
+            case "failed":
+                self._fail(fields["text"])
+            case "exit":
+                self._report = fields
+
+    def _begin(self, port: int, descriptors: list[int]) -> None:
+        if descriptors:
+            self._listener = socket.socket(fileno=descriptors[0])
+            self._listener.setblocking(False)  # noqa: FBT003 - the standard library's signature.
+        self.port = port
+        if not self._started.done():
+            self._started.set_result(None)
+        if self._parts.watched_bytes is not None:
+            self._watch(self._parts.watched_bytes)
 
     def _fail(self, text: str) -> None:
         if not self._started.done():
             self._started.set_exception(SandboxStartError(f"Sandbox {self.sandbox_id} was not made: {text}"))
+        if self._pidfd < 0:
+            self.finish()
 
     def _gone(self) -> None:
         """Every process is dead: the pidfd says so once the namespace is empty."""
         self._loop.remove_reader(self._pidfd)
         # What the first process said last may still be waiting to be read.
         with contextlib.suppress(BlockingIOError):
-            while (message := wire.receive(self._control)) is not None:
+            while (message := wire.receive(self._parts.control)) is not None:
                 self._note(*message)
         self.finish()
 
     def finish(self) -> None:
-        """Take the final numbers, free what the sandbox held, and tell who waits."""
-        if self._ended.done():
-            return
+        """Begin the end: nothing of the sandbox runs any more."""
+        if self._finishing is None:
+            self._finishing = self._loop.create_task(self._finish())
+
+    async def _finish(self) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
-        with contextlib.suppress(OSError):
-            self._cgroup.kill()
-        self._measure()
-        oom_kills = self._cgroup.readings().oom_kills if self._cgroup.folders else None
+        self._loop.remove_reader(self._parts.control.fileno())
+        wall_s = time.monotonic() - self._born
+        usage = self._parts.meter.settle(self._report.get("cpu_s", 0.0))
+        oom_killed = self._over_limit or self._parts.meter.oom_kills > 0
+        await self._free()
         status = self._report.get("status")
         code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
-        self._fail("Its first process was killed.")
+        if not self._started.done():
+            self._started.set_exception(SandboxStartError(f"Sandbox {self.sandbox_id} was killed as it started."))
+        self._started.exception()  # Looked at: there may be nobody left who waits for it.
         self._ended.set_result(
             Exit(
                 exit_code=code if code >= 0 else None,
                 signal=-code if code < 0 else None,
-                oom_killed=self._over_limit or bool(oom_kills),
-                cpu_seconds=self._last.cpu_seconds,
-                peak_mem_bytes=self._last.peak_mem_bytes,
-                wall_seconds=time.monotonic() - self._born,
+                oom_killed=oom_killed,
+                cpu_seconds=usage.cpu_seconds,
+                peak_mem_bytes=usage.peak_mem_bytes,
+                wall_seconds=wall_s,
             )
         )
-        self._free()
 
-    def _free(self) -> None:
-        if hasattr(self, "listener"):
-            self.listener.close()
-        self._loop.remove_reader(self._control.fileno())
-        self._control.close()
+    async def _free(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self._parts.control.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        if not self._started.cancelled() and self._started.done():
-            self._started.exception()  # It has been looked at: nobody may be waiting for it any more.
-        for callback in self._on_end:
-            callback()
+        if not self._parts.cgroup.try_remove():
+            await asyncio.to_thread(self._parts.cgroup.remove)
+        self._parts.free()
 
-    # --- measuring ---
-
-    def _measure(self) -> None:
-        counted = self._cgroup.readings() if self._cgroup.folders else None
-        cpu_s = counted.cpu_seconds if counted else None
-        mem = counted.mem_bytes if counted else None
-        peak = counted.peak_mem_bytes if counted else None
-        if cpu_s is None or mem is None:
-            pids = proctree.tree(self.pid) if self.pid and not self._report else []
-            cpu_s = (
-                max(self._last.cpu_seconds, proctree.cpu_seconds(pids), self._report.get("cpu_s", 0.0))
-                if (cpu_s is None)
-                else cpu_s
-            )
-            mem = proctree.mem_bytes(pids, self._inherited_bytes) if mem is None else mem
-        if peak is None:
-            peak = max(self._last.peak_mem_bytes, mem)
-        self._last = Usage(cpu_s, mem, peak)
-
-    def _look(self) -> None:
-        if self._ended.done() or self._watched_bytes is None:
+    def _watch(self, limit_bytes: int) -> None:
+        """Kill the tree when it holds too much, on machines where the kernel doesn't."""
+        if self._finishing is not None:
             return
-        self._measure()
-        if self._last.mem_bytes > self._watched_bytes:
+        if self._parts.meter.read().mem_bytes > limit_bytes:
             self._over_limit = True
             self.kill()
             return
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_S, self._look)
+        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_S, self._watch, limit_bytes)
 
 
 def _pid_of(pidfd: int) -> int:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,9 @@ from typing import Any, Final
 from qonduit_worker.sandbox import proctree, slots
 from qonduit_worker.sandbox.cgroups import Cgroup, CgroupTree
 from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
+from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
-from qonduit_worker.sandbox.sandboxed import Sandboxed
+from qonduit_worker.sandbox.sandboxed import Output, Parts, Sandboxed
 from qonduit_worker.zygote import wire
 
 _START_TIMEOUT_S: Final = 120.0
@@ -175,9 +176,12 @@ class Zygote:
     async def stop(self) -> None:
         """End the zygote and every sandbox forked from it, and wait until they are gone; safe to repeat."""
         self._close_channel()
-        for sandbox in list(self._sandboxes.values()):
+        left = list(self._sandboxes.values())
+        for sandbox in left:
             sandbox.kill()
-        await asyncio.gather(*(sandbox.wait() for sandbox in list(self._sandboxes.values())))
+        await asyncio.gather(*(sandbox.wait() for sandbox in left))
+        for sandbox in left:
+            sandbox.close_output()
         await self._reap()
         self._died.set()
 
@@ -206,7 +210,7 @@ class Zygote:
         slot = slots.reserve()
         group = self._cgroups.group(spec.sandbox_id)
         try:
-            await asyncio.to_thread(self._prepare, spec, group, slot)
+            await _to_its_end(asyncio.to_thread(self._prepare, spec, group, slot))
             sandbox = await self._order(spec, group, slot)
         except BaseException:
             group.remove()
@@ -216,11 +220,16 @@ class Zygote:
         try:
             await sandbox.started()
         except SandboxStartError:
+            await sandbox.wait()
+            sandbox.close_output()
             if not self.running:
                 raise ZygoteDiedError("The zygote died while it was forking.") from None
             raise
-        if not self._cgroups.limits_memory:
-            sandbox.watch_memory(spec.limits.mem_bytes, self._inherited_bytes)
+        except BaseException:
+            # Whoever asked for it has gone away.
+            sandbox.kill()
+            sandbox.close_output()
+            raise
         return sandbox
 
     def _prepare(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> None:
@@ -235,26 +244,26 @@ class Zygote:
     async def _order(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> Sandboxed:
         if self._channel is None:
             raise ZygoteDiedError("The zygote died.")
-        own_room = self._config.tier == "A"
-        listener = None if own_room else socket.create_server(("127.0.0.1", 0), backlog=128)
+        output, write_end = await _pipe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        reader = await _reader(read_end)
-        sandbox = Sandboxed(sandbox_id=spec.sandbox_id, control=ours, output=reader, cgroup=group)
-        if listener is not None:
-            listener.setblocking(False)  # noqa: FBT003
-            sandbox.listener = listener
-            sandbox.without_namespace()
+        listener = None if self._config.tier == "A" else _host_listener()
+        parts = Parts(
+            control=ours,
+            output=output,
+            cgroup=group,
+            meter=Meter(group, self._inherited_bytes),
+            listener=listener,
+            watched_bytes=None if self._cgroups.limits_memory else spec.limits.mem_bytes,
+            free=functools.partial(self._ended, spec.sandbox_id, slot),
+        )
+        sandbox = Sandboxed(spec.sandbox_id, parts)
         self._sandboxes[spec.sandbox_id] = sandbox
-        sandbox.when_ended(functools.partial(self._ended, spec.sandbox_id, slot))
-        procs = group.open_procs()
         memory = self._written(spec, slot, listener).to_memory()
+        procs = group.open_procs()
         try:
             wire.send(self._channel, "fork", descriptors=(memory, theirs.fileno(), write_end, *procs))
         except OSError:
-            self._lost()
-            sandbox.finish()
-            raise ZygoteDiedError("The zygote died.") from None
+            self._lost()  # The sandbox learns it too, from the closed end of its control socket.
         finally:
             theirs.close()
             for descriptor in (memory, write_end, *procs):
@@ -300,9 +309,27 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _reader(read_end: int) -> asyncio.StreamReader:
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that must not go on behind the back of one who was cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _host_listener() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setblocking(False)  # noqa: FBT003
+    return listener
+
+
+async def _pipe() -> tuple[Output, int]:
+    """A pipe that is read on the event loop; returns its other end as a descriptor."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_OUTPUT_BUFFER_BYTES, loop=loop)
-    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, SIM115 - a pipe; the transport closes it.
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
-    return reader
+    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - a pipe; the transport closes it.
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
+    return Output(reader, transport), write_end

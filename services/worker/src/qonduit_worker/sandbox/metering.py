@@ -1,0 +1,74 @@
+"""How much one sandbox uses, from the best source this machine has."""
+
+from qonduit_worker.sandbox import proctree
+from qonduit_worker.sandbox.cgroups import Cgroup, Readings
+from qonduit_worker.sandbox.model import Usage
+
+_NOTHING = Readings(None, None, None, None)
+
+
+class Meter:
+    """Reads the control group of a sandbox, and /proc for what that does not count.
+
+    Args:
+        cgroup: The sandbox's group; it may have no folder at all.
+        inherited_bytes: Memory that each process shares with the zygote.
+    """
+
+    def __init__(self, cgroup: Cgroup, inherited_bytes: int) -> None:
+        self._cgroup = cgroup
+        self._inherited_bytes = inherited_bytes
+        self._pid: int | None = None
+        self._last = Usage(0.0, 0, 0)
+
+    def attach(self, pid: int) -> None:
+        """Say which process is the root of the tree."""
+        self._pid = pid
+
+    def read(self) -> Usage:
+        """What the tree has used until now."""
+        counted = self._counted()
+        pids = self._pids(counted)
+        cpu_s = counted.cpu_seconds
+        if cpu_s is None:
+            # A process that was not waited for takes its time along; what was seen is not forgotten.
+            cpu_s = max(self._last.cpu_seconds, proctree.cpu_seconds(pids))
+        mem = counted.mem_bytes
+        if mem is None:
+            mem = proctree.mem_bytes(pids, self._inherited_bytes)
+        peak = counted.peak_mem_bytes
+        if peak is None:
+            peak = max(self._last.peak_mem_bytes, mem)
+        self._last = Usage(cpu_s, mem, peak)
+        return self._last
+
+    def settle(self, reported_cpu_s: float) -> Usage:
+        """The final numbers, when every process is gone.
+
+        Args:
+            reported_cpu_s: What the first process counted for those it reaped, in seconds; 0 when it could not.
+        """
+        self._pid = None
+        usage = self.read()
+        if self._counted().cpu_seconds is None:
+            usage = Usage(max(usage.cpu_seconds, reported_cpu_s), usage.mem_bytes, usage.peak_mem_bytes)
+        self._last = usage
+        return usage
+
+    @property
+    def last(self) -> Usage:
+        """What was read last."""
+        return self._last
+
+    @property
+    def oom_kills(self) -> int:
+        """How many processes the memory limit of the kernel has killed."""
+        return self._counted().oom_kills or 0
+
+    def _counted(self) -> Readings:
+        return self._cgroup.readings() if self._cgroup.folders else _NOTHING
+
+    def _pids(self, counted: Readings) -> list[int]:
+        if self._pid is None or (counted.cpu_seconds is not None and counted.mem_bytes is not None):
+            return []
+        return proctree.tree(self._pid)
