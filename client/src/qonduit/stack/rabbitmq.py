@@ -6,32 +6,34 @@ started it is gone: it reads a pipe of which that process holds the other end.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from qonduit.stack.rabbitmq_data import (
+    LOOPBACK,
+    Identity,
+    RabbitMQStartError,
+    free_port,
+    is_free,
+    load_identity,
+    locked,
+    write_config,
+)
+from qonduit.stack.rabbitmq_home import RabbitMQMissingError, RabbitNodeError, find_rabbitmq, lean_home
 
-LOOPBACK = "127.0.0.1"
-MEMORY_LIMIT_BYTES = 512 * 1024**2
-"""Above it, the node blocks publishers until consumers have caught up."""
-DISK_FREE_BYTES = 256 * 1024**2
-"""Below it, the node blocks publishers."""
+__all__ = ["RabbitMQMissingError", "RabbitMQStartError", "RabbitNode", "RabbitNodeError", "free_port"]
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 CONTROL_TIMEOUT_S = 30.0
 _POLL_S = 0.02
 
-# Reads "FILE<tab>ERLANG" lines from the pipe, writes "ok" or "error" to FILE, and ends the node when the pipe does.
+# Reads "FILE<tab>ERLANG" lines from the pipe, writes "ok" or what went wrong to FILE, and ends the node when
+# the pipe does.
 _CONTROL = """spawn(fun() ->
   Do = fun(Text) ->
     {ok, Tokens, _} = erl_scan:string(Text),
@@ -41,94 +43,43 @@ _CONTROL = """spawn(fun() ->
   Loop = fun Next() ->
     case io:get_line("") of
       Line when is_list(Line) ->
-        [File, Text] = string:split(string:trim(Line), "\t"),
+        [File, Text] = string:split(string:trim(Line), "\\t"),
         Answer = try Do(Text), "ok" catch _:Error -> io_lib:format("error: ~0p", [Error]) end,
         file:write_file(File ++ ".tmp", Answer), file:rename(File ++ ".tmp", File),
         Next();
-      _ -> init:stop()
+      _ -> rabbit:stop(), mnesia:stop(), erlang:halt(0)
     end
   end,
   Loop()
 end)."""
 
 
-class RabbitNodeError(Exception):
-    """The private RabbitMQ node did not do what it was asked to."""
-
-
-class RabbitMQMissingError(RabbitNodeError):
-    """RabbitMQ is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "rabbitmq-server was not found. Install it (Debian, Ubuntu: `sudo apt-get install rabbitmq-server`; "
-            "macOS: `brew install rabbitmq`), or use a running broker with `qonduit up --amqp-url URL`."
-        )
-
-
-class RabbitMQStartError(RabbitNodeError):
-    """The node ended, or was not ready in time; the text holds the end of its log."""
-
-
-def _candidates() -> Iterator[Path]:
-    # Packages put a wrapper on PATH that changes to the user `rabbitmq` and its fixed folders; the script
-    # below lib is the real one.
-    for root in ("/usr/lib/rabbitmq", "/usr/local/lib/rabbitmq"):
-        yield Path(root) / "bin" / "rabbitmq-server"
-        yield from sorted(Path(root).glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
-    for root in ("/opt", "/opt/rabbitmq", "/usr/local/opt/rabbitmq", "/opt/homebrew/opt/rabbitmq"):
-        yield Path(root) / "sbin" / "rabbitmq-server"
-        yield from sorted(Path(root).glob("rabbitmq_server-*/sbin/rabbitmq-server"), reverse=True)
-    on_path = shutil.which("rabbitmq-server")
-    if on_path:
-        yield Path(on_path).resolve()
-
-
-def find_rabbitmq() -> Path:
-    """Return the real start script of RabbitMQ; RabbitMQMissingError if there is none."""
-    for path in _candidates():
-        if (path.parent / "rabbitmq-env").exists() and os.access(path, os.X_OK):
-            return path
-    raise RabbitMQMissingError
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """What stays the same over restarts on the same data."""
-
-    user: str
-    password: str
-    amqp_port: int
-    dist_port: int
+class _EndedError(RabbitMQStartError):
+    """It ended by itself before it was ready."""
 
 
 class RabbitNode:
-    """One node below `data_dir`; start and stop are blocking, and safe to call twice."""
+    """One node below `data_dir`, which keeps its user, password and ports; all calls block.
+
+    Start and stop are safe to call twice. Not for use from several threads at once.
+    """
 
     def __init__(self, data_dir: Path, *, amqp_port: int | None = None) -> None:
         self._dir = Path(data_dir).absolute()
         self._wanted_port = amqp_port
-        self._identity: _Identity | None = None
+        self._identity: Identity | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """AMQP URL with user and password: a secret."""
-        me = self._known()
+        me = self._me()
         return f"amqp://{me.user}:{me.password}@{LOOPBACK}:{me.amqp_port}/"
 
     @property
     def port(self) -> int:
         """The AMQP port."""
-        return self._known().amqp_port
+        return self._me().amqp_port
 
     @property
     def pid(self) -> int | None:
@@ -145,33 +96,47 @@ class RabbitNode:
 
         Raises:
             RabbitMQMissingError: RabbitMQ is not installed.
-            RabbitMQStartError: It ended, or took longer than a minute.
+            RabbitMQStartError: Port or folder are in use, it ended, or it took longer than a minute.
         """
         if self.pid is not None:
             return
-        script = find_rabbitmq()
-        self._identity = self._load_identity()
-        self._write_config(self._identity)
-        with (self._dir / "log" / "console.log").open("ab") as console:
-            self._process = subprocess.Popen(
-                [str(script), "-noshell", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
-                 "-shutdown_time", "10000", "-eval", _CONTROL],
-                env=self._environment(self._identity), cwd=self._dir, start_new_session=True,
-                stdin=subprocess.PIPE, stdout=console, stderr=console,
-            )  # fmt: skip
-        self._wait_ready(self._identity.amqp_port)
+        scripts = find_rabbitmq()
+        me = self._me()
+        self.log_file.parent.mkdir(exist_ok=True)
+        with locked(self._dir) as lock:
+            if not is_free(me.amqp_port):
+                raise RabbitMQStartError(
+                    f"port {me.amqp_port} is in use: stop what listens there, or give another port."
+                )
+            write_config(self._dir, me)
+            try:
+                self._boot(lean_home(scripts, self._dir / "home"), lock)
+            except _EndedError:
+                # An installation may need more than its parts say: then it gets everything, and takes longer.
+                self._boot(scripts, lock)
 
     def stop(self) -> None:
         """Stop in order, so that everything is on disk; kills after 15 s."""
-        self._end(signal.SIGTERM)
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def kill(self) -> None:
         """End at once, as a crash would."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+        self.stop()
 
     def add_vhost(self, name: str) -> None:
         """Make an empty vhost that this node's user may use."""
-        user = self._known().user
+        user = self._me().user
         self.control(
             f'rabbit_vhost:add(<<"{name}">>, <<"{user}">>), rabbit_auth_backend_internal:set_permissions('
             f'<<"{user}">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"{user}">>).'
@@ -179,7 +144,7 @@ class RabbitNode:
 
     def remove_vhost(self, name: str) -> None:
         """Remove a vhost with all that is in it; its clients are disconnected."""
-        self.control(f'rabbit_vhost:delete(<<"{name}">>, <<"{self._known().user}">>).')
+        self.control(f'rabbit_vhost:delete(<<"{name}">>, <<"{self._me().user}">>).')
 
     def control(self, expression: str) -> None:
         """Have the node evaluate one line of Erlang: what rabbitmqctl does, without starting a second Erlang.
@@ -203,61 +168,39 @@ class RabbitNode:
         if text != "ok":
             raise RabbitNodeError(f"the RabbitMQ node says {text} to: {expression}")
 
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.send_signal(how)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdin:
-            process.stdin.close()
-
-    def _known(self) -> _Identity:
+    def _me(self) -> Identity:
         if self._identity is None:
-            self._identity = self._load_identity()
+            self._identity = load_identity(self._dir, self._wanted_port)
         return self._identity
 
-    def _load_identity(self) -> _Identity:
-        """Read the identity, or make one; a port that was asked for wins."""
-        for folder in (self._dir, self._dir / "log"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._dir / "node.json"
-        if self._identity is not None:
-            return self._identity
-        if path.exists():
-            known = _Identity(**json.loads(path.read_text()))
-        else:
-            known = _Identity("qonduit", secrets.token_urlsafe(24), free_port(), free_port())
-        if self._wanted_port is not None and known.amqp_port != self._wanted_port:
-            known = _Identity(known.user, known.password, self._wanted_port, known.dist_port)
-        _write_secret(path, json.dumps(asdict(known)))
-        return known
+    def _boot(self, scripts: Path, lock: int) -> None:
+        command = [str(scripts / "rabbitmq-server"), "-noshell", "-kernel", "inet_dist_use_interface", "{127,0,0,1}"]
+        with (self._dir / "log" / "console.log").open("wb") as console:
+            self._process = subprocess.Popen(
+                [*command, "-eval", _CONTROL],
+                env=self._environment(scripts),
+                cwd=self._dir,
+                start_new_session=True,
+                pass_fds=[lock],
+                stdin=subprocess.PIPE,
+                stdout=console,
+                stderr=console,
+            )
+        try:
+            self._wait_ready(self._process)
+        except BaseException:  # Also an interrupt leaves no node behind.
+            self.kill()
+            raise
 
-    def _write_config(self, me: _Identity) -> None:
-        # Erlang terms: the newer format is translated at each start, which costs more than a second.
-        _write_secret(
-            self._dir / "rabbitmq.config",
-            f"""[{{rabbit, [
-  {{tcp_listeners, [{{"{LOOPBACK}", {me.amqp_port}}}]}},
-  {{default_user, <<"{me.user}">>}}, {{default_pass, <<"{me.password}">>}}, {{loopback_users, []}},
-  {{vm_memory_high_watermark, {{absolute, {MEMORY_LIMIT_BYTES}}}}}, {{disk_free_limit, {DISK_FREE_BYTES}}},
-  {{collect_statistics_interval, 60000}}
-]}}].
-""",
-        )
-        (self._dir / "enabled_plugins").write_text("[].\n")
-
-    def _environment(self, me: _Identity) -> dict[str, str]:
+    def _environment(self, scripts: Path) -> dict[str, str]:
+        name = "qonduit@localhost"
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "HOME": str(self._dir),
-            "RABBITMQ_NODENAME": "qonduit@localhost",
+            "RABBITMQ_SCRIPTS_DIR": str(scripts),
+            "RABBITMQ_HOME": str(scripts.parent),
+            "RABBITMQ_NODENAME": name,
             "RABBITMQ_MNESIA_BASE": str(self._dir / "data"),
             "RABBITMQ_LOG_BASE": str(self._dir / "log"),
             "RABBITMQ_LOGS": str(self.log_file),
@@ -265,22 +208,23 @@ class RabbitNode:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._dir / "none.config"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._dir / "enabled_plugins"),
-            # With "input allowed" the script execs the Erlang machine (our pid is the node's) and leaves the pipe to it.
+            # Then the script becomes the Erlang machine (our child is the node itself) and leaves it the pipe.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "+S 2:2 +A 4 +sbwt none +sbwtdcpu none +sbwtdio none "
-                f"-sname qonduit@localhost -start_epmd false -erl_epmd_port {me.dist_port}"
+                f"-sname {name} -start_epmd false -erl_epmd_port {self._me().dist_port}"
             ),
         }
 
-    def _wait_ready(self, port: int) -> None:
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+        port = self._me().amqp_port
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _speaks_amqp(port):
-            ended = self._process is None or self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                self.kill()
-                what = "ended while starting" if ended else f"was not ready within {START_TIMEOUT_S:.0f} s"
-                raise RabbitMQStartError(f"RabbitMQ {what} (port {port}, log {self.log_file}).\n{self._log_end()}")
+            if process.poll() is not None:
+                raise _EndedError(f"RabbitMQ ended while starting (port {port}).\n{self._log_end()}")
+            if time.monotonic() > deadline:
+                text = f"RabbitMQ was not ready within {START_TIMEOUT_S:.0f} s (port {port}).\n{self._log_end()}"
+                raise RabbitMQStartError(text)
             time.sleep(_POLL_S)
 
     def _log_end(self) -> str:
@@ -296,12 +240,3 @@ def _speaks_amqp(port: int) -> bool:
             return probe.recv(1) == b"\x01"
     except OSError:
         return False
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write so that nobody else can read it, and no reader sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(path)
