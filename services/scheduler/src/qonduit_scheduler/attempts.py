@@ -1,0 +1,262 @@
+"""What happens to attempts: submitted, withdrawn, over, lost; and their demand for executors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import (
+    GATEWAY,
+    AttemptLost,
+    DemandRefused,
+    ExecutorLost,
+    JobSpec,
+    JobWithdrawn,
+    LeaseKind,
+    PlacementRefused,
+    RunningAttempt,
+    Shape,
+    TaskDemand,
+)
+
+from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture
+from qonduit_scheduler.shapes import add, fits, need_and_offer
+from qonduit_scheduler.waiting import Entry
+
+if TYPE_CHECKING:
+    from qonduit_scheduler.fleet import Lease
+
+
+def submit(picture: Picture, spec: JobSpec, now: float, *, hold_back: bool = False) -> None:
+    """Take an attempt into the queue; one that is known, over or older than the current is dropped.
+
+    `hold_back` keeps it out of the line until the workers have told what they run: an earlier leader
+    may have placed it, and it must not run twice.
+    """
+    if not _is_news(picture, spec):
+        return
+    older = picture.attempts.get(spec.job_id)
+    if older is not None:
+        close(picture, older, now, "a newer attempt replaces this one")
+    attempt = picture.attempts[spec.job_id] = Attempt(spec, Phase.QUEUED, fresh=not hold_back)
+    if not hold_back:
+        enqueue(picture, attempt, now)
+
+
+def expect(picture: Picture, running: RunningAttempt, now: float) -> None:
+    """Note an attempt that the gateway believes to run: its worker has until the lease would have ended."""
+    if not _is_news(picture, running.spec):
+        return
+    until = now + picture.settings.lease_ttl_s + picture.settings.grace_s
+    attempt = Attempt(running.spec, Phase.EXPECTED, expected_on=running.worker_id, expected_until=until)
+    picture.attempts[running.spec.job_id] = picture.expected[running.spec.job_id] = attempt
+
+
+def _is_news(picture: Picture, spec: JobSpec) -> bool:
+    over = picture.closed.get(spec.job_id)
+    current = picture.attempts.get(spec.job_id)
+    return (over is None or spec.attempt > over) and (current is None or spec.attempt > current.spec.attempt)
+
+
+def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
+    """Let a driver wait, or refuse it if no worker could ever hold it."""
+    spec = attempt.spec
+    if picture.settled and not picture.fleet.could_fit(spec.shape):
+        refuse_driver(picture, attempt, now)
+        return
+    attempt.entry = Entry(
+        key=(-spec.priority, spec.submitted_at, spec.job_id, ""),
+        kind=LeaseKind.DRIVER,
+        job_id=spec.job_id,
+        attempt=spec.attempt,
+        user=spec.user,
+        shape=spec.shape,
+        waiting_since=now,
+    )
+    picture.enter(attempt.entry)
+
+
+def withdraw(picture: Picture, message: JobWithdrawn, now: float) -> None:
+    """End all attempts up to one. Also before they are submitted: a cancel beats a placement."""
+    attempt = picture.attempts.get(message.job_id)
+    if attempt is not None and attempt.spec.attempt <= message.attempt:
+        close(picture, attempt, now, "the gateway ended this attempt")
+    over = picture.closed.get(message.job_id)
+    if over is None or over < message.attempt:
+        picture.closed.remember(message.job_id, message.attempt)
+
+
+def close(picture: Picture, attempt: Attempt, now: float, cause: str) -> None:
+    """End an attempt: nothing of it waits any more, and its leases are taken back at once."""
+    spec = attempt.spec
+    if attempt.entry is not None:
+        picture.withdraw(attempt.entry)
+        attempt.entry = None
+    for demand in attempt.demands.values():
+        _stop_waiting(picture, demand)
+    for lease in (attempt.driver, *attempt.executors.values()):
+        if lease is not None:
+            picture.revoke(lease, now, cause, at_once=True)
+    del picture.attempts[spec.job_id]
+    picture.expected.pop(spec.job_id, None)
+    picture.with_executors.pop(spec.job_id, None)
+    picture.closed.remember(spec.job_id, spec.attempt)
+
+
+def lose_attempt(picture: Picture, attempt: Attempt, now: float, worker_id: str, text: str) -> None:
+    """Report an attempt whose driver is gone; the gateway alone decides about the next attempt."""
+    spec = attempt.spec
+    attempt.driver = None
+    close(picture, attempt, now, text)
+    picture.tally.attempts_lost += 1
+    picture.send(GATEWAY, AttemptLost(spec.job_id, spec.attempt, worker_id, text))
+
+
+def refuse_driver(picture: Picture, attempt: Attempt, now: float) -> None:
+    """Tell the gateway that no worker could ever run this attempt, with the numbers."""
+    spec = attempt.spec
+    need, offer = need_and_offer(spec.shape, picture.fleet.nearest_offer(spec.shape))
+    text = f"needs {need}; the largest worker offers {offer}. Ask for less, or add a larger worker."
+    close(picture, attempt, now, text)
+    picture.tally.refusals += 1
+    picture.send(GATEWAY, PlacementRefused(spec.job_id, spec.attempt, text))
+
+
+# --- Executors -----------------------------------------------------------------------------------
+
+
+def demand(picture: Picture, message: TaskDemand, now: float) -> None:
+    """Take the absolute count of an attempt's unfinished tasks of one shape; an older count is dropped."""
+    attempt = picture.attempts.get(message.job_id)
+    if attempt is None or attempt.spec.attempt != message.attempt:
+        return
+    known = attempt.demands.get(message.shape)
+    if known is None:
+        held = sum(lease.shape == message.shape and lease.revoked_at is None for lease in attempt.executors.values())
+        known = attempt.demands[message.shape] = Demand(message, held)
+    elif message.sequence <= known.message.sequence:
+        return
+    known.message = message
+    _miss_unreported(picture, attempt, message, now)
+    refresh_demand(picture, attempt, known, now)
+
+
+def refresh_demands(picture: Picture, attempt: Attempt, now: float) -> None:
+    """Let an attempt's demands wait, or not, after its executors changed."""
+    for wanted in attempt.demands.values():
+        refresh_demand(picture, attempt, wanted, now)
+
+
+def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: float) -> None:
+    """Let a demand wait exactly if it wants an executor more and the job's limit allows one more."""
+    message = wanted.message
+    missing = message.unfinished - wanted.held
+    may_ask = attempt.phase is not Phase.QUEUED and (picture.settled or attempt.fresh)
+    if not may_ask or missing <= 0:
+        _stop_waiting(picture, wanted)
+        return
+    refusal = _refusal(picture, attempt, message)
+    if refusal or not fits(add(attempt.executors_use, message.shape), message.limit):
+        _stop_waiting(picture, wanted)
+    elif wanted.entry is None:
+        wanted.entry = _executors_entry(attempt.spec, message.shape, missing, now)
+        picture.enter(wanted.entry)
+    elif wanted.entry.count != missing:
+        wanted.entry.count = missing
+        picture.changed = True
+    if refusal:
+        wanted.message = _without_tasks(message)
+        picture.tally.refusals += 1
+        body = DemandRefused(message.job_id, message.attempt, message.shape, refusal)
+        picture.tell_worker(message.worker_id, body)
+
+
+def _executors_entry(spec: JobSpec, shape: Shape, count: int, now: float) -> Entry:
+    return Entry(
+        key=(-spec.priority, spec.submitted_at, spec.job_id, shape.label),
+        kind=LeaseKind.EXECUTOR,
+        job_id=spec.job_id,
+        attempt=spec.attempt,
+        user=spec.user,
+        shape=shape,
+        waiting_since=now,
+        count=count,
+    )
+
+
+def _refusal(picture: Picture, attempt: Attempt, message: TaskDemand) -> str:
+    """Return why a shape could never be granted to this attempt, or '' if it could."""
+    if not fits(message.shape, message.limit):
+        need, limit = need_and_offer(message.shape, message.limit)
+        return (
+            f"a task needs {need}; this job's tasks may hold at most {limit} together. "
+            "Ask for less, or for a higher limit."
+        )
+    beside = None
+    if attempt.driver is not None:
+        # The driver's cpu is lent while it waits; its memory and gpus stay taken.
+        held = Shape(0, attempt.driver.shape.mem_bytes, attempt.driver.shape.gpus)
+        beside = (attempt.driver.worker_id, held)
+    if not picture.settled or picture.fleet.could_fit(message.shape, beside=beside):
+        return ""
+    need, offer = need_and_offer(message.shape, picture.fleet.nearest_offer(message.shape, beside=beside))
+    return (
+        f"a task needs {need}; the largest worker offers {offer} beside the job's own program. "
+        "Ask for less, or add a larger worker."
+    )
+
+
+def _without_tasks(message: TaskDemand) -> TaskDemand:
+    """Return the demand as it is after its tasks were refused; only a newer message asks again."""
+    return TaskDemand(
+        job_id=message.job_id,
+        attempt=message.attempt,
+        worker_id=message.worker_id,
+        user=message.user,
+        shape=message.shape,
+        unfinished=0,
+        sequence=message.sequence,
+        limit=message.limit,
+    )
+
+
+def _stop_waiting(picture: Picture, wanted: Demand) -> None:
+    if wanted.entry is not None:
+        picture.withdraw(wanted.entry)
+        wanted.entry = None
+
+
+def _miss_unreported(picture: Picture, attempt: Attempt, message: TaskDemand, now: float) -> None:
+    """Miss executors that hold tasks and that no worker reports, e.g. lost while no scheduler was there."""
+    until = now + picture.settings.lease_ttl_s + picture.settings.grace_s
+    for lease_id, worker_id in message.executors:
+        if lease_id in attempt.executors or lease_id in picture.missed:
+            continue
+        worker = picture.fleet.workers.get(worker_id)
+        known_gone = lease_id in picture.ended or (worker is not None and lease_id not in worker.leases)
+        missed = MissedExecutor(message.job_id, message.attempt, worker_id, now if known_gone else until)
+        picture.missed[lease_id] = missed
+    give_up_missed(picture, now)
+
+
+def give_up_missed(picture: Picture, now: float) -> None:
+    """Report missed executors whose time is over; their driver's agent sends their tasks again."""
+    for lease_id, missed in list(picture.missed.items()):
+        if missed.until <= now:
+            del picture.missed[lease_id]
+            executor_gone(picture, missed.job_id, missed.attempt, lease_id, f"worker {missed.worker_id} is gone")
+
+
+def lose_executor(picture: Picture, lease: Lease, cause: str) -> None:
+    """Report an executor that has ended without a word of its own."""
+    executor_gone(picture, lease.job_id, lease.attempt, lease.lease_id, cause)
+
+
+def executor_gone(picture: Picture, job_id: str, number: int, lease_id: str, cause: str) -> None:
+    """Tell the driver's agent, if the attempt is still current, that an executor's tasks are free again."""
+    attempt = picture.attempts.get(job_id)
+    if attempt is None or attempt.spec.attempt != number:
+        return
+    driver_worker = attempt.driver.worker_id if attempt.driver is not None else attempt.expected_on
+    if driver_worker:
+        picture.tally.executors_lost += 1
+        picture.tell_worker(driver_worker, ExecutorLost(job_id, number, lease_id, cause))

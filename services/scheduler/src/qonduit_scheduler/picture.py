@@ -1,0 +1,274 @@
+"""The scheduler's whole state, and the steps that keep its parts agreeing with each other.
+
+Everything else in the core reads this picture and changes it through these steps only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from qonduit_service_kit import messages
+from qonduit_service_kit.messages import Address, JobSpec, LeaseKind, Shape, TaskDemand
+
+from qonduit_scheduler.fairness import Fairness
+from qonduit_scheduler.fleet import Fleet, Lease, Worker
+from qonduit_scheduler.memory import Memory
+from qonduit_scheduler.shapes import NOTHING, add, fits, subtract
+from qonduit_scheduler.waiting import Entry, EntryKey, WaitingLine
+
+if TYPE_CHECKING:
+    from qonduit_scheduler.policy import PolicySettings
+
+_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A command: put this message at this address."""
+
+    to: Address
+    body: object
+
+
+class Phase(Enum):
+    """Where an attempt stands."""
+
+    QUEUED = auto()
+    EXPECTED = auto()
+    """The gateway believes it to run; its worker hasn't confirmed that since the takeover."""
+    PLACED = auto()
+
+
+@dataclass(slots=True)
+class Demand:
+    """An attempt's wish for executors of one shape."""
+
+    message: TaskDemand
+    held: int = 0
+    """Executors of this shape that it has and that aren't being taken back."""
+    entry: Entry | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The current attempt of a job that isn't over."""
+
+    spec: JobSpec
+    phase: Phase
+    fresh: bool = False
+    """First heard of in this term: no earlier leader can have placed any of it."""
+    entry: Entry | None = None
+    driver: Lease | None = None
+    expected_on: str = ""
+    expected_until: float = 0.0
+    executors: dict[str, Lease] = field(default_factory=dict)
+    executors_use: Shape = NOTHING
+    demands: dict[Shape, Demand] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A worker kept free for an entry that has waited too long."""
+
+    key: EntryKey
+    user: str
+    shape: Shape
+    worker_id: str
+    since: float
+    overdue: bool
+    """Past `reservation_after_s`, not only past `yield_after_s`: any executor may be asked to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissedExecutor:
+    """An executor that a driver's agent told of and no worker has reported yet."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    until: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts for the metrics; the core never reads them."""
+
+    placements: dict[LeaseKind, int] = field(default_factory=lambda: dict.fromkeys(LeaseKind, 0))
+    waits_s: list[tuple[LeaseKind, float]] = field(default_factory=list)
+    refusals: int = 0
+    attempts_lost: int = 0
+    executors_lost: int = 0
+
+
+class Picture:
+    """Jobs, workers, leases and what waits, as known in one term of leadership."""
+
+    def __init__(self, settings: PolicySettings, term: int, now: float) -> None:
+        self.settings = settings
+        self.term = term
+        self.settles_at = now + settings.settle_s
+        self.settled = False
+        self.attempts: dict[str, Attempt] = {}
+        self.expected: dict[str, Attempt] = {}
+        self.fleet = Fleet()
+        self.fairness = Fairness()
+        self.line = WaitingLine()
+        self.hope: dict[Shape, list[str] | None] = {}
+        """Waiting shapes that may fit now: on these workers, or (None) anywhere. Others are known not to fit."""
+        self.reservations: dict[str, Reservation] = {}
+        """By worker."""
+        self.reserved_for: dict[EntryKey, Reservation] = {}
+        self.missed: dict[str, MissedExecutor] = {}
+        self.with_executors: dict[str, Attempt] = {}
+        self.executors_of: dict[str, dict[str, Lease]] = {}
+        self.closed: Memory[str, int] = Memory(_REMEMBERED)
+        """Job id to its highest attempt that is over: a late submission of it is dropped."""
+        self.ended: Memory[str, None] = Memory(_REMEMBERED)
+        self.retired: Memory[tuple[str, str], None] = Memory(_REMEMBERED)
+        """(worker, incarnation) pairs that are gone for good."""
+        self.commands: list[Send] = []
+        self.tally = Tally()
+        self.changed = True
+        self._leases_granted = 0
+
+    # --- Commands ---
+
+    def send(self, to: Address, body: object) -> None:
+        """Add a command."""
+        self.commands.append(Send(to, body))
+
+    def tell_worker(self, worker_id: str, body: object) -> None:
+        """Add a command for one worker."""
+        self.send(messages.worker(worker_id), body)
+
+    def next_lease_id(self) -> str:
+        """Return an id that no other lease of any term has."""
+        self._leases_granted += 1
+        return f"{self.term}-{self._leases_granted}"
+
+    # --- The line ---
+
+    def enter(self, entry: Entry) -> None:
+        """Let an entry wait."""
+        if not self.line.has_shape(entry.shape):
+            self.hope[entry.shape] = None
+        self.line.add(entry)
+        self.fairness.start_waiting(entry.user)
+        self.changed = True
+
+    def withdraw(self, entry: Entry) -> None:
+        """Let an entry no longer wait."""
+        self.line.remove(entry.key)
+        if entry.user not in self.line.lanes:
+            self.fairness.stop_waiting(entry.user)
+        if not self.line.has_shape(entry.shape):
+            self.hope.pop(entry.shape, None)
+        if entry.key in self.reserved_for:
+            self.drop_reservation(self.reserved_for[entry.key])
+        self.changed = True
+
+    def reserve(self, reservation: Reservation) -> None:
+        """Keep a worker free for an entry; neither has a reservation yet."""
+        self.reservations[reservation.worker_id] = reservation
+        self.reserved_for[reservation.key] = reservation
+
+    def drop_reservation(self, reservation: Reservation) -> None:
+        """Give the reserved worker's room to everybody again."""
+        if self.reserved_for.pop(reservation.key, None) is None:
+            return
+        del self.reservations[reservation.worker_id]
+        worker = self.fleet.workers.get(reservation.worker_id)
+        if worker is not None:
+            self.grew(worker)
+
+    def grew(self, worker: Worker) -> None:
+        """Note that a worker may fit shapes that it didn't fit before."""
+        if not worker.is_open:
+            return
+        free = worker.free
+        for shape in self.line.shapes_up_to(free.cpu_millis):
+            if fits(shape, free):
+                hoped = self.hope.setdefault(shape, [])
+                if hoped is not None and worker.worker_id not in hoped:
+                    hoped.append(worker.worker_id)
+
+    # --- Leases ---
+
+    def attach(self, lease: Lease) -> None:
+        """Count a lease on its worker, for its user, and for its attempt if that is current."""
+        worker = self.fleet.workers[lease.worker_id]
+        worker.leases[lease.lease_id] = lease
+        self.fleet.hold(worker, lease.held)
+        self.fairness.take(lease.user, lease.held)
+        if lease.kind is LeaseKind.EXECUTOR:
+            self.executors_of.setdefault(lease.user, {})[lease.lease_id] = lease
+        attempt = self.attempt_of(lease)
+        if attempt is not None and lease.kind is LeaseKind.EXECUTOR:
+            attempt.executors[lease.lease_id] = lease
+            self.with_executors[lease.job_id] = attempt
+            attempt.executors_use = add(attempt.executors_use, lease.shape)
+            self._count_held(attempt, lease, 1)
+        elif attempt is not None:
+            attempt.driver, attempt.phase = lease, Phase.PLACED
+            self.expected.pop(lease.job_id, None)
+        self.changed = True
+
+    def release(self, lease: Lease) -> None:
+        """Forget a lease that has ended, and free what it held."""
+        worker = self.fleet.workers[lease.worker_id]
+        del worker.leases[lease.lease_id]
+        self.ended.remember(lease.lease_id, None)
+        self.fleet.free(worker, lease.held)
+        self.fairness.give_back(lease.user, lease.held)
+        if lease.kind is LeaseKind.EXECUTOR:
+            theirs = self.executors_of[lease.user]
+            del theirs[lease.lease_id]
+            if not theirs:
+                del self.executors_of[lease.user]
+        attempt = self.attempt_of(lease)
+        if attempt is not None and attempt.executors.pop(lease.lease_id, None) is not None:
+            attempt.executors_use = subtract(attempt.executors_use, lease.shape)
+            if not attempt.executors:
+                del self.with_executors[lease.job_id]
+            if lease.revoked_at is None:
+                self._count_held(attempt, lease, -1)
+        self.grew(worker)
+        self.changed = True
+
+    def revoke(self, lease: Lease, now: float, cause: str, *, at_once: bool) -> None:
+        """Ask a lease's worker to give it back; what it holds stays counted until it has ended."""
+        attempt = self.attempt_of(lease)
+        if lease.revoked_at is None and attempt is not None and lease.lease_id in attempt.executors:
+            self._count_held(attempt, lease, -1)
+        lease.revoked_at = now
+        lease.revoked_now = lease.revoked_now or at_once
+        body = messages.LeaseRevoked(self.term, lease.lease_id, cause, now=lease.revoked_now)
+        self.tell_worker(lease.worker_id, body)
+        self.changed = True
+
+    def lend(self, lease: Lease, *, lends: bool) -> None:
+        """Set whether a driver lends its cpu while it waits; taking it back may overdraw the worker."""
+        if lease.lends_cpu == lends or lease.kind is not LeaseKind.DRIVER:
+            return
+        worker = self.fleet.workers[lease.worker_id]
+        self.fleet.free(worker, lease.held)
+        self.fairness.give_back(lease.user, lease.held)
+        lease.lends_cpu = lends
+        self.fleet.hold(worker, lease.held)
+        self.fairness.take(lease.user, lease.held)
+        self.grew(worker)
+        self.changed = True
+
+    def attempt_of(self, lease: Lease) -> Attempt | None:
+        """Return the attempt a lease belongs to, or None if that is over."""
+        if lease.orphan:
+            return None
+        attempt = self.attempts.get(lease.job_id)
+        return attempt if attempt is not None and attempt.spec.attempt == lease.attempt else None
+
+    def _count_held(self, attempt: Attempt, lease: Lease, change: int) -> None:
+        demand = attempt.demands.get(lease.shape)
+        if demand is not None:
+            demand.held += change

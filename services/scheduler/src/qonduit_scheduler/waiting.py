@@ -1,0 +1,98 @@
+"""What waits: drivers and wanted executors, in lanes by (user, shape).
+
+All of a lane fits or none of it does, so a decision looks at lanes and never at the entries behind
+their heads: its cost doesn't grow with the number of entries that wait.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qonduit_service_kit.messages import LeaseKind, Shape
+
+EntryKey: TypeAlias = tuple[int, float, str, str]
+"""(-priority, submitted_at, job id, '' or the shape's label): the order within a user, unique in the queue."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One driver, or the executors of one shape that an attempt still wants."""
+
+    key: EntryKey
+    kind: LeaseKind
+    job_id: str
+    attempt: int
+    user: str
+    shape: Shape
+    waiting_since: float
+    count: int = 1
+    asked_for_room_at: float | None = None
+
+
+@dataclass(slots=True)
+class WaitingLine:
+    """All entries, by lane; lanes know their shapes, shapes are sorted by cpu."""
+
+    entries: dict[EntryKey, Entry] = field(default_factory=dict)
+    lanes: dict[str, dict[Shape, list[EntryKey]]] = field(default_factory=dict)
+    _lanes_of_shape: dict[Shape, int] = field(default_factory=dict)
+    _shapes: list[Shape] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def has_shape(self, shape: Shape) -> bool:
+        """Whether anything of this shape waits."""
+        return shape in self._lanes_of_shape
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """Return the distinct shapes that wait, smallest cpu first."""
+        return tuple(self._shapes)
+
+    def shapes_up_to(self, cpu_millis: int) -> list[Shape]:
+        """Return the distinct shapes that need at most this much cpu."""
+        end = bisect_right(self._shapes, cpu_millis, key=lambda shape: shape.cpu_millis)
+        return self._shapes[:end]
+
+    def add(self, entry: Entry) -> None:
+        """Put an entry in; its key must not be there yet."""
+        self.entries[entry.key] = entry
+        lanes = self.lanes.setdefault(entry.user, {})
+        lane = lanes.get(entry.shape)
+        if lane is None:
+            lane = lanes[entry.shape] = []
+            if entry.shape not in self._lanes_of_shape:
+                insort(self._shapes, entry.shape)
+            self._lanes_of_shape[entry.shape] = self._lanes_of_shape.get(entry.shape, 0) + 1
+        insort(lane, entry.key)
+
+    def remove(self, key: EntryKey) -> None:
+        """Take an entry out; KeyError if it isn't there."""
+        entry = self.entries.pop(key)
+        lanes = self.lanes[entry.user]
+        lane = lanes[entry.shape]
+        del lane[bisect_left(lane, key)]
+        if lane:
+            return
+        del lanes[entry.shape]
+        if not lanes:
+            del self.lanes[entry.user]
+        self._lanes_of_shape[entry.shape] -= 1
+        if not self._lanes_of_shape[entry.shape]:
+            del self._lanes_of_shape[entry.shape]
+            del self._shapes[bisect_left(self._shapes, entry.shape)]
+
+    def heads(self) -> Iterator[Entry]:
+        """Yield the first entry of each lane."""
+        for lanes in self.lanes.values():
+            for lane in lanes.values():
+                yield self.entries[lane[0]]
+
+    def of_shape(self, shape: Shape) -> list[Entry]:
+        """Return all entries of a shape, in each user's order."""
+        return [self.entries[key] for lanes in self.lanes.values() if shape in lanes for key in lanes[shape]]

@@ -1,0 +1,276 @@
+"""Whatever happens, in whatever order: what the core promises, checked on random histories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qonduit_scheduler.core import Core, Snapshot, Tick
+from qonduit_scheduler.shapes import NOTHING, add, fits
+from qonduit_service_kit import messages as m
+from qonduit_service_kit.messages import LeaseKind, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GIB = 1024**3
+JOBS = [f"j{number}" for number in range(8)]
+WORKERS = ["w0", "w1", "w2"]
+SIZES = {"w0": (4, 4), "w1": (8, 16), "w2": (16, 8)}
+
+steps = st.one_of(
+    st.tuples(
+        st.just("submit"),
+        st.sampled_from(JOBS),
+        st.sampled_from(["ada", "bob", "eve"]),
+        st.sampled_from([0.5, 1, 3, 8, 12, 99]),
+        st.sampled_from([0.5, 2, 6]),
+    ),
+    st.tuples(st.just("cancel"), st.sampled_from(JOBS)),
+    st.tuples(st.just("finish"), st.sampled_from(JOBS)),
+    st.tuples(st.just("want"), st.sampled_from(JOBS), st.integers(0, 6), st.sampled_from([0.5, 1, 4, 16])),
+    st.tuples(st.just("wait"), st.sampled_from(JOBS), st.booleans()),
+    st.tuples(st.just("idle"), st.sampled_from(JOBS)),
+    st.tuples(st.just("end_executor"), st.sampled_from(JOBS)),
+    st.tuples(st.just("start"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("kill"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("drain_worker"), st.sampled_from(WORKERS), st.booleans()),
+    st.tuples(st.just("heartbeat"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("scheduler"), st.booleans()),
+    st.tuples(st.just("worker"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("gateway")),
+    st.tuples(st.just("takeover"), st.integers(0, 3)),
+    st.tuples(st.just("crash")),
+    st.tuples(st.just("time"), st.sampled_from([0.3, 3.0, 50.0, 130.0])),
+    st.tuples(st.just("settle")),
+)
+histories = st.lists(steps, min_size=5, max_size=60)
+relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Story:
+    """Applies steps to a world; a step that makes no sense at that moment does nothing."""
+
+    def __init__(self, world: Any, job: Any) -> None:
+        self.world = world
+        self.job = job
+        for name, (cpu, mem) in SIZES.items():
+            world.start_worker(name, cpu=cpu, mem=mem)
+
+    def apply(self, step: tuple[Any, ...]) -> None:
+        getattr(self, step[0])(*step[1:])
+
+    def submit(self, job_id: str, user: str, cpu: float, mem: float) -> None:
+        if job_id not in self.world.jobs:
+            self.world.submit(self.job(job_id, user=user, cpu=cpu, mem=mem, submitted_at=float(len(self.world.jobs))))
+
+    def cancel(self, job_id: str) -> None:
+        if job_id in self.world.jobs:
+            self.world.cancel(job_id)
+
+    def _driver(self, job_id: str) -> Any:
+        return self.world.driver_of(job_id) if job_id in self.world.jobs else None
+
+    def finish(self, job_id: str) -> None:
+        driver = self._driver(job_id)
+        if driver:
+            self.world.end_lease(driver[0].worker_id, driver[1].lease_id)
+
+    def want(self, job_id: str, unfinished: int, cpu: float) -> None:
+        if self._driver(job_id):
+            self.world.want(job_id, unfinished, cpu=cpu, mem=0.5)
+
+    def wait(self, job_id: str, waiting: bool) -> None:  # noqa: FBT001
+        driver = self._driver(job_id)
+        if driver and driver[1].lends_cpu != waiting:
+            self.world.set_waiting(job_id, waiting=waiting)
+
+    def idle(self, job_id: str) -> None:
+        for worker, status in self.world.executors_of(job_id)[:2]:
+            self.world.set_idle(worker.worker_id, status.lease_id)
+
+    def end_executor(self, job_id: str) -> None:
+        for worker, status in self.world.executors_of(job_id)[:1]:
+            self.world.end_lease(worker.worker_id, status.lease_id)
+
+    def start(self, name: str) -> None:
+        if not self.world.workers[name].alive:
+            cpu, mem = SIZES[name]
+            self.world.start_worker(name, cpu=cpu, mem=mem)
+
+    def kill(self, name: str) -> None:
+        self.world.kill_worker(name)
+
+    def drain_worker(self, name: str, draining: bool) -> None:  # noqa: FBT001
+        self.world.workers[name].draining = draining
+        self.world.heartbeat(name)
+
+    def heartbeat(self, name: str) -> None:
+        self.world.heartbeat(name)
+
+    def scheduler(self, twice: bool) -> None:  # noqa: FBT001
+        self.world.step_scheduler(twice=twice)
+
+    def worker(self, name: str) -> None:
+        self.world.step_worker(name)
+
+    def gateway(self) -> None:
+        self.world.step_gateway()
+
+    def takeover(self, early: int) -> None:
+        self.world.take_over(early)
+
+    def crash(self) -> None:
+        self.world.crash_in_handling()
+
+    def time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    def settle(self) -> None:
+        self.world.drain()
+
+
+def check_capacity(world: Any) -> None:
+    """No worker truly runs more than it has, but for the cpu that waiting drivers lent and took back."""
+    for worker in world.workers.values():
+        used = NOTHING
+        for status in worker.leases.values():
+            driver = status.kind is LeaseKind.DRIVER
+            used = add(used, Shape(0, status.shape.mem_bytes) if driver else status.shape)
+        assert fits(used, worker.capacity), f"{worker.worker_id} runs {used} of {worker.capacity}"
+
+
+def check_books(world: Any) -> None:
+    """The core's sums agree with its leases."""
+    picture = world.core.picture
+    by_user: dict[str, Shape] = {}
+    for worker in picture.fleet.workers.values():
+        used = NOTHING
+        for lease in worker.leases.values():
+            used = add(used, lease.held)
+            by_user[lease.user] = add(by_user.get(lease.user, NOTHING), lease.held)
+        assert worker.used == used
+    assert picture.fairness.used == {user: shape for user, shape in by_user.items() if shape != NOTHING}
+    assert sorted(user for _, user in picture.fairness.order) == sorted(picture.line.lanes)
+    for attempt in picture.attempts.values():
+        for shape, demand in attempt.demands.items():
+            held = [one for one in attempt.executors.values() if one.shape == shape and one.revoked_at is None]
+            assert demand.held == len(held)
+        assert set(attempt.executors) <= {
+            lease_id for worker in picture.fleet.workers.values() for lease_id in worker.leases
+        }
+
+
+def recover(world: Any) -> None:
+    """Start what is dead, let everything be told, and let long times pass."""
+    for name, (cpu, mem) in SIZES.items():
+        world.workers[name].draining = False
+        if not world.workers[name].alive:
+            world.start_worker(name, cpu=cpu, mem=mem)
+    world.pass_time(130)
+
+
+def check_nothing_waits_needlessly(world: Any) -> None:
+    picture = world.core.picture
+    for entry in picture.line.entries.values():
+        for worker in picture.fleet.workers.values():
+            if worker.worker_id not in picture.reservations:
+                assert not fits(entry.shape, worker.free), f"{entry} fits {worker.worker_id}"
+    for job_id, job in world.jobs.items():
+        driver = world.driver_of(job_id)
+        if job.state == "OVER":
+            assert driver is None
+        elif driver is None:
+            assert picture.attempts[job_id].entry is not None, f"{job_id} is stuck"
+        else:
+            assert picture.attempts[job_id].driver is not None
+    for worker in world.workers.values():
+        assert set(worker.leases) == set(picture.fleet.workers[worker.worker_id].leases)
+
+
+@relaxed
+@given(history=histories)
+def test_promises_hold_in_every_history(new_world: Callable[..., Any], job: Any, history: list[Any]) -> None:
+    story = Story(new_world(), job)
+    for step in history:
+        story.apply(step)
+        check_capacity(story.world)
+        check_books(story.world)
+    recover(story.world)
+    check_capacity(story.world)
+    check_books(story.world)
+    check_nothing_waits_needlessly(story.world)
+
+
+@relaxed
+@given(history=histories)
+def test_a_new_leader_gets_the_same_picture(new_world: Callable[..., Any], job: Any, history: list[Any]) -> None:
+    story = Story(new_world(), job)
+    for step in history:
+        story.apply(step)
+    world = story.world
+    recover(world)
+    before = outline(world.core)
+    world.take_over()
+    world.drain()
+    world.pass_time(5)
+    assert outline(world.core) == before
+
+
+def outline(core: Core) -> tuple[object, ...]:
+    picture = core.picture
+    return (
+        {name: (w.capacity, w.used, sorted(w.leases)) for name, w in sorted(picture.fleet.workers.items())},
+        sorted((key, entry.count) for key, entry in picture.line.entries.items()),
+        picture.fairness.used,
+        sorted((job_id, attempt.spec.attempt, attempt.phase) for job_id, attempt in picture.attempts.items()),
+    )
+
+
+@relaxed
+@given(history=histories)
+def test_the_same_events_give_the_same_commands(new_world: Callable[..., Any], job: Any, history: list[Any]) -> None:
+    first, second = Story(new_world(), job), Story(new_world(), job)
+    for step in history:
+        first.apply(step)
+        second.apply(step)
+    assert first.world.sent == second.world.sent
+
+
+@relaxed
+@given(history=histories)
+def test_duplicates_change_nothing(new_world: Callable[..., Any], job: Any, history: list[Any]) -> None:
+    story = Story(new_world(), job)
+    for step in history:
+        story.apply(step)
+    world = story.world
+    while world.inbox:
+        event = world.inbox.popleft()
+        world.handle(event)
+        before = outline(world.core)
+        again = [send for send in world.handle(event) if not isinstance(send.body, m.ClusterReport)]
+        assert outline(world.core) == before
+        assert not [send for send in again if isinstance(send.body, m.DriverGranted | m.ExecutorGranted)]
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_an_idle_cluster_takes_all_that_fits(new_world: Callable[..., Any], job: Any, count: int) -> None:
+    world = new_world()
+    for number in range(count):
+        world.start_worker(f"w{number}", cpu=2, mem=2)
+    world.drain()
+    world.tick(3.0)
+    for number in range(2 * count + 1):
+        world.submit(job(f"j{number}", user=f"user{number % 7}"))
+    world.drain()
+    assert len(world.core.picture.line) == 1
+
+
+def test_snapshot_and_core_need_no_clock() -> None:
+    from qonduit_scheduler.policy import PolicySettings  # noqa: PLC0415
+
+    core = Core(PolicySettings(), Snapshot(1), 0.0)
+    assert next(send.to for send in core.begin([], 0.0)) == m.ALL_WORKERS
+    assert core.handle(Tick(), 0.5) == []
