@@ -3,60 +3,14 @@
 import asyncio
 import shutil
 import tempfile
-import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
-from qonduit_worker.sandbox import (
-    CgroupTree,
-    Exit,
-    Limits,
-    SandboxConfig,
-    Sandboxed,
-    SandboxReport,
-    SandboxSpec,
-    Zygote,
-    probe,
-)
+from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, SandboxReport, Zygote, probe
+from qonduit_worker.sandbox.testing import LIMITS, Sandboxes
 
 PROGRAMS = Path(__file__).with_name("programs")
-MIB = 1024 * 1024
-LIMITS = Limits(cpu=1.0, mem_bytes=256 * MIB, tmp_bytes=16 * MIB, file_bytes=64 * MIB, pids=64)
-
-
-class Sandboxes:
-    """Forks programs from one zygote, each with a folder of its own."""
-
-    def __init__(self, zygote: Zygote, folder: Path) -> None:
-        self.zygote = zygote
-        self.folder = folder
-        self._numbers = count()
-
-    def spec(self, code: str, *, limits: Limits = LIMITS, environment: dict[str, str] | None = None) -> SandboxSpec:
-        """A sandbox, not made yet, that runs these lines."""
-        number = next(self._numbers)
-        directory = self.folder / f"box-{number}"
-        for name in ("job", "data", "run"):
-            (directory / name).mkdir(parents=True)
-        return SandboxSpec(
-            sandbox_id=f"box-{number}",
-            directory=directory,
-            limits=limits,
-            environment={"CODE": textwrap.dedent(code), **(environment or {})},
-            entry="sandbox_program:run_code",
-        )
-
-    async def fork(self, code: str, **options: object) -> Sandboxed:
-        """Start these lines in a sandbox."""
-        return await self.zygote.fork(self.spec(code, **options))  # type: ignore[arg-type]
-
-    async def run(self, code: str, **options: object) -> tuple[str, Exit]:
-        """Run these lines to their end; returns what they printed, and how they ended."""
-        sandbox = await self.fork(code, **options)
-        output = (await sandbox.output.read()).decode()
-        return output, await sandbox.wait()
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +52,7 @@ async def sandboxes(
     await zygote.start()
     yield Sandboxes(zygote, worker_folder)
     await zygote.stop()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # Transports tell their protocols one turn later.
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from qonduit_worker.sandbox import CgroupTree, Limits, sweep
@@ -11,7 +13,7 @@ from qonduit_worker.sandbox.cgroups import Cgroup, Hierarchies, find
 
 
 @pytest.fixture
-def group(cgroups, limits):
+def group(cgroups: CgroupTree, limits: Limits) -> Iterator[Cgroup]:
     group = cgroups.group("box")
     if not group.folders:
         pytest.skip("this user may not make control groups")
@@ -30,7 +32,7 @@ def run_in(group: Cgroup, code: str) -> int:
             os.close(descriptor)
 
 
-def test_a_process_that_joins_is_counted(group):
+def test_a_process_that_joins_is_counted(group: Cgroup) -> None:
     assert run_in(group, "import time\nwhile time.process_time() < 0.2: pass\nkept = bytearray(20_000_000)") == 0
     counted = group.readings()
     assert 0.2 <= counted.cpu_seconds < 0.5
@@ -38,19 +40,19 @@ def test_a_process_that_joins_is_counted(group):
     assert counted.oom_kills == 0
 
 
-def test_over_the_memory_limit_is_told_apart(group, limits):
+def test_over_the_memory_limit_is_told_apart(group: Cgroup, limits: Limits) -> None:
     assert run_in(group, f"kept = bytearray({limits.mem_bytes} + 1)") == -signal.SIGKILL
     assert group.readings().oom_kills == 1
 
 
-def test_shares_and_process_counts_are_written(group, limits):
+def test_shares_and_process_counts_are_written(group: Cgroup, limits: Limits) -> None:
     shares = [folder / "cpu.shares" for folder in group.folders if (folder / "cpu.shares").exists()]
     assert [file.read_text() for file in shares] in ([], ["1024\n"])
     pids = [folder / "pids.max" for folder in group.folders if (folder / "pids.max").exists()]
     assert {file.read_text() for file in pids} == {f"{limits.pids}\n"}
 
 
-def test_kill_and_remove_take_what_is_left(group):
+def test_kill_and_remove_take_what_is_left(group: Cgroup) -> None:
     descriptors = group.open_procs()
     code = f"import os, time\nfor d in {descriptors}: os.write(d, b'0')\nprint(1, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], pass_fds=descriptors, stdout=subprocess.PIPE) as process:
@@ -63,18 +65,18 @@ def test_kill_and_remove_take_what_is_left(group):
     assert not any(folder.exists() for folder in group.folders)
 
 
-def test_two_workers_do_not_meet(tmp_path):
+def test_two_workers_do_not_meet(tmp_path: Path) -> None:
     first, second = (CgroupTree(tmp_path / name) for name in ("one", "two"))
     assert not set(first.folders) & set(second.folders) or not first.folders
 
 
-def test_a_sweep_of_a_folder_without_a_record_does_nothing(tmp_path):
+def test_a_sweep_of_a_folder_without_a_record_does_nothing(tmp_path: Path) -> None:
     assert sweep(tmp_path) == 0
     (tmp_path / "cgroups.json").write_text("broken")
     assert sweep(tmp_path) == 0
 
 
-def test_this_machine_is_understood():
+def test_this_machine_is_understood() -> None:
     found = find()
     assert all((folder / "cgroup.procs").exists() for folder in [*found.v1.values(), *([found.v2] if found.v2 else [])])
     assert found.mode in ("v1", "v2", "hybrid", "none")
@@ -85,7 +87,7 @@ def test_this_machine_is_understood():
 
 
 @pytest.fixture
-def unified(tmp_path):
+def unified(tmp_path: Path) -> Cgroup:
     group = Cgroup({}, tmp_path / "box")
     (tmp_path / "box").mkdir()
     for name in ("cpu.weight", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cgroup.kill"):
@@ -100,19 +102,19 @@ def unified(tmp_path):
     return group
 
 
-def test_version_2_is_read(unified):
+def test_version_2_is_read(unified: Cgroup) -> None:
     counted = unified.readings()
     assert (counted.cpu_seconds, counted.mem_bytes, counted.peak_mem_bytes, counted.oom_kills) == (1.5, 1000, 2000, 2)
 
 
-def test_version_2_without_controllers_counts_cpu_alone(tmp_path):
+def test_version_2_without_controllers_counts_cpu_alone(tmp_path: Path) -> None:
     (tmp_path / "cpu.stat").write_text("usage_usec 7\n")
     counted = Cgroup({}, tmp_path).readings()
     assert (counted.cpu_seconds, counted.mem_bytes, counted.oom_kills) == (7e-6, None, None)
 
 
 @pytest.mark.parametrize(("cpu", "weight"), [(0.001, "1"), (0.5, "50"), (1.0, "100"), (16.0, "1600"), (500.0, "10000")])
-def test_version_2_limits(unified, tmp_path, cpu, weight):
+def test_version_2_limits(unified: Cgroup, tmp_path: Path, cpu: float, weight: str) -> None:
     unified.apply(Limits(cpu=cpu, mem_bytes=12345, tmp_bytes=1, pids=7))
     written = {name: (tmp_path / "box" / name).read_text() for name in ("cpu.weight", "memory.max", "pids.max")}
     assert written == {"cpu.weight": weight, "memory.max": "12345", "pids.max": "7"}
@@ -120,6 +122,6 @@ def test_version_2_limits(unified, tmp_path, cpu, weight):
     assert (tmp_path / "box" / "memory.oom.group").read_text() == "1"
 
 
-def test_modes():
+def test_modes() -> None:
     assert Hierarchies().mode == "none"
     assert not Hierarchies().has("memory")

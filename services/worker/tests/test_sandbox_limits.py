@@ -1,11 +1,14 @@
 """What a program may use is bounded, and going over it hurts that program alone."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from qonduit_worker.sandbox import CgroupTree, Zygote
+from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote
 from qonduit_worker.sandbox.cgroups import Hierarchies
+from qonduit_worker.sandbox.testing import Sandboxes
 
 MIB = 1024 * 1024
 HOG = """
@@ -16,7 +19,7 @@ HOG = """
 """
 
 
-async def test_a_memory_hog_dies_of_it_and_its_neighbour_lives(sandboxes, limits):
+async def test_a_memory_hog_dies_of_it_and_its_neighbour_lives(sandboxes: Sandboxes, limits: Limits) -> None:
     neighbour = await sandboxes.fork("print('here', flush=True); import time; time.sleep(60)", limits=limits)
     await neighbour.output.readline()
     output, end = await sandboxes.run(HOG, limits=replace(limits, mem_bytes=64 * MIB))
@@ -30,7 +33,7 @@ async def test_a_memory_hog_dies_of_it_and_its_neighbour_lives(sandboxes, limits
     await neighbour.output.read()
 
 
-async def test_a_hog_among_the_children_is_told(sandboxes, limits):
+async def test_a_hog_among_the_children_is_told(sandboxes: Sandboxes, limits: Limits) -> None:
     code = f"""
         import subprocess, sys, textwrap
         done = subprocess.run([sys.executable, "-c", textwrap.dedent({HOG!r})])
@@ -41,7 +44,7 @@ async def test_a_hog_among_the_children_is_told(sandboxes, limits):
     assert (end.exit_code, end.oom_killed) == (0, True)
 
 
-async def test_files_in_tmp_count_as_memory(sandboxes, limits):
+async def test_files_in_tmp_count_as_memory(sandboxes: Sandboxes, limits: Limits) -> None:
     code = """
         with open("/tmp/big", "wb") as file:
             while True:
@@ -52,8 +55,8 @@ async def test_files_in_tmp_count_as_memory(sandboxes, limits):
     assert (end.signal, end.oom_killed) == (signal.SIGKILL, True)
 
 
-@pytest.mark.parametrize(("path", "reason"), [("/tmp/big", "No space left"), ("/job/big", "File too large")])
-async def test_files_are_bounded(sandboxes, limits, path, reason):
+@pytest.mark.parametrize(("path", "reason"), [("/tmp/big", "No space left"), ("/job/big", "File too large")])  # noqa: S108
+async def test_files_are_bounded(sandboxes: Sandboxes, limits: Limits, path: str, reason: str) -> None:
     code = f"""
         with open("{path}", "wb") as file:
             for _ in range(100):
@@ -64,7 +67,7 @@ async def test_files_are_bounded(sandboxes, limits, path, reason):
     assert reason in output
 
 
-async def test_a_fork_bomb_is_bounded_and_ends_with_its_program(sandboxes, limits):
+async def test_a_fork_bomb_is_bounded_and_ends_with_its_program(sandboxes: Sandboxes, limits: Limits) -> None:
     code = """
         import os, time
         made = 0
@@ -84,7 +87,7 @@ async def test_a_fork_bomb_is_bounded_and_ends_with_its_program(sandboxes, limit
     assert await sandbox.output.read() == b""
 
 
-async def test_cpu_time_counts_the_whole_tree(sandboxes, limits):
+async def test_cpu_time_counts_the_whole_tree(sandboxes: Sandboxes, limits: Limits) -> None:
     code = """
         import subprocess, sys, time
         burn = "import time\\nwhile time.process_time() < 0.3: pass"
@@ -103,7 +106,9 @@ async def test_cpu_time_counts_the_whole_tree(sandboxes, limits):
     await sandbox.output.read()
 
 
-async def test_without_a_memory_group_a_watchdog_ends_the_hog(worker_folder, sandbox_config, limits, make_sandboxes):
+async def test_without_a_memory_group_a_watchdog_ends_the_hog(
+    worker_folder: Path, sandbox_config: SandboxConfig, limits: Limits, make_sandboxes: Callable[[Zygote], Sandboxes]
+) -> None:
     zygote = Zygote(config=sandbox_config, cgroups=CgroupTree(worker_folder, Hierarchies()))
     await zygote.start()
     sandboxes = make_sandboxes(zygote)
@@ -118,4 +123,3 @@ async def test_without_a_memory_group_a_watchdog_ends_the_hog(worker_folder, san
     output, end = await sandboxes.run("while __import__('time').process_time() < 0.3: pass", limits=limits)
     assert 0.25 < end.cpu_seconds < 0.5
     await zygote.stop()
-

@@ -1,6 +1,7 @@
 """What a machine can do is found by trying, and what it cannot is said in sentences that help."""
 
 import pytest
+from qonduit_worker.sandbox import SandboxReport
 from qonduit_worker.sandbox.cgroups import Hierarchies
 from qonduit_worker.sandbox.probing import judge
 
@@ -8,7 +9,7 @@ ALL_WORKS = dict.fromkeys(("room", "proc", "users", "seccomp", "uid", "landlock"
 DENIED = "unshare 0x20000: Operation not permitted"
 
 
-def test_this_machine_answers(sandbox_report):
+def test_this_machine_answers(sandbox_report: SandboxReport) -> None:
     assert sandbox_report.tier in ("A", "B", "C")
     assert all(sentence.endswith(".") for sentence in sandbox_report.missing)
 
@@ -26,7 +27,7 @@ def test_this_machine_answers(sandbox_report):
         ({"seccomp": "Invalid argument"}, "C", ["any system call"]),
     ],
 )
-def test_tiers(failed, tier, words):
+def test_tiers(failed: dict[str, str], tier: str, words: list[str]) -> None:
     report = judge({**ALL_WORKS, **failed}, Hierarchies(v2=None, v2_controllers=frozenset(("cpu", "memory", "pids"))))
     assert report.tier == tier
     assert len(report.missing) == len(words)
@@ -34,7 +35,7 @@ def test_tiers(failed, tier, words):
         assert any(word in sentence for sentence in report.missing)
 
 
-def test_missing_control_groups_are_named():
+def test_missing_control_groups_are_named() -> None:
     report = judge(ALL_WORKS, Hierarchies())
     assert (report.tier, report.cgroup) == ("A", "none")
     assert len(report.missing) == 3

@@ -5,9 +5,10 @@ import signal
 
 import pytest
 from qonduit_worker.sandbox import PORT_PLACEHOLDER
+from qonduit_worker.sandbox.testing import Sandboxes
 
 
-async def test_the_two_streams_keep_one_order(sandboxes):
+async def test_the_two_streams_keep_one_order(sandboxes: Sandboxes) -> None:
     code = """
         import os, subprocess, sys
         for number in range(200):
@@ -25,7 +26,7 @@ async def test_the_two_streams_keep_one_order(sandboxes):
     assert end.exit_code == 0
 
 
-async def test_lines_arrive_while_the_program_runs(sandboxes):
+async def test_lines_arrive_while_the_program_runs(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork("print('first'); import time; time.sleep(60)")
     assert await sandbox.output.readline() == b"first\n"
     sandbox.kill()
@@ -49,13 +50,13 @@ async def test_lines_arrive_while_the_program_runs(sandboxes):
         ),
     ],
 )
-async def test_exit_codes(sandboxes, code, exit_code, printed):
+async def test_exit_codes(sandboxes: Sandboxes, code: str, exit_code: int, printed: str) -> None:
     output, end = await sandboxes.run(code)
     assert (output, end.exit_code, end.signal) == (printed, exit_code, None)
     assert not end.oom_killed
 
 
-async def test_an_exception_is_a_traceback_and_exit_code_1(sandboxes):
+async def test_an_exception_is_a_traceback_and_exit_code_1(sandboxes: Sandboxes) -> None:
     output, end = await sandboxes.run("def f():\n    raise ValueError('wrong angle')\nf()")
     assert end.exit_code == 1
     assert output.startswith("Traceback (most recent call last):")
@@ -63,12 +64,12 @@ async def test_an_exception_is_a_traceback_and_exit_code_1(sandboxes):
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGTERM", "SIGABRT"])
-async def test_the_signal_that_ends_a_program_is_told(sandboxes, name):
+async def test_the_signal_that_ends_a_program_is_told(sandboxes: Sandboxes, name: str) -> None:
     _output, end = await sandboxes.run(f"import os, signal; os.kill(os.getpid(), signal.{name})")
     assert (end.exit_code, end.signal, end.oom_killed) == (None, getattr(signal, name), False)
 
 
-async def test_terminate_reaches_the_program_which_may_clean_up(sandboxes):
+async def test_terminate_reaches_the_program_which_may_clean_up(sandboxes: Sandboxes) -> None:
     code = """
         import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
@@ -84,7 +85,7 @@ async def test_terminate_reaches_the_program_which_may_clean_up(sandboxes):
     await sandbox.output.read()
 
 
-async def test_the_surroundings(sandboxes):
+async def test_the_surroundings(sandboxes: Sandboxes) -> None:
     code = """
         import getpass, json, os, socket, sys, tempfile
         environment = dict(os.environ)
@@ -103,17 +104,17 @@ async def test_the_surroundings(sandboxes):
     assert told["environment"].pop("URL").startswith("http://127.0.0.1:")
     assert told["environment"] == {"A": "b"}
     assert (told["cwd"], told["host"], told["argv"], told["main"]) == ("/job", "qonduit", [""], None)
-    assert (told["user"], told["stdin"], told["tmp"]) == ("qonduit", "", "/tmp")
+    assert (told["user"], told["stdin"], told["tmp"]) == ("qonduit", "", "/tmp")  # noqa: S108
     assert told["open"] == [0, 1, 2]
     assert told["data"]
 
 
-async def test_forks_do_not_share_random_numbers(sandboxes):
+async def test_forks_do_not_share_random_numbers(sandboxes: Sandboxes) -> None:
     outputs = [(await sandboxes.run("import random; print(random.random())"))[0] for _ in range(3)]
     assert len(set(outputs)) == 3
 
 
-async def test_big_environments_and_many_lines_pass(sandboxes):
+async def test_big_environments_and_many_lines_pass(sandboxes: Sandboxes) -> None:
     output, end = await sandboxes.run(
         "import os\nfor n in range(20000): print(n, len(os.environ['BIG']))", environment={"BIG": "x" * 1_000_000}
     )
@@ -121,7 +122,7 @@ async def test_big_environments_and_many_lines_pass(sandboxes):
     assert output.splitlines()[-1] == "19999 1000000"
 
 
-async def test_what_a_program_writes_is_on_the_host_and_ours_to_read(sandboxes):
+async def test_what_a_program_writes_is_on_the_host_and_ours_to_read(sandboxes: Sandboxes) -> None:
     spec = sandboxes.spec("open('/data/result.txt', 'w').write('42'); open('here.txt', 'w').write('job')")
     (spec.directory / "data" / "given.txt").write_text("given")
     (spec.directory / "job" / "folder").mkdir()

@@ -3,37 +3,18 @@
 import asyncio
 import contextlib
 import os
-import select
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from qonduit_worker.sandbox import CgroupTree, Zygote, ZygoteDiedError, proctree, sweep
+from qonduit_worker.sandbox import CgroupTree, SandboxConfig, SandboxReport, Zygote, ZygoteDiedError, proctree, sweep
+from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
 
 PROGRAMS = Path(__file__).with_name("programs")
-sys.path.append(str(PROGRAMS))
-from worker_program import STUBBORN  # noqa: E402 - the programs are a folder of their own.
 
 
-def handles(pids: list[int]) -> list[int]:
-    """Something that tells when a process is gone, for each that still lives."""
-    found = []
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            found.append(os.pidfd_open(pid))
-    return found
-
-
-def all_gone(pidfds: list[int], timeout_s: float = 5.0) -> bool:
-    """Wait for the end of these processes."""
-    gone = all(select.select([pidfd], [], [], timeout_s)[0] for pidfd in pidfds)
-    for pidfd in pidfds:
-        os.close(pidfd)
-    return gone
-
-
-async def test_kill_leaves_no_process(sandboxes):
+async def test_kill_leaves_no_process(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN)
     await sandbox.output.readline()
     pidfds = handles(proctree.tree(sandbox.pid))
@@ -41,26 +22,26 @@ async def test_kill_leaves_no_process(sandboxes):
     sandbox.kill()
     sandbox.kill()
     assert (await sandbox.wait()).signal == signal.SIGKILL
-    assert all_gone(pidfds, 0)
+    assert all_gone(pidfds)
     assert await sandbox.output.read() == b""
 
 
-async def test_the_end_of_the_program_is_the_end_of_what_it_started(sandboxes):
+async def test_the_end_of_the_program_is_the_end_of_what_it_started(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)"))
     await sandbox.output.readline()
     pidfds = handles(proctree.tree(sandbox.pid))
     assert (await sandbox.wait()).exit_code == 5
-    assert all_gone(pidfds, 0)
+    assert all_gone(pidfds)
     await sandbox.output.read()
 
 
-async def test_when_the_zygote_dies_its_sandboxes_do_and_it_starts_again(sandboxes):
+async def test_when_the_zygote_dies_its_sandboxes_do_and_it_starts_again(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN)
     await sandbox.output.readline()
     pidfds = handles(proctree.tree(sandbox.pid))
     os.kill(sandboxes.zygote.pid, signal.SIGKILL)
     assert (await sandbox.wait()).signal == signal.SIGKILL
-    assert all_gone(pidfds)
+    assert all_gone(pidfds, timeout_s=5)
     await sandbox.output.read()
     await sandboxes.zygote.died()
     assert not sandboxes.zygote.running
@@ -70,7 +51,7 @@ async def test_when_the_zygote_dies_its_sandboxes_do_and_it_starts_again(sandbox
     assert (await sandboxes.run("print('again')"))[0] == "again\n"
 
 
-async def test_a_zygote_that_dies_under_a_fork_is_said(sandboxes):
+async def test_a_zygote_that_dies_under_a_fork_is_said(sandboxes: Sandboxes) -> None:
     # Stopped, it takes the order and never answers.
     os.kill(sandboxes.zygote.pid, signal.SIGSTOP)
     forking = asyncio.create_task(sandboxes.fork("pass"))
@@ -80,7 +61,7 @@ async def test_a_zygote_that_dies_under_a_fork_is_said(sandboxes):
         await forking
 
 
-async def test_a_fork_that_is_given_up_leaves_nothing(sandboxes):
+async def test_a_fork_that_is_given_up_leaves_nothing(sandboxes: Sandboxes) -> None:
     for _ in range(5):
         forking = asyncio.create_task(sandboxes.fork("import time; time.sleep(600)"))
         await asyncio.sleep(0.001)
@@ -94,8 +75,8 @@ async def test_a_fork_that_is_given_up_leaves_nothing(sandboxes):
 
 @pytest.mark.parametrize("victim", ["worker", "zygote"])
 async def test_when_the_worker_is_killed_everything_dies_and_the_next_one_sweeps(
-    worker_folder, sandbox_report, victim
-):
+    worker_folder: Path, sandbox_report: SandboxReport, victim: str
+) -> None:
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
         str(PROGRAMS / "worker_program.py"),
@@ -107,7 +88,7 @@ async def test_when_the_worker_is_killed_everything_dies_and_the_next_one_sweeps
     assert len(pids) == 6
     pidfds = handles(pids)
     os.kill(worker.pid if victim == "worker" else pids[0], signal.SIGKILL)
-    assert all_gone(pidfds)
+    assert all_gone(pidfds, timeout_s=5)
     if victim == "zygote":
         worker.kill()
     await worker.wait()
@@ -119,26 +100,32 @@ async def test_when_the_worker_is_killed_everything_dies_and_the_next_one_sweeps
     assert sweep(worker_folder) == 0
 
 
-async def test_stop_ends_all_and_may_be_repeated(sandboxes):
+async def test_stop_ends_all_and_may_be_repeated(sandboxes: Sandboxes) -> None:
     boxes = [await sandboxes.fork("import time; time.sleep(600)") for _ in range(3)]
     pidfds = handles([sandboxes.zygote.pid, *(pid for box in boxes for pid in proctree.tree(box.pid))])
     await asyncio.gather(sandboxes.zygote.stop(), sandboxes.zygote.stop())
-    assert all_gone(pidfds, 0)
+    assert all_gone(pidfds)
     await sandboxes.zygote.stop()
     for box in boxes:
         await box.output.read()
 
 
-async def test_many_sandboxes_at_once_leave_no_mount_no_group_no_descriptor(sandboxes, cgroups):
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    mounts = Path("/proc/self/mountinfo").read_text()
+async def test_many_sandboxes_at_once_leave_no_mount_no_group_no_descriptor(
+    sandboxes: Sandboxes, cgroups: CgroupTree
+) -> None:
+    before = left_over(cgroups)
     results = await asyncio.gather(*(sandboxes.run(f"print({number})") for number in range(12)))
     assert [output for output, _end in results] == [f"{number}\n" for number in range(12)]
-    assert Path("/proc/self/mountinfo").read_text() == mounts
-    assert [path for folder in cgroups.folders for path in folder.glob("*/")] == []
-    await asyncio.sleep(0)
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    await asyncio.sleep(0)  # The last pipe is closed one turn after its end was read.
+    assert left_over(cgroups) == before
 
 
-def test_a_zygote_that_was_never_started_can_be_stopped(sandbox_config, cgroups):
+def left_over(cgroups: CgroupTree) -> tuple[str, int, int]:
+    """What a sandbox could leave behind: this process's mounts, its descriptors, and control groups."""
+    descriptors = list(Path("/proc/self/fd").iterdir())
+    groups = [path for folder in cgroups.folders for path in folder.glob("*/")]
+    return Path("/proc/self/mountinfo").read_text(), len(descriptors), len(groups)
+
+
+def test_a_zygote_that_was_never_started_can_be_stopped(sandbox_config: SandboxConfig, cgroups: CgroupTree) -> None:
     asyncio.run(Zygote(config=sandbox_config, cgroups=cgroups).stop())

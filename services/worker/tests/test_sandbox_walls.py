@@ -7,9 +7,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from qonduit_worker.sandbox.testing import Sandboxes
 
 
-async def test_no_network_but_its_own_loopback(sandboxes):
+async def test_no_network_but_its_own_loopback(sandboxes: Sandboxes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as host_server:
         port = host_server.getsockname()[1]
         socket.create_connection(("127.0.0.1", port)).close()  # From here it can be reached.
@@ -35,7 +36,7 @@ async def test_no_network_but_its_own_loopback(sandboxes):
     assert json.loads(output) == ["ConnectionRefusedError", "OSError", "OSError", "OSError", "OSError"]
 
 
-async def test_the_agent_serves_into_the_sandbox(sandboxes):
+async def test_the_agent_serves_into_the_sandbox(sandboxes: Sandboxes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello " + await reader.readline())
         await writer.drain()
@@ -56,7 +57,7 @@ async def test_the_agent_serves_into_the_sandbox(sandboxes):
     await server.wait_closed()
 
 
-async def test_the_agents_unix_socket_is_reached_by_its_path(sandboxes):
+async def test_the_agents_unix_socket_is_reached_by_its_path(sandboxes: Sandboxes) -> None:
     spec = sandboxes.spec("""
         import socket
         with socket.socket(socket.AF_UNIX) as s:
@@ -74,12 +75,13 @@ async def test_the_agents_unix_socket_is_reached_by_its_path(sandboxes):
         connection.close()
 
 
-async def test_other_folders_of_the_machine_are_not_there(sandboxes, tmp_path):
+async def test_other_folders_of_the_machine_are_not_there(sandboxes: Sandboxes, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     neighbour = sandboxes.spec("pass")
     paths = [
-        str(secret), str(neighbour.directory), str(sandboxes.folder), "/etc/shadow", "/root/.bashrc", "/home", "/.host/etc",
+        str(secret), str(neighbour.directory), str(sandboxes.folder), "/etc/shadow", "/root/.bashrc", "/home",
+        "/.host/etc",
         "/var/log", "/sys", "/proc/1/root/etc/shadow", str(Path(__file__).parent / "conftest.py"), "/run/lock",
     ]  # fmt: skip
     code = f"""
@@ -98,7 +100,7 @@ async def test_other_folders_of_the_machine_are_not_there(sandboxes, tmp_path):
     assert output == "[]\n"
 
 
-async def test_only_its_own_processes_are_seen(sandboxes):
+async def test_only_its_own_processes_are_seen(sandboxes: Sandboxes) -> None:
     neighbour = await sandboxes.fork("print('here', flush=True); import time; time.sleep(60)")
     await neighbour.output.readline()
     code = """
@@ -125,7 +127,7 @@ async def test_only_its_own_processes_are_seen(sandboxes):
 @pytest.mark.parametrize(
     "path", ["/usr/x", "/etc/x", "/x", "/bin/x", "/dev/x", "/proc/sys/kernel/core_pattern", "/run/x", "PREFIX/x"]
 )
-async def test_the_system_is_read_only(sandboxes, path):
+async def test_the_system_is_read_only(sandboxes: Sandboxes, path: str) -> None:
     code = f"""
         import sys
         path = {path!r}.replace("PREFIX", sys.prefix)
@@ -164,7 +166,7 @@ KERNEL_DOORS = {
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
-async def test_the_kernels_risky_doors_are_shut(sandboxes):
+async def test_the_kernels_risky_doors_are_shut(sandboxes: Sandboxes) -> None:
     lines = [f"print({name!r}, {call}, ctypes.get_errno())" for name, call in KERNEL_DOORS.items()]
     code = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n" + "\n".join(lines)
     code += "\nprint([line for line in open('/proc/self/status') if line.startswith(('Cap', 'NoNew', 'Seccomp:'))])"
@@ -179,14 +181,14 @@ async def test_the_kernels_risky_doors_are_shut(sandboxes):
     assert "Seccomp:\\t2" in status
 
 
-async def test_threads_and_subprocesses_still_work(sandboxes):
+async def test_threads_and_subprocesses_still_work(sandboxes: Sandboxes) -> None:
     code = """
         import concurrent.futures, multiprocessing, subprocess, sys
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             print(sum(pool.map(abs, range(-10, 0))))
         with multiprocessing.get_context("fork").Pool(2) as pool:
             print(pool.map(abs, [-1, -2]))
-        print(subprocess.check_output([sys.executable, "-c", "import sys, ssl, socket; print(sys.prefix)"]).decode() != "")
+        print(subprocess.check_output([sys.executable, "-c", "import ssl, sys; print(sys.prefix)"]) != b"")
     """
     output, end = await sandboxes.run(code)
     assert (output, end.exit_code) == ("55\n[1, 2]\nTrue\n", 0)

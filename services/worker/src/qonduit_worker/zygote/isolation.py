@@ -91,13 +91,12 @@ def become(uid: int | None) -> None:
 def own_users() -> None:
     """Enter a user namespace in which this user is `PROGRAM_UID` and nobody else exists, nor can be made.
 
-    Does nothing where the kernel does not allow it: what follows takes away all rights in any case.
+    Does nothing where the kernel does not allow it: what follows takes away all rights in any case. The process
+    must be dumpable, or its files in /proc are not its own.
     """
     uid, gid = os.getuid(), os.getgid()
     if not Path("/proc/self/uid_map").exists():
         return
-    # A process that changed its user owns its own files in /proc only when it may be traced again.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     try:
         kernel.unshare(kernel.CLONE_NEWUSER)
     except OSError:

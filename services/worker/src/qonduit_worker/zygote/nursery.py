@@ -92,6 +92,8 @@ class Nursery:
             os.setsid()
             # Without namespaces the first process must end its tree itself, so it is asked to.
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL if self._own_rooms else signal.SIGTERM)
+            # The program may have the same user as this process, and must not look into it.
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
             order = wire.Order.from_memory(memory)
             isolation.join_cgroups(cgroups)
             listener = isolation.enter_room(order, self._below_tmp) if self._own_rooms else None
@@ -140,6 +142,7 @@ class Nursery:
         isolation.limit_resources(order)
         if self._own_rooms:
             isolation.become(order.uid)
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
             isolation.own_users()
             isolation.restrict_room_files()
         else:

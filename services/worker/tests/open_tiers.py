@@ -1,0 +1,111 @@
+"""Tiers B and C, run by test_sandbox_users.py where the interpreter can be read by every user."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote, proctree
+from qonduit_worker.sandbox.cgroups import Hierarchies
+from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
+
+PROGRAMS = Path(__file__).with_name("programs")
+TIER = os.environ.get("QONDUIT_TEST_TIER", "B")
+ONLY_B = pytest.mark.skipif(TIER != "B", reason="tier C confines nothing")
+
+
+@pytest.fixture
+async def boxes(worker_folder: Path, make_sandboxes: Callable[[Zygote], Sandboxes]) -> AsyncIterator[Sandboxes]:
+    """Sandboxes of a worker that has neither namespaces nor control groups."""
+    config = SandboxConfig(worker_folder / "state", TIER, python_path=(PROGRAMS,))
+    zygote = Zygote(config=config, cgroups=CgroupTree(worker_folder, Hierarchies()))
+    await zygote.start()
+    yield make_sandboxes(zygote)
+    await zygote.stop()
+    await asyncio.sleep(0)
+
+
+async def test_a_program_runs_in_its_own_folder(boxes: Sandboxes) -> None:
+    spec = boxes.spec("import os; print(os.getcwd()); open('made', 'w'); print(os.listdir('../data'))")
+    (spec.directory / "data" / "given").touch()
+    sandbox = await boxes.zygote.fork(spec)
+    output = (await sandbox.output.read()).decode()
+    assert output.splitlines() == [str(boxes.zygote.inside(spec.directory).job), "['given']"]
+    assert (await sandbox.wait()).exit_code == 0
+
+
+@ONLY_B
+async def test_files_of_others_are_out_of_reach(boxes: Sandboxes) -> None:
+    neighbour = boxes.spec("pass")
+    (neighbour.directory / "data" / "secret").write_text("secret")
+    code = f"""
+        import os, signal
+        for path in ({str(neighbour.directory)!r} + "/data/secret", "/etc/hostname", "/root", {__file__!r}, "/var/log"):
+            try:
+                open(path).read() if os.path.isfile(path) else os.listdir(path)
+                print("reached", path)
+            except OSError:
+                pass
+        for act in (lambda: os.kill({os.getpid()}, 0), lambda: os.kill(os.getppid(), 9), lambda: open("/usr/x", "w")):
+            try:
+                act()
+                print("done")
+            except OSError:
+                pass
+        print(os.getuid() >= 2_000_000)
+    """
+    output, end = await boxes.run(code)
+    assert (output, end.exit_code) == ("True\n", 0)
+
+
+@ONLY_B
+async def test_the_one_port_is_its_own(boxes: Sandboxes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code = f"""
+            import json, os, socket
+            def tried(family, kind, port, protocol=0):
+                try:
+                    with socket.socket(family, kind, protocol) as s:
+                        s.connect(("127.0.0.1", port))
+                        return "connected"
+                except OSError as error:
+                    return type(error).__name__
+            own = int(os.environ["PORT"])
+            tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
+            print(json.dumps([
+                tried(socket.AF_INET, tcp, own), tried(socket.AF_INET, tcp, {other.getsockname()[1]}),
+                tried(socket.AF_INET, udp, own), tried(socket.AF_INET6, tcp, own), tried(socket.AF_INET, tcp, own, 262),
+            ]))
+        """
+        output, _end = await boxes.run(code, environment={"PORT": "@QONDUIT_PORT@"})
+    assert json.loads(output) == ["connected", "PermissionError", "OSError", "OSError", "OSError"]
+
+
+@pytest.mark.parametrize("how", ["kill", "zygote", "exit"])
+async def test_no_process_is_left(boxes: Sandboxes, how: str) -> None:
+    code = STUBBORN if how != "exit" else STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)")
+    sandbox = await boxes.fork(code)
+    assert await sandbox.output.readline() == b"ready\n"
+    pidfds = handles(proctree.tree(sandbox.pid))
+    assert len(pidfds) == 5
+    if how == "kill":
+        sandbox.kill()
+    elif how == "zygote":
+        os.kill(boxes.zygote.pid, signal.SIGKILL)
+    end = await sandbox.wait()
+    assert (end.exit_code, end.signal) == ((5, None) if how == "exit" else (None, signal.SIGKILL))
+    assert await sandbox.output.read() == b""
+    assert all_gone(pidfds)
+
+
+async def test_memory_and_exit_are_told(boxes: Sandboxes, limits: Limits) -> None:
+    _output, end = await boxes.run("import sys; sys.exit(3)")
+    assert end.exit_code == 3
+    code = "import time\nheld = []\nwhile True:\n    held.append(bytearray(4 << 20)); time.sleep(0.01)"
+    _output, end = await boxes.run(code, limits=replace(limits, mem_bytes=64 << 20))
+    assert (end.signal, end.oom_killed) == (signal.SIGKILL, True)
