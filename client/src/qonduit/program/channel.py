@@ -1,0 +1,290 @@
+"""The channel between a sandboxed program and the agent that runs it: frames on one Unix socket.
+
+A frame is four bytes of length (big endian) and a msgpack map. Requests are `{"id", "op", ...}`, answers
+`{"id", "ok", "value" | "error"}`, and what the agent says by itself is `{"push": name, ...}`. The path of the
+socket is the capability: who can reach it is the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import struct
+import sys
+import threading
+import traceback
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from qonduit.exceptions import NotAvailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SOCKET_VARIABLE = "QONDUIT_AGENT_SOCKET"
+MAX_FRAME_BYTES = 8 * 1024**2
+CHUNK_BYTES = 1024**2
+"""Large bytes travel in pieces of this size."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class AgentError(Exception):
+    """The agent refused a request, or the request failed there.
+
+    Attributes:
+        kind: The stable name of the case, in upper snake case.
+        text: What happened and what to do.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+
+class AgentGoneError(ConnectionError):
+    """The agent closed the channel: this program is about to be ended."""
+
+
+class NotInProgramError(NotAvailableError):
+    """This only works inside a program that Qonduit runs."""
+
+
+def encode_frame(message: Mapping[str, Any]) -> bytes:
+    """Return the bytes of one frame.
+
+    Raises:
+        ValueError: The message is larger than a frame may be.
+    """
+    body: bytes = msgpack.packb(message, use_bin_type=True)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a message of {len(body)} bytes exceeds the {MAX_FRAME_BYTES} bytes of a frame")
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    """Return the length that a frame's first four bytes tell."""
+    length: int = _LENGTH.unpack(header)[0]
+    return length
+
+
+def decode_frame(body: bytes) -> dict[str, Any]:
+    """Return the message of a frame's body.
+
+    Raises:
+        ValueError: It is no msgpack map with text keys.
+    """
+    try:
+        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except Exception as error:
+        raise ValueError(f"not msgpack: {error}") from error
+    if not isinstance(message, dict):
+        raise ValueError(f"a frame holds a map, not {type(message).__name__}")  # noqa: TRY004
+    return message
+
+
+class _Call:
+    """One request that waits for its answer."""
+
+    __slots__ = ("answer", "done")
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Any] | None = None
+        self.done = threading.Event()
+
+
+class AgentChannel:
+    """A program's side of the channel: blocking, for any thread, connected at its first use.
+
+    Until a push is awaited, the calling thread reads its own answer; after that a background thread reads.
+    A forked child starts with a connection of its own.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._handlers: dict[str, Callable[[Mapping[str, Any]], object]] = {}
+        self._reset()
+        _channels.add(self)
+
+    def _reset(self) -> None:
+        # Locks that another thread held when this process was forked would stay locked for ever.
+        self._sending = threading.Lock()
+        self._direct = threading.RLock()
+        self._socket: socket.socket | None = None
+        self._reader: threading.Thread | None = None
+        self._calls: dict[int, _Call] = {}
+        self._last_id = 0
+        self._gone: AgentGoneError | None = None
+
+    def forget_connection(self) -> None:
+        """Start anew in a forked child; the parent's connection stays as it is."""
+        inherited = self._socket
+        self._reset()
+        if inherited is not None:
+            inherited.close()
+        if self._handlers:
+            self._handlers.clear()  # They belong to objects of the parent.
+
+    def on_push(self, name: str, handler: Callable[[Mapping[str, Any]], object]) -> None:
+        """Have `handler` called with the fields of each push of that name.
+
+        It runs on the thread that reads, so that it must not call the agent itself.
+        """
+        with self._direct:
+            self._handlers[name] = handler
+            if self._reader is None:
+                connection = self._connection()
+                self._reader = threading.Thread(
+                    target=self._read, args=(connection,), name="qonduit-agent", daemon=True
+                )
+                self._reader.start()
+
+    def call(self, op: str, **fields: Any) -> Any:
+        """Send a request and return the value of its answer.
+
+        Raises:
+            AgentError: The agent refused it.
+            AgentGoneError: The agent is gone.
+            ValueError: The request does not fit in a frame.
+        """
+        with self._direct:
+            call, number = self._send(op, fields)
+            if self._reader is None:
+                return _value_of(self._await_directly(number))
+        call.done.wait()
+        if call.answer is None:
+            raise self._gone or AgentGoneError("the agent closed the channel")
+        return _value_of(call.answer)
+
+    def _connection(self) -> socket.socket:
+        if self._gone is not None:
+            raise self._gone
+        if self._socket is None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.connect(self._path)
+            except OSError as error:
+                connection.close()
+                raise AgentGoneError(f"the agent cannot be reached at {self._path}: {error}") from error
+            self._socket = connection
+        return self._socket
+
+    def _send(self, op: str, fields: Mapping[str, Any]) -> tuple[_Call, int]:
+        connection = self._connection()
+        with self._sending:
+            self._last_id += 1
+            number = self._last_id
+            call = _Call()
+            if self._reader is not None:
+                self._calls[number] = call
+            frame = encode_frame({"id": number, "op": op, **fields})
+            try:
+                connection.sendall(frame)
+            except OSError as error:
+                self._calls.pop(number, None)
+                raise AgentGoneError(f"the agent closed the channel: {error}") from error
+        return call, number
+
+    def _await_directly(self, number: int) -> dict[str, Any]:
+        connection = self._connection()
+        while True:
+            message = _receive(connection)
+            if message is None:
+                self._gone = AgentGoneError("the agent closed the channel")
+                raise self._gone
+            if message.get("id") == number:
+                return message
+
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            while (message := _receive(connection)) is not None:
+                self._take(message)
+        except (OSError, ValueError) as error:
+            self._gone = AgentGoneError(f"the channel to the agent broke: {error}")
+        self._gone = self._gone or AgentGoneError("the agent closed the channel")
+        for call in list(self._calls.values()):
+            call.done.set()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        name = message.pop("push", None)
+        if name is None:
+            call = self._calls.pop(message.get("id", 0), None)
+            if call is not None:
+                call.answer = message
+                call.done.set()
+            return
+        handler = self._handlers.get(name)
+        if handler is None:
+            return
+        try:
+            handler(message)
+        except Exception:  # noqa: BLE001 - One handler's failure must not end the thread that all calls need.
+            traceback.print_exc(file=sys.stderr)
+
+
+def _receive(connection: socket.socket) -> dict[str, Any] | None:
+    header = _receive_exactly(connection, _LENGTH.size)
+    if header is None:
+        return None
+    body = _receive_exactly(connection, frame_length(header))
+    return None if body is None else decode_frame(body)
+
+
+def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        try:
+            part = connection.recv(min(size - len(parts), CHUNK_BYTES))
+        except ConnectionError:
+            return None
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+def _value_of(answer: Mapping[str, Any]) -> Any:
+    if answer.get("ok"):
+        return answer.get("value")
+    error = answer.get("error") or {}
+    raise AgentError(str(error.get("kind", "INTERNAL")), str(error.get("text", "the agent gave no reason")))
+
+
+_channels: weakref.WeakSet[AgentChannel] = weakref.WeakSet()
+
+
+def _forget_connections() -> None:
+    for channel in list(_channels):
+        channel.forget_connection()
+
+
+os.register_at_fork(after_in_child=_forget_connections)
+
+
+def in_program() -> bool:
+    """Tell whether this process belongs to a program that an agent runs."""
+    return SOCKET_VARIABLE in os.environ
+
+
+@functools.cache
+def _channel_at(path: str) -> AgentChannel:
+    return AgentChannel(path)
+
+
+def agent() -> AgentChannel:
+    """Return this process's channel to its agent.
+
+    Raises:
+        NotInProgramError: No agent runs this process.
+    """
+    path = os.environ.get(SOCKET_VARIABLE)
+    if path is None:
+        raise NotInProgramError(
+            "this works only inside a program that Qonduit runs: upload it with "
+            "ServerlessClient.upload() and start it with run()"
+        )
+    return _channel_at(path)

@@ -1,0 +1,70 @@
+"""Starts a driver: the user's entrypoint, as `__main__`, in a process that was forked for it."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import importlib.machinery
+import os
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qonduit.program.channel import agent
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ENTRYPOINT_VARIABLE: Final = "QONDUIT_ENTRYPOINT"
+JOB_FOLDER_VARIABLE: Final = "QONDUIT_JOB_FOLDER"
+MAX_ERROR_TEXT: Final = 16_000
+
+_COMPAT_FOLDER: Final = str(Path(__file__).parent.parent / "compat")
+
+
+def run_driver() -> None:
+    """Run the entrypoint that the environment names; raises SystemExit with its exit code when it fails."""
+    folder = Path(os.environ.get(JOB_FOLDER_VARIABLE, "/job"))
+    entrypoint = folder / os.environ[ENTRYPOINT_VARIABLE]
+    os.chdir(folder)
+    sys.argv = [str(entrypoint)]
+    sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
+    try:
+        _execute(entrypoint)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - Whatever a program lets out is its end, told to its author.
+        _tell(error)
+        raise SystemExit(1) from None
+
+
+def _execute(entrypoint: Path) -> None:
+    """Execute a file as a script; unlike `runpy`, keep its module for threads that outlive its last line."""
+    module = types.ModuleType("__main__")
+    module.__file__ = str(entrypoint)
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", str(entrypoint))
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    code = compile(entrypoint.read_bytes(), str(entrypoint), "exec", dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102 - Running the user's program is what this process is for.
+
+
+def _tell(error: BaseException) -> None:
+    trace = _user_frames(error.__traceback__)
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    # The agent may be gone already; the traceback still belongs on standard error.
+    with contextlib.suppress(Exception):
+        agent().call("error_text", text=text[-MAX_ERROR_TEXT:])
+    if sys.excepthook is sys.__excepthook__:
+        print(text, file=sys.stderr, end="", flush=True)  # noqa: T201 - What an interpreter does.
+    else:
+        sys.excepthook(type(error), error, trace)
+
+
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out this module's own frames, which tell a program's author nothing."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace

@@ -1,0 +1,106 @@
+"""`python -m qonduit_worker`: the worker of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.bus import Bus
+from qonduit_service_kit.lifecycle import main
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.metrics import REGISTRY
+from qonduit_service_kit.rpc import channel
+
+from qonduit_worker import metrics
+from qonduit_worker.agent import Agent
+from qonduit_worker.blobs import BlobCache
+from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
+from qonduit_worker.settings import WorkerSettings, known_worker_id
+from qonduit_worker.workshop import Workshop
+from qonduit_worker.zygotes import ZygotePool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
+    from qonduit_service_kit.lifecycle import Part
+
+    from qonduit_worker.sandbox import SandboxReport, Tier
+
+_log = get_logger(__name__)
+
+
+class SandboxTooWeakError(RuntimeError):
+    """This machine cannot confine programs as well as the settings demand."""
+
+
+class StorageChannel:
+    """The connection to storage, as a part."""
+
+    def __init__(self, address: str) -> None:
+        self.channel: grpc.aio.Channel = channel(address)
+
+    async def start(self) -> None:
+        """Do nothing: it connects at its first use, and again whenever storage was away."""
+
+    async def stop(self) -> None:
+        """Close it."""
+        await self.channel.close()
+
+
+def chosen_tier(report: SandboxReport, settings: WorkerSettings) -> Tier:
+    """Return the tier to run programs in.
+
+    Raises:
+        SandboxTooWeakError: It is weaker than the settings allow.
+    """
+    if report.tier <= settings.minimum_tier:
+        return report.tier
+    missing = " ".join(report.missing)
+    if not settings.allow_weaker_sandbox:
+        raise SandboxTooWeakError(
+            f"this machine can confine programs in tier {report.tier} only, and tier {settings.minimum_tier} is "
+            f"demanded. {missing} Or set QONDUIT_WORKER_ALLOW_WEAKER_SANDBOX=true to run without."
+        )
+    _log.warning(f"Programs run in a weaker sandbox (tier {report.tier}), as the settings allow. {missing}")
+    return report.tier
+
+
+async def build(settings: WorkerSettings) -> Sequence[Part]:
+    """Look at the machine, sweep what an earlier life left, and wire the parts."""
+    state = settings.data_dir.absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    worker_id = known_worker_id(settings)
+    report, _ = await asyncio.gather(asyncio.to_thread(probe), asyncio.to_thread(_sweep, settings))
+    tier = chosen_tier(report, settings)
+    metrics.SANDBOX_TIER.labels(tier).set(1)
+    _log.info("sandbox", tier=tier, cgroup=report.cgroup, missing=list(report.missing), worker=worker_id)
+    cgroups = CgroupTree(state)
+    cgroups.prepare()
+    zygotes = ZygotePool(SandboxConfig(state, tier), cgroups, preload=settings.preload, warm=settings.warm)
+    bus = Bus(settings.amqp_url.get_secret_value(), app_id=f"worker/{worker_id}", registry=REGISTRY)
+    storage = StorageChannel(settings.storage_address)
+    workshop = Workshop(
+        worker_id=worker_id,
+        settings=settings,
+        bus=bus,
+        channel=storage.channel,
+        cache=BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes),
+        zygotes=zygotes,
+        rooms=state / "sandboxes",
+    )
+    return [storage, bus, zygotes, Agent(workshop, sandbox_tier=tier)]
+
+
+def _sweep(settings: WorkerSettings) -> None:
+    """End and remove what an earlier life of this worker left: processes, control groups, folders."""
+    state = settings.data_dir.absolute()
+    swept = sweep(state)
+    shutil.rmtree(state / "sandboxes", ignore_errors=True)
+    if swept:
+        _log.warning("swept what an earlier worker left", control_groups=swept)
+
+
+if __name__ == "__main__":
+    main("worker", WorkerSettings, build)

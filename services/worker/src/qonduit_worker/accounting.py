@@ -1,0 +1,85 @@
+"""What a driver uses, told to the gateway with each change of its stage."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import EventKind, Stage
+
+from qonduit_worker import metrics
+from qonduit_worker.stages import Reading, StageClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit_service_kit.messages import QpuTransition, StageUsage
+
+    from qonduit_worker.events import EventOutbox
+    from qonduit_worker.sandbox import Usage
+
+
+class Accounts:
+    """The books of one attempt: reads the kernel's counters and writes events and metrics."""
+
+    def __init__(self, events: EventOutbox) -> None:
+        self._events = events
+        self._measure: Callable[[], Usage] | None = None
+        self._clock: StageClock | None = None
+
+    def start(self, measure: Callable[[], Usage]) -> None:
+        """Begin, with the driver's process; `measure` reads what it has used."""
+        self._measure = measure
+        self._clock = StageClock(Reading(time.monotonic(), 0.0, 0, 0))
+
+    @property
+    def stage(self) -> Stage:
+        """The present stage; NONE before the program began."""
+        return self._clock.stage if self._clock is not None else Stage.NONE
+
+    def usage(self) -> tuple[StageUsage, ...]:
+        """Absolute totals so far."""
+        return self._clock.usage() if self._clock is not None else ()
+
+    def program_says(self, stage: Stage) -> None:
+        """Take the program's own stage."""
+        if self._clock is not None and self._clock.program_says(stage, self._book(self._clock)):
+            self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
+
+    def qpu_says(self, transition: QpuTransition) -> None:
+        """Take a step of a QPU job."""
+        if self._clock is not None:
+            reading = self._book(self._clock)
+            before = sum(usage.qpu_s for usage in self._clock.usage())
+            changed = self._clock.qpu_says(transition, reading)
+            settled = sum(usage.qpu_s for usage in self._clock.usage()) - before
+            if settled > 0:
+                metrics.STAGE_QPU.labels(Stage.EXECUTING_QPU.value).inc(settled)
+            if changed:
+                self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
+
+    def book_task(self, stage: Stage, cpu_s: float, peak_mem_bytes: int) -> None:
+        """Book a task to the stage it was submitted in."""
+        if self._clock is not None:
+            self._clock.book_task(stage, cpu_s, peak_mem_bytes)
+            metrics.STAGE_CPU.labels(stage.value).inc(cpu_s)
+
+    def report(self) -> None:
+        """Tell the gateway the totals so far."""
+        if self._clock is not None:
+            self._book(self._clock)
+            self._events.emit(EventKind.USAGE, stage=self._clock.stage, usage=self._clock.usage())
+
+    def finish(self) -> None:
+        """Book what was used until the end."""
+        if self._clock is not None:
+            self._book(self._clock)
+
+    def _book(self, clock: StageClock) -> Reading:
+        """Book to the present stage what was used until now; returns the reading of now."""
+        if self._measure is None:
+            raise RuntimeError("the accounts were not started")
+        used = self._measure()
+        reading = Reading(time.monotonic(), used.cpu_seconds, used.mem_bytes, used.peak_mem_bytes)
+        metrics.STAGE_CPU.labels(clock.stage.value).inc(clock.book_until(reading))
+        return reading

@@ -1,0 +1,249 @@
+"""The agent: takes grants, runs drivers and executors, and tells the scheduler the whole truth about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from qonduit_service_kit.bus import Delivery, RejectMessage, UnroutableError, worker_inbox
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import (
+    SCHEDULER,
+    DemandRefused,
+    DriverGranted,
+    EventKind,
+    ExecutorGranted,
+    ExecutorLost,
+    ExecutorOutput,
+    LeaseEnded,
+    LeaseRevoked,
+    QpuReply,
+    QpuTransition,
+    Reason,
+    SchedulerElected,
+    StopAttempt,
+    TaskReplies,
+    TasksTaken,
+    WorkerStopped,
+)
+
+from qonduit_worker import metrics
+from qonduit_worker.driver import Driver
+from qonduit_worker.events import EventOutbox
+from qonduit_worker.executor import Executor
+from qonduit_worker.heart import Heart
+from qonduit_worker.leases import Admission, LeaseTable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from qonduit_service_kit.bus import Subscription
+
+    from qonduit_worker.workshop import Workshop
+
+_RETRY_S: Final = 1.0
+_STOP_S: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+class Agent:
+    """Everything that this worker does for the scheduler. A part: start and stop."""
+
+    def __init__(self, workshop: Workshop, *, sandbox_tier: str) -> None:
+        self._shop = workshop
+        self._leases = LeaseTable(uuid.uuid4().hex)
+        self._drivers: dict[str, Driver] = {}
+        self._executors: dict[str, Executor] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heart = Heart(workshop, self._leases, sandbox_tier=sandbox_tier, refresh=self._refresh, fence=self.fence)
+        self._subscription: Subscription | None = None
+
+    # --- Start and stop ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take grants from now on."""
+        inbox = worker_inbox(self._shop.worker_id)
+        # Whatever waits there was meant for an earlier life, whose leases are gone.
+        await self._shop.bus.delete(inbox)
+        await self._shop.bus.declare(inbox)
+        self._subscription = await self._shop.bus.consume(inbox, self._receive)
+        await self._heart.start()
+
+    async def stop(self) -> None:
+        """End everything that runs and say goodbye; safe to call twice."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        await subscription.cancel()
+        await self._heart.stop()
+        self._end_all()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_S)
+        with contextlib.suppress(UnroutableError, TimeoutError):
+            goodbye = WorkerStopped(self._shop.worker_id, self._leases.incarnation)
+            await asyncio.wait_for(self._shop.bus.publish(SCHEDULER, goodbye), _STOP_S)
+
+    async def fence(self, why: str) -> None:
+        """End all that runs and begin a new life: others may have been given its leases meanwhile."""
+        _log.error("fenced_off", reason=why, leases=len(self._leases))
+        metrics.FENCINGS.inc()
+        self._end_all()
+        self._drivers.clear()
+        self._executors.clear()
+        self._leases.begin_anew(uuid.uuid4().hex)
+        self._heart.changed()
+
+    def _end_all(self) -> None:
+        for driver in self._drivers.values():
+            driver.stop(Reason.WORKER_LOST, grace_s=0.0, silent=True)
+        for executor in self._executors.values():
+            executor.kill()
+
+    # --- Messages ------------------------------------------------------------------------------
+
+    async def _receive(self, delivery: Delivery) -> None:
+        """Handle one message; each may come twice, late, or for something that is over."""
+        match delivery.message:
+            case DriverGranted() | ExecutorGranted() as grant:
+                await self._take(grant)
+            case LeaseRevoked() as revoked:
+                self._revoke(revoked)
+            case StopAttempt() as stop:
+                self._stop_attempt(stop)
+            case SchedulerElected(term=term):
+                self._leases.saw_term(term)
+                self._heart.changed()
+                for driver in self._drivers.values():
+                    await driver.mail.put(delivery.message)
+            case QpuReply() as reply:
+                for driver in self._drivers.values():
+                    await driver.mail.put(reply)
+                for executor in self._executors.values():
+                    await executor.mail.put(reply)
+            case message:
+                await self._pass_on(message)
+
+    async def _pass_on(self, message: object) -> None:
+        match message:
+            case TasksTaken() | TaskReplies() | ExecutorOutput():
+                job_id, attempt = message.job_id, message.job_attempt
+            case ExecutorLost() | DemandRefused() | QpuTransition():
+                job_id, attempt = message.job_id, message.attempt
+            case _:
+                raise RejectMessage(f"a worker has no use for {type(message).__name__}")
+        for driver in self._drivers.values():
+            if (driver.spec.job_id, driver.spec.attempt) == (job_id, attempt):
+                await driver.mail.put(message)
+
+    async def _take(self, grant: DriverGranted | ExecutorGranted) -> None:
+        admission = self._leases.admit(grant)
+        metrics.GRANTS.labels(admission.name).inc()
+        if admission is not Admission.ACCEPTED:
+            _log.info("grant_not_taken", lease=grant.lease_id, term=grant.term, reason=admission.value)
+        match grant, admission:
+            case DriverGranted(), Admission.ACCEPTED:
+                self._spawn(self._drive(grant))
+            case ExecutorGranted(), Admission.ACCEPTED:
+                self._spawn(self._execute(grant))
+            case _, Admission.ATTEMPT_STOPPED:
+                self._spawn(self._refuse_stopped(grant))
+            case _, Admission.ATTEMPT_TAKEN:
+                self._spawn(self._tell_ended(grant.lease_id, admission.value))
+        self._heart.changed()
+
+    def _stop_attempt(self, stop: StopAttempt) -> None:
+        """End an attempt; one that is not here yet may not begin, and of one that is over nothing is left to do."""
+        self._leases.stop(stop.job_id, stop.attempt, stop.cause)
+        for driver in self._drivers.values():
+            if driver.spec.job_id == stop.job_id and driver.spec.attempt <= stop.attempt:
+                stale = stop.cause is Reason.WORKER_LOST or driver.spec.attempt < stop.attempt
+                driver.stop(stop.cause, grace_s=stop.grace_s, silent=stale)
+        for executor in self._executors.values():
+            if executor.grant.job_id == stop.job_id and executor.grant.attempt <= stop.attempt:
+                executor.kill()
+
+    def _revoke(self, revoked: LeaseRevoked) -> None:
+        if revoked.term < self._leases.term:
+            return
+        self._leases.saw_term(revoked.term)
+        driver = self._drivers.get(revoked.lease_id)
+        executor = self._executors.get(revoked.lease_id)
+        if driver is not None:
+            driver.stop(Reason.WORKER_LOST, grace_s=0.0, silent=True)
+        elif executor is not None:
+            self._spawn(executor.revoke(now=revoked.now))
+        else:
+            # It is over, or never came: the scheduler should know.
+            self._leases.end(revoked.lease_id)
+            self._spawn(self._tell_ended(revoked.lease_id, "unknown to the worker"))
+
+    # --- Leases --------------------------------------------------------------------------------
+
+    async def _drive(self, grant: DriverGranted) -> None:
+        driver = Driver(grant, self._shop)
+        self._drivers[grant.lease_id] = driver
+        try:
+            cause = await driver.run()
+        finally:
+            self._drivers.pop(grant.lease_id, None)
+        await self._end_lease(grant.lease_id, cause)
+        await driver.clean_up()
+
+    async def _execute(self, grant: ExecutorGranted) -> None:
+        executor = Executor(grant, self._shop)
+        self._executors[grant.lease_id] = executor
+        cause = "it failed"
+        try:
+            cause = await executor.run()
+        except Exception as error:  # noqa: BLE001 - Whatever it was, the lease must end and be told.
+            _log.exception("executor_failed", lease=grant.lease_id, job=grant.job_id)
+            cause = f"it could not be started: {error}"
+            await asyncio.sleep(_RETRY_S)  # The scheduler may grant it again at once; not in a circle without end.
+        finally:
+            self._executors.pop(grant.lease_id, None)
+        await self._end_lease(grant.lease_id, cause)
+        await executor.clean_up()
+
+    async def _refuse_stopped(self, grant: DriverGranted | ExecutorGranted) -> None:
+        """Answer a grant whose attempt was canceled before it came: a cancel beats a placement."""
+        if isinstance(grant, DriverGranted) and self._leases.stop_cause(grant.spec.job_id) is Reason.CANCELED:
+            spec = grant.spec
+            events = EventOutbox(
+                self._shop.bus, job_id=spec.job_id, attempt=spec.attempt, worker_id=self._shop.worker_id
+            )
+            events.emit(EventKind.FINISHED, reason=Reason.CANCELED, text="The job was canceled before it began.")
+            await events.flush()
+            await events.close()
+        await self._tell_ended(grant.lease_id, Admission.ATTEMPT_STOPPED.value)
+
+    async def _end_lease(self, lease_id: str, cause: str) -> None:
+        if self._leases.end(lease_id):
+            self._heart.changed()
+            await self._tell_ended(lease_id, cause)
+
+    async def _tell_ended(self, lease_id: str, cause: str) -> None:
+        with contextlib.suppress(UnroutableError):
+            await self._shop.bus.publish(SCHEDULER, LeaseEnded(self._shop.worker_id, lease_id, cause))
+
+    def _refresh(self) -> None:
+        """Bring the leases up to date before they are told."""
+        for lease_id, driver in self._drivers.items():
+            if (lease := self._leases.get(lease_id)) is not None:
+                lease.lends_cpu = driver.lends_cpu
+        for lease_id, executor in self._executors.items():
+            if (lease := self._leases.get(lease_id)) is not None:
+                lease.idle_since = executor.idle_since
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("work_failed", exc_info=error, at=time.time())

@@ -1,0 +1,199 @@
+"""A program's /data: the user's files as real ones, and the way back for what the program changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from qonduit_worker.storage import StorageError, StoredFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qonduit_worker.blobs import BlobCache
+    from qonduit_worker.storage import Storage
+
+_CLONE: Final = 0x40049409
+"""FICLONE: a copy that shares its blocks until one side writes, where the file system can."""
+_COPY_BYTES: Final = 1024**2
+_TRANSFERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """How a file looked when it was last the same as in storage."""
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    digest: str
+
+
+class DataFolder:
+    """One sandbox's data folder and the user's space behind it.
+
+    The folder holds copies, so that no program reaches another's files or the machine's cache.
+    """
+
+    def __init__(self, folder: Path, space: str, storage: Storage, cache: BlobCache) -> None:
+        self._folder = folder
+        self._space = space
+        self._storage = storage
+        self._cache = cache
+        self._known: dict[str, _Trace] = {}
+        self._transfers = asyncio.Semaphore(_TRANSFERS)
+        self._syncing = asyncio.Lock()
+
+    async def stored(self) -> list[StoredFile]:
+        """Return the user's files as storage has them."""
+        return await self._storage.list_files(self._space)
+
+    async def fill(self) -> None:
+        """Bring the user's files; raises StorageError."""
+        await asyncio.gather(*(self._bring(file) for file in await self.stored()))
+
+    async def _bring(self, file: StoredFile) -> None:
+        async with self._transfers:
+            try:
+                cached = self._cache.find(file.digest) or await self._download(file.name)
+            except StorageError as error:
+                if error.reason == "FILE_NOT_FOUND":
+                    return  # Deleted since it was listed.
+                raise
+            await asyncio.to_thread(self._place, cached, file.name, cached.name)
+
+    async def _download(self, name: str) -> Path:
+        part = self._cache.new_part()
+        try:
+            file = await self._storage.get_file(self._space, name, part)
+            return self._cache.adopt(part, file.digest)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _place(self, source: Path, name: str, digest: str) -> None:
+        target = self._folder / name
+        copy_file(source, target)
+        owner = self._folder.stat()
+        with contextlib.suppress(PermissionError):
+            os.chown(target, owner.st_uid, owner.st_gid)
+        self._known[name] = _trace(target.stat(), digest)
+
+    async def open(self, name: str) -> tuple[Path, StoredFile]:
+        """Return a copy on this machine of a file as storage has it; raises StorageError."""
+        file = await self._storage.stat_file(self._space, name)
+        cached = self._cache.find(file.digest)
+        if cached is None:
+            cached = await self._download(name)
+            file = StoredFile(name, cached.stat().st_size, cached.name)
+        return cached, file
+
+    async def store(self, name: str, digest: str, part: Path) -> None:
+        """Store a file that the program sent, and show it in the folder; raises StorageError."""
+        async with self._syncing:
+            await self._storage.put_file(self._space, name, digest, part)
+            cached = self._cache.adopt(part, digest)
+            await asyncio.to_thread(self._place, cached, name, digest)
+
+    async def delete(self, name: str) -> None:
+        """Delete a file in storage and in the folder; raises StorageError."""
+        async with self._syncing:
+            await self._storage.delete_file(self._space, name)
+            if name in self._known:
+                del self._known[name]
+                (self._folder / name).unlink(missing_ok=True)
+
+    async def send_back(self) -> list[str]:
+        """Bring storage up to what the folder holds now; returns a sentence for each thing that was not kept."""
+        async with self._syncing:
+            changed, gone, refused = await asyncio.to_thread(self._scan)
+            for name in changed:
+                refused += await self._send(name)
+            for name in gone:
+                refused += await self._send_deletion(name)
+            return refused
+
+    def changes(self) -> list[str]:
+        """Return the names of what was changed since it was last the same as in storage."""
+        return self._scan()[0]
+
+    def _scan(self) -> tuple[list[str], set[str], list[str]]:
+        """Return what is new or changed, what is gone, and a sentence for each thing that may not be there."""
+        changed: list[str] = []
+        gone = set(self._known)
+        refused: list[str] = []
+        with os.scandir(self._folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                found = entry.stat(follow_symlinks=False)
+                gone.discard(entry.name)
+                if stat.S_ISDIR(found.st_mode):
+                    refused.append(f"the folder {entry.name!r} in /data was not kept: /data is flat")
+                elif not stat.S_ISREG(found.st_mode):
+                    refused.append(f"{entry.name!r} in /data was not kept: it is no file but a link or a device")
+                elif not _same(self._known.get(entry.name), found):
+                    changed.append(entry.name)
+        return changed, gone, refused
+
+    async def _send(self, name: str) -> list[str]:
+        part = self._cache.new_part()
+        try:
+            trace = await asyncio.to_thread(_copy_out, self._folder / name, part)
+            before = self._known.get(name)
+            if before is None or before.digest != trace.digest:
+                await self._storage.put_file(self._space, name, trace.digest, part)
+                self._cache.adopt(part, trace.digest)
+            self._known[name] = trace
+        except (StorageError, OSError, UnicodeError) as error:
+            return [f"the file {name!r} in /data was not kept: {error}"]
+        finally:
+            part.unlink(missing_ok=True)
+        return []
+
+    async def _send_deletion(self, name: str) -> list[str]:
+        trace = self._known.pop(name)
+        try:
+            # Somebody else may have stored another one since: that one is not this program's to delete.
+            if (await self._storage.stat_file(self._space, name)).digest == trace.digest:
+                await self._storage.delete_file(self._space, name)
+        except StorageError as error:
+            if error.reason != "FILE_NOT_FOUND":
+                return [f"the file {name!r} was removed from /data but is still stored: {error}"]
+        return []
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes into a new file, without moving them where the file system can."""
+    target.unlink(missing_ok=True)
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _CLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def _copy_out(source: Path, target: Path) -> _Trace:
+    """Copy a file of the program's; whatever it makes of the name meanwhile, only a regular file is read."""
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("it is no regular file")
+        sha256 = hashlib.sha256()
+        while data := reader.read(_COPY_BYTES):
+            sha256.update(data)
+            writer.write(data)
+    return _trace(found, sha256.hexdigest())
+
+
+def _trace(found: os.stat_result, digest: str) -> _Trace:
+    return _Trace(found.st_ino, found.st_size, found.st_mtime_ns, digest)
+
+
+def _same(trace: _Trace | None, found: os.stat_result) -> bool:
+    return trace is not None and trace == _trace(found, trace.digest)

@@ -1,0 +1,337 @@
+"""One attempt of a job, from its grant to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from qonduit_service_kit.bus import UnroutableError
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import (
+    GATEWAY,
+    QPU_BROKER,
+    AttemptLost,
+    EventKind,
+    LeaseKind,
+    ProgramEnded,
+    QpuReply,
+    QpuTransition,
+    Reason,
+    SchedulerElected,
+)
+
+from qonduit_worker import metrics
+from qonduit_worker.accounting import Accounts
+from qonduit_worker.archive import BadArchiveError
+from qonduit_worker.data_folder import DataFolder
+from qonduit_worker.dependencies import explain, unmet
+from qonduit_worker.driver_ops import DriverOps
+from qonduit_worker.environment import Occupant, program_environment, threads_of
+from qonduit_worker.events import EventOutbox
+from qonduit_worker.log_pump import LogPump
+from qonduit_worker.mailbox import Mailbox
+from qonduit_worker.outcome import Ending, Verdict, clip, judge
+from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.room import Room
+from qonduit_worker.sandbox import SandboxError, SandboxStartError
+from qonduit_worker.storage import StorageError
+from qonduit_worker.workshop import DRIVER_ENTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from qonduit_service_kit.messages import DriverGranted
+
+    from qonduit_worker.sandbox import Exit
+    from qonduit_worker.workshop import Workshop
+    from qonduit_worker.zygotes import Forked
+
+_LOG_GIVE_UP_S: Final = 600.0
+
+_log = get_logger(__name__)
+
+
+class AttemptLostError(Exception):
+    """This worker cannot finish the attempt, for no fault of the program: it should be tried elsewhere."""
+
+
+class StoppedError(Exception):
+    """The attempt was told to end before its program began."""
+
+
+class Driver:
+    """Prepares, runs, watches and reports one attempt. `run` returns once its FINISHED is with RabbitMQ."""
+
+    def __init__(self, grant: DriverGranted, workshop: Workshop) -> None:
+        spec = grant.spec
+        self.spec = spec
+        self.lease_id = grant.lease_id
+        self._shop = workshop
+        self._storage = workshop.storage(spec.storage_ticket)
+        self._events = EventOutbox(workshop.bus, job_id=spec.job_id, attempt=spec.attempt, worker_id=workshop.worker_id)
+        self._room = Room.make(workshop.rooms, LeaseKind.DRIVER)
+        self._server = ProgramServer(self._room.socket)
+        self._data = DataFolder(self._room.data, f"users/{spec.user}", self._storage, workshop.cache)
+        self._pump = LogPump(self._storage, log=spec.job_id, attempt=spec.attempt)
+        self._accounts = Accounts(self._events)
+        self._ops = DriverOps(
+            grant,
+            workshop,
+            storage=self._storage,
+            room=self._room,
+            server=self._server,
+            data=self._data,
+            accounts=self._accounts,
+            pump=self._pump,
+        )
+        self.mail = Mailbox(self._handle)
+        """Messages about this attempt, for its parts."""
+        self._stop_told = asyncio.Event()
+        self._stop_cause = Reason.NONE
+        self._grace_s = workshop.settings.cancel_grace_s
+        self._silent = False
+
+    # --- What the agent tells ------------------------------------------------------------------
+
+    def stop(self, cause: Reason, *, grace_s: float, silent: bool = False) -> None:
+        """End the attempt; the first cause counts. `silent`: nobody wants to hear of it any more."""
+        self._silent = self._silent or silent
+        if not self._stop_told.is_set():
+            self._stop_cause, self._grace_s = cause, grace_s
+            self._stop_told.set()
+
+    async def _handle(self, message: object) -> None:
+        match message:
+            case SchedulerElected():
+                await self._ops.desk.tell_demand_again()
+            case QpuReply():
+                pass
+            case QpuTransition():
+                self._accounts.qpu_says(message)
+            case _:
+                await self._ops.desk.handle(message)
+
+    @property
+    def lends_cpu(self) -> bool:
+        """Whether it waits in get() and has given its cpu back."""
+        return self._ops.desk.lends_cpu
+
+    # --- The attempt ---------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Go through the attempt, report its end, and say how it went in a word."""
+        self._events.emit(EventKind.INITIALIZING)
+        try:
+            verdict = await self._attempt()
+        except StoppedError:
+            verdict = self._verdict_of_stop()
+        except AttemptLostError as error:
+            await self._report_lost(str(error))
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - Whatever it was, the attempt must end and be told.
+            _log.exception("driver_failed", job=self.spec.job_id, attempt=self.spec.attempt)
+            verdict = Verdict(Reason.INTERNAL, clip(f"The worker failed: {error}. Its log says more; try again."))
+        await self._report(verdict)
+        return "done" if verdict.reason is Reason.NONE else verdict.reason.value
+
+    async def _attempt(self) -> Verdict:
+        begun = time.monotonic()
+        problems = unmet(self.spec.dependencies)
+        if problems:
+            return Verdict(Reason.DEPENDENCY_ERROR, clip(explain(problems)))
+        try:
+            await self._unless_stopped(self._prepare())
+            forked = await self._unless_stopped(self._fork())
+        except BadArchiveError as error:
+            return Verdict(Reason.INTERNAL, f"The function cannot be started: {error}. Upload it again.")
+        metrics.PREPARE_SECONDS.observe(time.monotonic() - begun)
+        return await self._accompany(forked)
+
+    async def _prepare(self) -> None:
+        try:
+            await asyncio.gather(
+                self._server.start(), self._bring_artifact(), self._bring_arguments(), self._data.fill()
+            )
+        except StorageError as error:
+            if error.transient:
+                raise AttemptLostError(f"storage could not be reached: {error}") from error
+            raise
+
+    async def _bring_artifact(self) -> None:
+        artifact = await self._shop.cache.fetch(self._storage, self.spec.artifact_digest)
+        await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
+
+    async def _bring_arguments(self) -> None:
+        arguments = await self._shop.cache.fetch(self._storage, self.spec.arguments_digest)
+        await self._room.put_arguments(arguments)
+
+    async def _fork(self) -> Forked:
+        spec = self.spec
+        occupant = Occupant(LeaseKind.DRIVER, spec.job_id, spec.attempt, spec.shape, spec.entrypoint)
+        environment = program_environment(
+            occupant,
+            self._shop.zygotes.inside(self._room.directory),
+            qpu={},
+            own=spec.environment,
+        )
+        sandbox = self._shop.sandbox(self._room, spec.shape, environment, DRIVER_ENTRY)
+        try:
+            return await self._shop.zygotes.fork(sandbox, threads=threads_of(spec.shape), kind=LeaseKind.DRIVER)
+        except SandboxStartError as error:
+            raise AttemptLostError(f"the sandbox could not be made: {error}") from error
+        except SandboxError as error:
+            raise AttemptLostError(str(error)) from error
+
+    async def _accompany(self, forked: Forked) -> Verdict:
+        """Be with the program from its first line to its end."""
+        sandboxed = forked.sandboxed
+        self._accounts.start(sandboxed.usage)
+        self._events.emit(EventKind.RUNNING)
+        pumping = asyncio.create_task(self._pump.pump(sandboxed.output))
+        reporting = asyncio.create_task(self._report_usage())
+        try:
+            end = await self._end_of(forked)
+            self._accounts.finish()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(pumping), self._shop.settings.log_patience_s)
+            if self._silent:
+                raise StoppedError
+            return await self._conclude(forked, end)
+        finally:
+            reporting.cancel()
+            sandboxed.kill()
+            # A pump that storage holds up goes on in the background, within `close`.
+            self._pumping = pumping
+
+    async def _end_of(self, forked: Forked) -> Exit:
+        """Wait for the program's end; bring it about when its time is over or somebody says so."""
+        sandboxed = forked.sandboxed
+        ended = asyncio.create_task(sandboxed.wait())
+        told = asyncio.create_task(self._stop_told.wait())
+        limit = self.spec.time_limit_s if self.spec.time_limit_s > 0 else None
+        try:
+            await asyncio.wait({ended, told}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self.stop(Reason.TIMEOUT, grace_s=self._grace_s)
+                if self._grace_s > 0:
+                    sandboxed.terminate()
+                    await asyncio.wait({ended}, timeout=self._grace_s)
+                sandboxed.kill()
+            return await ended
+        finally:
+            told.cancel()
+            ended.cancel()
+
+    async def _conclude(self, forked: Forked, end: Exit) -> Verdict:
+        if end.signal is not None and not end.oom_killed and not self._stop_told.is_set() and await forked.orphaned():
+            raise AttemptLostError("the interpreter that the program was forked from died")
+        if end.oom_killed:
+            metrics.OOM_KILLS.labels(LeaseKind.DRIVER).inc()
+        await self._return_files(end)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pump.flush(), self._shop.settings.log_patience_s)
+        return judge(
+            Ending(
+                exit=end,
+                mem_limit_bytes=self.spec.shape.mem_bytes,
+                time_limit_s=self.spec.time_limit_s,
+                stopped=self._stop_cause,
+                error_text=self._ops.error_text,
+                result_error=self._ops.results.error,
+            )
+        )
+
+    async def _return_files(self, end: Exit) -> None:
+        """Send back what the program left in /data, unless it was cut off, maybe in the middle of a file."""
+        if end.signal is None:
+            notes = await self._data.send_back()
+        else:
+            notes = [
+                f"the file {name!r} in /data was not kept: the program was killed, maybe while it wrote it"
+                for name in self._data.changes()
+            ]
+        for note in notes:
+            await self._pump.note(note)
+
+    async def _report_usage(self) -> None:
+        while True:
+            await asyncio.sleep(self._shop.settings.usage_s)
+            self._accounts.report()
+
+    # --- The end -------------------------------------------------------------------------------
+
+    def _verdict_of_stop(self) -> Verdict:
+        return Verdict(self._stop_cause, "The job was ended before its program began.")
+
+    async def _report(self, verdict: Verdict) -> None:
+        result = self._ops.results.result
+        if not self._silent:
+            self._events.emit(
+                EventKind.FINISHED,
+                stage=self._accounts.stage,
+                reason=verdict.reason,
+                text=verdict.text,
+                exit_code=verdict.exit_code,
+                signal=verdict.signal,
+                result_digest=result.digest,
+                result_bytes=result.size_bytes,
+                usage=self._accounts.usage(),
+            )
+            await self._until_fenced(self._events.flush())
+        metrics.ENDINGS.labels(verdict.reason.value).inc()
+        _log.info(
+            "driver_ended",
+            job=self.spec.job_id,
+            attempt=self.spec.attempt,
+            reason=verdict.reason.value,
+            exit_code=verdict.exit_code,
+            signal=verdict.signal,
+        )
+
+    async def _report_lost(self, why: str) -> None:
+        """Have the gateway queue the job again: the program is not to blame."""
+        _log.error("attempt_lost", job=self.spec.job_id, attempt=self.spec.attempt, reason=why)
+        metrics.ENDINGS.labels(Reason.WORKER_LOST.value).inc()
+        if self._silent:
+            return
+        lost = AttemptLost(self.spec.job_id, self.spec.attempt, self._shop.worker_id, why)
+        await self._until_fenced(self._events.flush())
+        with contextlib.suppress(UnroutableError):
+            await self._until_fenced(self._shop.bus.publish(GATEWAY, lost))
+
+    async def _until_fenced(self, work: Awaitable[None]) -> None:
+        """Wait for something, but no longer than anybody wants to hear of this attempt."""
+        waiting = asyncio.ensure_future(work)
+        while not waiting.done() and not self._silent:
+            await asyncio.wait({waiting}, timeout=1.0)
+        if not waiting.done():
+            waiting.cancel()
+
+    async def clean_up(self) -> None:
+        """Give everything back, after the end was reported."""
+        await self._events.close()
+        await self.mail.close()
+        await self._ops.close()
+        await self._server.stop()
+        with contextlib.suppress(UnroutableError):
+            await self._shop.bus.publish(QPU_BROKER, ProgramEnded(self.spec.job_id, self.spec.attempt))
+        await self._pump.close(0 if self._silent else _LOG_GIVE_UP_S)
+        await self._room.remove()
+
+    async def _unless_stopped(self, work: Any) -> Any:
+        """Do something, unless the attempt is told to end first: then raise StoppedError."""
+        working = asyncio.ensure_future(work)
+        told = asyncio.create_task(self._stop_told.wait())
+        try:
+            await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+        finally:
+            told.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+        if not working.cancelled() and working.exception() is None and (forked := working.result()) is not None:
+            forked.sandboxed.kill()
+        raise StoppedError

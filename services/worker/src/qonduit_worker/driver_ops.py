@@ -1,0 +1,107 @@
+"""What a driver's program may ask of its agent, and the parts that answer it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qonduit_service_kit.messages import Stage
+
+from qonduit_worker.outcome import clip
+from qonduit_worker.program_channel import RequestError, text_field
+from qonduit_worker.program_ops import BlobOps, FileOps, ResultOps
+from qonduit_worker.tasks import DriverContext, TaskDesk
+from qonduit_worker.tasks.driver_side import BadTaskError, DriverCallbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qonduit_service_kit.messages import DriverGranted
+
+    from qonduit_worker.accounting import Accounts
+    from qonduit_worker.data_folder import DataFolder
+    from qonduit_worker.log_pump import LogPump
+    from qonduit_worker.program_channel import ProgramServer, ProgramSession
+    from qonduit_worker.room import Room
+    from qonduit_worker.storage import Storage
+    from qonduit_worker.workshop import Workshop
+
+MOST_TASKS_IN_A_CALL = 10_000
+_MOST_ERROR_CHARACTERS = 64 * 1024
+
+
+class DriverOps:
+    """The operations of one driver's channel."""
+
+    def __init__(
+        self,
+        grant: DriverGranted,
+        workshop: Workshop,
+        *,
+        storage: Storage,
+        room: Room,
+        server: ProgramServer,
+        data: DataFolder,
+        accounts: Accounts,
+        pump: LogPump,
+    ) -> None:
+        self._accounts = accounts
+        self.error_text = ""
+        """The traceback that ended the program."""
+        blobs = workshop.blobs(storage)
+        settings = workshop.settings
+        self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
+        callbacks = DriverCallbacks(server.push, lambda: accounts.stage, accounts.book_task, pump.write)
+        self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, blobs, callbacks)
+        self.results.register(server)
+        BlobOps(blobs, room.parts).register(server)
+        FileOps(data, room.parts, most_bytes=settings.file_bytes).register(server)
+        server.register("stage", self._stage)
+        server.register("error_text", self._error_text)
+        server.register("tasks_submit", self._submit)
+        server.register("tasks_waiting", self._waiting)
+
+    async def close(self) -> None:
+        """End with the driver; safe to call twice."""
+        await self.desk.close()
+
+    async def _stage(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        name = text_field(fields, "stage", most=64)
+        if name not in Stage.__members__:
+            raise RequestError("INVALID_REQUEST", f"there is no stage {name!r}")
+        self._accounts.program_says(Stage[name])
+
+    async def _error_text(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        self.error_text = clip(text_field(fields, "text", most=_MOST_ERROR_CHARACTERS))
+
+    async def _submit(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
+        tasks = fields.get("tasks")
+        if (
+            not isinstance(tasks, list)
+            or len(tasks) > MOST_TASKS_IN_A_CALL
+            or not all(isinstance(task, dict) for task in tasks)
+        ):
+            raise RequestError("INVALID_REQUEST", f"tasks must be a list of at most {MOST_TASKS_IN_A_CALL} maps")
+        session.wants_pushes = True
+        try:
+            await self.desk.submit(tasks)
+        except BadTaskError as error:
+            raise RequestError("INVALID_TASK", str(error)) from error
+
+    async def _waiting(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
+        session.wants_pushes = True
+        await self.desk.waiting(bool(fields.get("waiting")))
+
+
+def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
+    spec = grant.spec
+    return DriverContext(
+        job_id=spec.job_id,
+        attempt=spec.attempt,
+        user=spec.user,
+        worker_id=worker_id,
+        lease_id=grant.lease_id,
+        limit=spec.limit,
+        storage_ticket=spec.storage_ticket,
+        artifact_digest=spec.artifact_digest,
+        environment=dict(spec.environment),
+    )

@@ -1,0 +1,91 @@
+"""The environment variables that a sandboxed program sees."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from qonduit_service_kit.messages import LeaseKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qonduit_service_kit.messages import Shape
+
+    from qonduit_worker.sandbox import InsidePaths
+
+_THREAD_SETTINGS: Final = (
+    "RAYON_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "QISKIT_NUM_PROCS",
+)
+_MILLIS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """Who runs in a sandbox."""
+
+    kind: LeaseKind
+    job_id: str
+    attempt: int
+    shape: Shape
+    entrypoint: str = ""
+
+
+def program_environment(
+    occupant: Occupant, paths: InsidePaths, *, qpu: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, str]:
+    """Return all variables.
+
+    Args:
+        occupant: Who runs.
+        paths: Where it finds its folders.
+        qpu: What the QPU endpoint adds.
+        own: What the function's author set; it wins over all but what the job's own machinery needs.
+    """
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(paths.tmp),
+        "TMPDIR": str(paths.tmp),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **_thread_settings(occupant.shape),
+        **qpu,
+        **own,
+        **_identity(occupant, paths),
+    }
+
+
+def threads_of(shape: Shape) -> int:
+    """Return how many threads a library should start: the whole cores asked for, as far as there are any."""
+    return max(1, min(shape.cpu_millis // _MILLIS, os.cpu_count() or 1))
+
+
+def _thread_settings(shape: Shape) -> dict[str, str]:
+    threads = threads_of(shape)
+    settings = dict.fromkeys(_THREAD_SETTINGS, str(threads))
+    if threads == 1:
+        settings["QISKIT_PARALLEL"] = "FALSE"
+    return settings
+
+
+def _identity(occupant: Occupant, paths: InsidePaths) -> dict[str, str]:
+    identity = {
+        "QONDUIT_AGENT_SOCKET": str(paths.agent_socket),
+        "QONDUIT_JOB_ID": occupant.job_id,
+        "QONDUIT_ATTEMPT": str(occupant.attempt),
+        "QONDUIT_KIND": occupant.kind.value.lower(),
+        "QONDUIT_JOB_FOLDER": str(paths.job),
+        "ENV_JOB_ID_GATEWAY": occupant.job_id,
+        "DATA_PATH": str(paths.data),
+    }
+    if occupant.kind is LeaseKind.DRIVER:
+        identity["QONDUIT_ENTRYPOINT"] = occupant.entrypoint
+        identity["ARGUMENTS_PATH"] = str(paths.agent_socket.parent / "arguments.json")
+    return identity

@@ -1,0 +1,153 @@
+"""One executor's lease: a sandbox that runs one task after another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import LeaseKind
+
+from qonduit_worker import metrics
+from qonduit_worker.data_folder import DataFolder
+from qonduit_worker.environment import Occupant, program_environment, threads_of
+from qonduit_worker.mailbox import Mailbox
+from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.program_ops import BlobOps
+from qonduit_worker.room import Room
+from qonduit_worker.tasks import ExecutorDesk
+from qonduit_worker.workshop import EXECUTOR_ENTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qonduit_service_kit.messages import ExecutorGranted
+
+    from qonduit_worker.program_channel import ProgramSession
+    from qonduit_worker.sandbox import Exit, Sandboxed, Usage
+    from qonduit_worker.workshop import Workshop
+
+_log = get_logger(__name__)
+
+
+class SandboxProcess:
+    """An executor's process as the task layer sees it."""
+
+    def __init__(self, sandboxed: Sandboxed) -> None:
+        self._sandboxed = sandboxed
+        self.output = sandboxed.output
+        self.session: ProgramSession | None = None
+
+    async def push(self, name: str, **fields: Any) -> None:
+        """Send to the process; raises ConnectionError when it is gone."""
+        if self.session is None:
+            raise ConnectionResetError("the executor has not connected")
+        await self.session.push(name, **fields)
+
+    def usage(self) -> Usage:
+        """Read what its tree used so far."""
+        return self._sandboxed.usage()
+
+    async def wait(self) -> Exit:
+        """Wait for the end of its tree."""
+        return await self._sandboxed.wait()
+
+    def kill(self) -> None:
+        """End its tree at once."""
+        self._sandboxed.kill()
+
+
+class Executor:
+    """From the grant of a lease to its end."""
+
+    def __init__(self, grant: ExecutorGranted, workshop: Workshop) -> None:
+        self.grant = grant
+        self._shop = workshop
+        self._storage = workshop.storage(grant.storage_ticket)
+        self._room = Room.make(workshop.rooms, LeaseKind.EXECUTOR)
+        self._server = ProgramServer(self._room.socket)
+        self._data = DataFolder(self._room.data, f"users/{grant.user}", self._storage, workshop.cache)
+        self._desk: ExecutorDesk | None = None
+        self._process: SandboxProcess | None = None
+        self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
+        self._stopped = asyncio.Event()
+        self.mail = Mailbox(self._handle)
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it has nothing to do; None while busy or not started."""
+        return self._desk.idle_since if self._desk is not None else None
+
+    async def run(self) -> str:
+        """Run tasks until the lease ends; returns why it ended. Raises what preparing it raised."""
+        await self._prepare()
+        if self._stopped.is_set():
+            return "revoked before it began"
+        process = await self._fork()
+        try:
+            if not self._stopped.is_set() and self._desk is not None:
+                await self._desk.run()
+        finally:
+            process.kill()
+            end = await process.wait()
+        if end.oom_killed:
+            metrics.OOM_KILLS.labels(LeaseKind.EXECUTOR).inc()
+            return "out of memory"
+        return f"signal {end.signal}" if end.signal is not None else f"exit code {end.exit_code}"
+
+    async def revoke(self, *, now: bool) -> None:
+        """Give the lease back: after the task in hand, or at once."""
+        if now or self._desk is None:
+            self._stopped.set()
+        if self._desk is not None:
+            await self._desk.revoke(now=now)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._stopped.set()
+        if self._process is not None:
+            self._process.kill()
+
+    async def clean_up(self) -> None:
+        """Give everything back."""
+        await self.mail.close()
+        await self._server.stop()
+        await self._room.remove()
+
+    async def _handle(self, message: object) -> None:
+        del message
+
+    async def _prepare(self) -> None:
+        self._server.register("executor_ready", self._ready)
+        self._server.register("task_result", self._result)
+        BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
+        await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
+
+    async def _bring_artifact(self) -> None:
+        if self.grant.artifact_digest:
+            artifact = await self._shop.cache.fetch(self._storage, self.grant.artifact_digest)
+            await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
+
+    async def _fork(self) -> SandboxProcess:
+        grant, shop = self.grant, self._shop
+        occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape)
+        paths = shop.zygotes.inside(self._room.directory)
+        environment = program_environment(occupant, paths, qpu={}, own=grant.environment)
+        sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY)
+        forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
+        self._process = SandboxProcess(forked.sandboxed)
+        blobs = shop.blobs(self._storage)
+        self._desk = ExecutorDesk(grant, shop.worker_id, shop.bus, blobs, self._process)
+        self._started.set_result((self._process, self._desk))
+        return self._process
+
+    async def _ready(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
+        del fields
+        # The program may be quicker than the answer of its zygote.
+        process, desk = await self._started
+        process.session = session
+        desk.ready()
+
+    async def _result(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        if self._desk is not None:
+            await self._desk.on_result(fields)

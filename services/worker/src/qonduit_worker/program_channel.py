@@ -1,0 +1,196 @@
+"""The agent's side of the channel to a sandbox: a Unix socket whose frames nobody vouches for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from qonduit.program.channel import MAX_FRAME_BYTES, decode_frame, encode_frame, frame_length
+from qonduit_service_kit.logs import get_logger
+
+from qonduit_worker.storage import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    Handler = Callable[["ProgramSession", Mapping[str, Any]], Awaitable[Any]]
+
+MAX_SESSIONS: Final = 64
+MAX_REQUESTS_IN_FLIGHT: Final = 64
+MAX_UNSENT_BYTES: Final = 64 * 1024**2
+_HEADER_BYTES: Final = 4
+
+_log = get_logger(__name__)
+
+
+class RequestError(Exception):
+    """A request cannot be met; the program is told the kind and the text."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class ProgramSession:
+    """One connection of one process of the sandbox."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.wants_pushes = False
+        """Whether this process waits for what the agent says by itself."""
+
+    async def receive(self) -> dict[str, Any] | None:
+        """Return the next message, None at the end; raises ValueError for a bad frame."""
+        try:
+            length = frame_length(await self._reader.readexactly(_HEADER_BYTES))
+            if length > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes, {MAX_FRAME_BYTES} are allowed")
+            return decode_frame(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def push(self, name: str, **fields: Any) -> None:
+        """Tell the process something; raises ConnectionError when it is gone or doesn't read."""
+        await self.send({"push": name, **fields})
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Write one message; raises ConnectionError."""
+        if self._writer.is_closing():
+            raise ConnectionResetError("the program closed its channel")
+        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.close()
+            raise ConnectionResetError("the program does not read what it is told")
+        self._writer.write(encode_frame(message))
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._writer.close()
+
+
+class ProgramServer:
+    """Listens on one sandbox's socket and hands requests to the handlers of their operations."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handlers: dict[str, Handler] = {}
+        self._server: asyncio.Server | None = None
+        self._sessions: dict[ProgramSession, asyncio.Task[None]] = {}
+
+    def register(self, op: str, handler: Handler) -> None:
+        """Have `handler` answer the requests of one operation."""
+        self._handlers[op] = handler
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        # The folder around it belongs to one sandbox alone, whose user is not this one.
+        self._path.chmod(0o666)
+
+    async def stop(self) -> None:
+        """Close all connections; safe to call twice."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        tasks = list(self._sessions.values())
+        for session in list(self._sessions):
+            session.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def push(self, name: str, **fields: Any) -> None:
+        """Tell every process that waits for pushes; one that is gone is passed over."""
+        for session in list(self._sessions):
+            if session.wants_pushes:
+                with contextlib.suppress(ConnectionError):
+                    await session.push(name, **fields)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = ProgramSession(reader, writer)
+        task = asyncio.current_task()
+        if task is None or len(self._sessions) >= MAX_SESSIONS:
+            session.close()
+            return
+        self._sessions[session] = task
+        running: set[asyncio.Task[None]] = set()
+        try:
+            await self._read(session, running)
+        except asyncio.CancelledError:
+            pass  # The server is stopping; asyncio would log it as an error of this callback.
+        finally:
+            del self._sessions[session]
+            for request in list(running):
+                request.cancel()
+            session.close()
+
+    async def _read(self, session: ProgramSession, running: set[asyncio.Task[None]]) -> None:
+        room = asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT)
+        while True:
+            try:
+                message = await session.receive()
+            except ValueError as error:
+                _log.warning("bad_frame", socket=str(self._path), reason=str(error))
+                return
+            if message is None:
+                return
+            await room.acquire()
+            request = asyncio.create_task(self._answer(session, message))
+            running.add(request)
+            request.add_done_callback(running.discard)
+            request.add_done_callback(lambda _: room.release())
+
+    async def _answer(self, session: ProgramSession, message: dict[str, Any]) -> None:
+        number, op = message.pop("id", None), message.pop("op", None)
+        answer: dict[str, Any] = {"id": number, "ok": True}
+        try:
+            answer["value"] = await self._call(session, op, message)
+        except (RequestError, StorageError) as error:
+            kind = error.kind if isinstance(error, RequestError) else error.reason
+            answer = _failure(number, kind, str(error))
+        except Exception:  # noqa: BLE001 - A program must always get an answer.
+            _log.exception("request_failed", op=str(op)[:64])
+            answer = _failure(number, "INTERNAL", f"the worker failed at {op}; its log says why")
+        with contextlib.suppress(ConnectionError):
+            await session.send(answer)
+
+    async def _call(self, session: ProgramSession, op: object, fields: Mapping[str, Any]) -> Any:
+        handler = self._handlers.get(op) if isinstance(op, str) else None
+        if handler is None:
+            raise RequestError("UNKNOWN_OPERATION", f"there is no operation {str(op)[:64]!r} here")
+        return await handler(session, fields)
+
+
+def _failure(number: object, kind: str, text: str) -> dict[str, Any]:
+    return {"id": number, "ok": False, "error": {"kind": kind, "text": text}}
+
+
+# --- Fields of requests ------------------------------------------------------------------------
+
+
+def text_field(fields: Mapping[str, Any], name: str, *, most: int = 1024) -> str:
+    """Return a text; raises RequestError for anything else."""
+    value = fields.get(name)
+    if not isinstance(value, str) or len(value) > most:
+        raise RequestError("INVALID_REQUEST", f"{name} must be a text of at most {most} characters")
+    return value
+
+
+def bytes_field(fields: Mapping[str, Any], name: str) -> bytes:
+    """Return bytes; raises RequestError for anything else."""
+    value = fields.get(name)
+    if not isinstance(value, bytes):
+        raise RequestError("INVALID_REQUEST", f"{name} must be bytes")
+    return value
+
+
+def count_field(fields: Mapping[str, Any], name: str, *, most: int) -> int:
+    """Return a number from 0 to `most`; raises RequestError for anything else."""
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise RequestError("INVALID_REQUEST", f"{name} must be a number from 0 to {most}, not {str(value)[:32]}")
+    return value

@@ -1,0 +1,180 @@
+"""What programs may ask of their agent about bytes: blobs, the result, the user's files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from qonduit.program.channel import CHUNK_BYTES
+
+from qonduit_worker.blobs import is_digest
+from qonduit_worker.program_channel import RequestError, bytes_field, count_field, text_field
+from qonduit_worker.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from qonduit_worker.blobs import JobBlobs
+    from qonduit_worker.data_folder import DataFolder
+    from qonduit_worker.program_channel import ProgramServer, ProgramSession
+    from qonduit_worker.storage import StoredFile
+
+MOST_BLOB_BYTES: Final = 16 * 1024**3
+_MOST_OFFSET: Final = 2**62
+_NAME_LENGTH: Final = 4096
+
+
+class BlobOps:
+    """blob_begin, blob_chunk, blob_commit, blob_get."""
+
+    def __init__(self, blobs: JobBlobs, parts: Path) -> None:
+        self._blobs = blobs
+        self._uploads = Uploads(parts, most_bytes=MOST_BLOB_BYTES)
+
+    def register(self, server: ProgramServer) -> None:
+        """Answer them on a sandbox's channel."""
+        server.register("blob_begin", self._begin)
+        server.register("blob_chunk", self._chunk)
+        server.register("blob_commit", self._commit)
+        server.register("blob_get", self._get)
+
+    async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
+        digest = _digest_field(fields)
+        if self._blobs.known(digest):
+            return "present"
+        size = count_field(fields, "size_bytes", most=_MOST_OFFSET)
+        return self._uploads.begin(size, key=digest, digest=digest)
+
+    async def _chunk(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        self._uploads.find(str(fields.get("digest", ""))).add(bytes_field(fields, "data"))
+
+    async def _commit(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        upload = self._uploads.take(str(fields.get("digest", "")))
+        try:
+            await self._blobs.put_file(upload.complete(), upload.path)
+        finally:
+            upload.discard()
+
+    async def _get(self, _: ProgramSession, fields: Mapping[str, Any]) -> bytes:
+        path = await self._blobs.path(_digest_field(fields))
+        return _read(path, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result that is durable."""
+
+    digest: str = ""
+    size_bytes: int = 0
+
+
+class ResultOps:
+    """result_begin, result_chunk, result_commit, result_failed; the last commit counts."""
+
+    def __init__(self, blobs: JobBlobs, parts: Path, *, most_bytes: int) -> None:
+        self._blobs = blobs
+        self._uploads = Uploads(parts, most_bytes=most_bytes)
+        self.result = Result()
+        self.error = ""
+        """Why the last call of save_result failed; empty after one that succeeded."""
+
+    def register(self, server: ProgramServer) -> None:
+        """Answer them on a sandbox's channel."""
+        server.register("result_begin", self._begin)
+        server.register("result_chunk", self._chunk)
+        server.register("result_commit", self._commit)
+        server.register("result_failed", self._failed)
+
+    async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
+        return self._uploads.begin(count_field(fields, "size_bytes", most=_MOST_OFFSET))
+
+    async def _chunk(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        self._uploads.find(str(fields.get("upload", ""))).add(bytes_field(fields, "data"))
+
+    async def _commit(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        upload = self._uploads.take(str(fields.get("upload", "")))
+        try:
+            digest = upload.complete(str(fields.get("digest", "")))
+            size = upload.path.stat().st_size
+            await self._blobs.put_file(digest, upload.path)
+        finally:
+            upload.discard()
+        self.result, self.error = Result(digest, size), ""
+
+    async def _failed(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        self.error = str(fields.get("text", "")) or "it cannot be written as JSON"
+
+
+class FileOps:
+    """files_list, file_get, file_begin, file_chunk, file_commit, file_delete, sync_files."""
+
+    def __init__(self, data: DataFolder, parts: Path, *, most_bytes: int) -> None:
+        self._data = data
+        self._uploads = Uploads(parts, most_bytes=most_bytes)
+        self._open: dict[str, tuple[Path, StoredFile]] = {}
+
+    def register(self, server: ProgramServer) -> None:
+        """Answer them on a sandbox's channel."""
+        server.register("files_list", self._list)
+        server.register("file_get", self._get)
+        server.register("file_begin", self._begin)
+        server.register("file_chunk", self._chunk)
+        server.register("file_commit", self._commit)
+        server.register("file_delete", self._delete)
+        server.register("sync_files", self._sync)
+
+    async def _list(self, _: ProgramSession, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+        del fields
+        files = await self._data.stored()
+        return [{"name": file.name, "size_bytes": file.size_bytes, "digest": file.digest} for file in files]
+
+    async def _get(self, _: ProgramSession, fields: Mapping[str, Any]) -> dict[str, Any]:
+        name = text_field(fields, "name", most=_NAME_LENGTH)
+        # One transfer reads one version: the file is looked up anew at its beginning only.
+        if fields.get("offset") == 0 or name not in self._open:
+            self._open[name] = await self._data.open(name)
+        path, file = self._open[name]
+        data = _read(path, fields)
+        if count_field(fields, "offset", most=_MOST_OFFSET) + len(data) >= file.size_bytes:
+            self._open.pop(name, None)
+        return {"data": data, "size_bytes": file.size_bytes, "digest": file.digest}
+
+    async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
+        return self._uploads.begin(
+            count_field(fields, "size_bytes", most=_MOST_OFFSET),
+            digest=_digest_field(fields),
+            name=text_field(fields, "name", most=_NAME_LENGTH),
+        )
+
+    async def _chunk(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        self._uploads.find(str(fields.get("upload", ""))).add(bytes_field(fields, "data"))
+
+    async def _commit(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        upload = self._uploads.take(str(fields.get("upload", "")))
+        try:
+            await self._data.store(upload.name, upload.complete(), upload.path)
+        finally:
+            upload.discard()
+
+    async def _delete(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        await self._data.delete(text_field(fields, "name", most=_NAME_LENGTH))
+
+    async def _sync(self, _: ProgramSession, fields: Mapping[str, Any]) -> list[str]:
+        del fields
+        return await self._data.send_back()
+
+
+def _digest_field(fields: Mapping[str, Any]) -> str:
+    digest = text_field(fields, "digest", most=64)
+    if not is_digest(digest):
+        raise RequestError("INVALID_REQUEST", "digest must be a sha256 in hexadecimal")
+    return digest
+
+
+def _read(path: Path, fields: Mapping[str, Any]) -> bytes:
+    offset = count_field(fields, "offset", most=_MOST_OFFSET)
+    length = count_field(fields, "length", most=4 * CHUNK_BYTES)
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)

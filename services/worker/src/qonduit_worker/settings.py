@@ -1,0 +1,85 @@
+"""What an operator may set, all of it."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+from pydantic import Field
+from qonduit_service_kit.messages import Shape
+from qonduit_service_kit.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_GIB = 1024**3
+_MEM_SHARE = 0.8
+
+
+def _default_mem_bytes() -> int:
+    return int(psutil.virtual_memory().total * _MEM_SHARE)
+
+
+class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
+    """Settings of the worker, from QONDUIT_WORKER_*."""
+
+    worker_id: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Name of this worker; '' keeps one in the data folder."
+    )
+    storage_address: str = Field("127.0.0.1:8082", description="host:port of the storage service.")
+    cpu: float = Field(16, gt=0, description="CPU to lease, in cores. They are shares: more than there are is fine.")
+    mem: int = Field(default_factory=_default_mem_bytes, gt=0, description="Memory to lease, in bytes.")
+    gpus: int = Field(0, ge=0, description="GPUs to lease.")
+    minimum_tier: Literal["A", "B", "C"] = Field("A", description="The weakest sandbox to run programs in.")
+    allow_weaker_sandbox: bool = Field(
+        default=False, description="Run programs in a weaker sandbox all the same, and say in the log what is missing."
+    )
+    heartbeat_s: float = Field(5.0, gt=0, description="Seconds between heartbeats that tell nothing new.")
+    lease_ttl_s: float = Field(
+        30.0, gt=0, description="Cut off from RabbitMQ for so many seconds, the worker ends all that it runs."
+    )
+    cancel_grace_s: float = Field(5.0, ge=0, description="Seconds from SIGTERM to SIGKILL when the time limit ends.")
+    usage_s: float = Field(10.0, gt=0, description="Seconds between reports of what a driver has used.")
+    preload: tuple[str, ...] = Field(
+        (
+            "numpy",
+            "qiskit",
+            "qiskit.qpy",
+            "qiskit.transpiler",
+            "qiskit_ibm_runtime",
+            "qonduit.program.executor",
+            "qonduit.program.runner",
+            "qonduit.program.tasks",
+            "qonduit.encoding",
+        ),
+        description="Modules that programs find imported, as a JSON list.",
+    )
+    warm: bool = Field(
+        default=True, description="Also build a target and transpile once before programs of one CPU are forked."
+    )
+    file_bytes: int = Field(16 * _GIB, gt=0, description="Size of the largest file that a program may write.")
+    tmp_bytes: int = Field(2 * _GIB, gt=0, description="Size of a program's /tmp.")
+    artifact_bytes: int = Field(4 * _GIB, gt=0, description="Most that an artifact may unpack to.")
+    result_bytes: int = Field(_GIB, gt=0, description="Largest result.")
+    cache_bytes: int = Field(8 * _GIB, gt=0, description="Size of this machine's cache of blobs and files.")
+    pids: int = Field(512, gt=0, description="Processes and threads that one program may have.")
+    log_patience_s: float = Field(10.0, ge=0, description="Seconds that a job's end waits for storage to take its log.")
+    storage_patience_s: float = Field(60.0, ge=0, description="Seconds that a call to storage is tried again.")
+
+    @property
+    def capacity(self) -> Shape:
+        """What may be leased in all."""
+        return Shape(int(self.cpu * 1000), self.mem, self.gpus)
+
+
+def known_worker_id(settings: WorkerSettings) -> str:
+    """Return this worker's name: the one that was set, else one that stays with the data folder."""
+    if settings.worker_id:
+        return settings.worker_id
+    path: Path = settings.data_dir / "worker-id"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{socket.gethostname()[:40]}-{uuid.uuid4().hex[:8]}")
+    return path.read_text().strip()

@@ -1,0 +1,228 @@
+"""The agent's side of the storage service; the only module that knows its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc
+from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
+from qonduit_service_kit.errors import from_rpc_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+CHUNK_BYTES: Final = 1024**2
+_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+_TRANSIENT: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+Value = TypeVar("Value")
+
+
+class StorageError(Exception):
+    """The storage service refused, or could not be reached.
+
+    Attributes:
+        reason: The stable name of the case, such as BLOB_NOT_FOUND; UNAVAILABLE when nobody answered.
+        transient: Whether the same call may succeed a little later.
+    """
+
+    def __init__(self, reason: str, text: str, *, transient: bool = False) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.transient = transient
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a user's space."""
+
+    name: str
+    size_bytes: int
+    digest: str
+
+
+class Storage:
+    """The storage service with one ticket: what it allows, this may do.
+
+    Calls that find nobody are tried again for `patience_s` seconds; all of them may be repeated safely.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, ticket: str, *, patience_s: float = 60.0) -> None:
+        self._blobs = storage_pb2_grpc.BlobServiceStub(channel)
+        self._spaces = storage_pb2_grpc.SpaceServiceStub(channel)
+        self._logs = storage_pb2_grpc.LogServiceStub(channel)
+        self._metadata = (("authorization", f"Bearer {ticket}"),)
+        self._patience_s = patience_s
+
+    # --- Blobs ---------------------------------------------------------------------------------
+
+    async def put_blob(self, digest: str, source: bytes | Path) -> None:
+        """Store bytes, or a file's bytes, under their sha256; returns once they are durable."""
+        size = len(source) if isinstance(source, bytes) else _size(source)
+
+        async def requests() -> AsyncIterator[storage_pb2.PutBlobRequest]:
+            header = storage_pb2.PutBlobHeader(digest=digest, size_bytes=size)
+            yield storage_pb2.PutBlobRequest(header=header)
+            async for chunk in _chunks(source):
+                yield storage_pb2.PutBlobRequest(chunk=chunk)
+
+        async def put() -> None:
+            await self._blobs.PutBlob(requests(), metadata=self._metadata)
+
+        await self._patiently(put)
+
+    async def get_blob(self, digest: str, target: Path) -> None:
+        """Write a blob's bytes into a new file and check them; raises StorageError."""
+
+        async def get() -> None:
+            request = storage_pb2.GetBlobRequest(digest=digest)
+            sha256 = hashlib.sha256()
+            with target.open("wb") as file:
+                async for answer in self._blobs.GetBlob(request, metadata=self._metadata):
+                    sha256.update(answer.chunk)
+                    file.write(answer.chunk)
+            if sha256.hexdigest() != digest:
+                raise StorageError("BLOB_DAMAGED", f"blob {digest} arrived damaged", transient=True)
+
+        await self._patiently(get)
+
+    # --- Files ---------------------------------------------------------------------------------
+
+    async def list_files(self, space: str) -> list[StoredFile]:
+        """List a space, by name."""
+        files: list[StoredFile] = []
+        token = ""
+        while True:
+            request = storage_pb2.ListSpaceRequest(space=space, page_token=token)
+
+            async def page(request: storage_pb2.ListSpaceRequest = request) -> storage_pb2.ListSpaceResponse:
+                answer: storage_pb2.ListSpaceResponse = await self._spaces.ListSpace(request, metadata=self._metadata)
+                return answer
+
+            answer = await self._patiently(page)
+            files += [_stored(file) for file in answer.files]
+            token = answer.next_page_token
+            if not token:
+                return files
+
+    async def stat_file(self, space: str, name: str) -> StoredFile:
+        """Tell about a file."""
+
+        async def stat() -> StoredFile:
+            request = storage_pb2.StatSpaceFileRequest(space=space, name=name)
+            answer = await self._spaces.StatSpaceFile(request, metadata=self._metadata)
+            return _stored(answer.file)
+
+        return await self._patiently(stat)
+
+    async def get_file(self, space: str, name: str, target: Path) -> StoredFile:
+        """Write a file's bytes into a new file and check them."""
+
+        async def get() -> StoredFile:
+            request = storage_pb2.GetFileRequest(space=space, name=name)
+            sha256 = hashlib.sha256()
+            found: StoredFile | None = None
+            with target.open("wb") as file:
+                async for answer in self._spaces.GetFile(request, metadata=self._metadata):
+                    if answer.WhichOneof("part") == "file":
+                        found = _stored(answer.file)
+                    else:
+                        sha256.update(answer.chunk)
+                        file.write(answer.chunk)
+            if found is None or sha256.hexdigest() != found.digest:
+                raise StorageError("FILE_DAMAGED", f"file {name!r} arrived damaged", transient=True)
+            return found
+
+        return await self._patiently(get)
+
+    async def put_file(self, space: str, name: str, digest: str, source: Path) -> StoredFile:
+        """Store a file under its name; storage refuses what breaks its rules, with a reason."""
+        size = _size(source)
+
+        async def requests() -> AsyncIterator[storage_pb2.PutFileRequest]:
+            header = storage_pb2.PutFileHeader(space=space, name=name, size_bytes=size, digest=digest)
+            yield storage_pb2.PutFileRequest(header=header)
+            async for chunk in _chunks(source):
+                yield storage_pb2.PutFileRequest(chunk=chunk)
+
+        async def put() -> StoredFile:
+            return _stored((await self._spaces.PutFile(requests(), metadata=self._metadata)).file)
+
+        return await self._patiently(put)
+
+    async def delete_file(self, space: str, name: str) -> None:
+        """Delete a file."""
+
+        async def delete() -> None:
+            request = storage_pb2.DeleteSpaceFileRequest(space=space, name=name)
+            await self._spaces.DeleteSpaceFile(request, metadata=self._metadata)
+
+        await self._patiently(delete)
+
+    # --- Logs ----------------------------------------------------------------------------------
+
+    async def append_log(self, log: str, attempt: int, pieces: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[int]:
+        """Append (offset, bytes) pieces on one stream; yields each offset up to which all is durable."""
+
+        async def requests() -> AsyncIterator[storage_pb2.AppendLogRequest]:
+            async for offset, chunk in pieces:
+                yield storage_pb2.AppendLogRequest(log=log, attempt=attempt, writer_offset=offset, chunk=chunk)
+
+        try:
+            async for answer in self._logs.AppendLog(requests(), metadata=self._metadata):
+                yield answer.writer_offset
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    async def close_log(self, log: str) -> None:
+        """Mark a log as complete."""
+
+        async def close() -> None:
+            await self._logs.CloseLog(storage_pb2.CloseLogRequest(log=log), metadata=self._metadata)
+
+        await self._patiently(close)
+
+    async def _patiently(self, call: Callable[[], Awaitable[Value]]) -> Value:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience_s
+        pause = _PAUSE_S
+        while True:
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as error:
+                found = _error(error)
+            except StorageError as error:
+                found = error
+            if not found.transient or loop.time() + pause > until:
+                raise found
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - Jitter is no secret.
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+async def _chunks(source: bytes | Path) -> AsyncIterator[bytes]:
+    if isinstance(source, bytes):
+        for start in range(0, len(source), CHUNK_BYTES):
+            yield source[start : start + CHUNK_BYTES]
+        return
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _size(source: Path) -> int:
+    return source.stat().st_size
+
+
+def _stored(file: storage_pb2.SpaceFile) -> StoredFile:
+    return StoredFile(file.name, file.size_bytes, file.digest)
+
+
+def _error(error: grpc.aio.AioRpcError) -> StorageError:
+    found = from_rpc_error(error)
+    return StorageError(found.reason, found.text, transient=found.code in _TRANSIENT)

@@ -1,0 +1,58 @@
+"""What every driver and executor of this worker works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qonduit_worker.blobs import JobBlobs
+from qonduit_worker.sandbox import Limits, SandboxSpec
+from qonduit_worker.storage import Storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import grpc
+    from qonduit_service_kit.bus import Bus
+    from qonduit_service_kit.messages import Shape
+
+    from qonduit_worker.blobs import BlobCache
+    from qonduit_worker.room import Room
+    from qonduit_worker.settings import WorkerSettings
+    from qonduit_worker.zygotes import ZygotePool
+
+DRIVER_ENTRY = "qonduit.program.runner:run_driver"
+EXECUTOR_ENTRY = "qonduit.program.executor:run_executor"
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The worker's shared parts."""
+
+    worker_id: str
+    settings: WorkerSettings
+    bus: Bus
+    channel: grpc.aio.Channel
+    cache: BlobCache
+    zygotes: ZygotePool
+    rooms: Path
+
+    def storage(self, ticket: str) -> Storage:
+        """Return storage as this ticket may use it."""
+        return Storage(self.channel, ticket, patience_s=self.settings.storage_patience_s)
+
+    def blobs(self, storage: Storage) -> JobBlobs:
+        """Return the blobs that one job may use."""
+        return JobBlobs(self.cache, storage)
+
+    def sandbox(self, room: Room, shape: Shape, environment: dict[str, str], entry: str) -> SandboxSpec:
+        """Return the sandbox for a room."""
+        settings = self.settings
+        limits = Limits(
+            cpu=shape.cpu_millis / 1000,
+            mem_bytes=shape.mem_bytes,
+            tmp_bytes=settings.tmp_bytes,
+            file_bytes=settings.file_bytes,
+            pids=settings.pids,
+        )
+        return SandboxSpec(room.sandbox_id, room.directory, limits, environment, entry)

@@ -1,0 +1,303 @@
+"""A worker under test: its process and storage's are real, gateway, scheduler and QPU broker are played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qonduit_service_kit.bus import GATEWAY_INBOX, QPU_INBOX, SCHEDULER_INBOX, Bus, Delivery
+from qonduit_service_kit.messages import (
+    DriverGranted,
+    EventKind,
+    JobEvent,
+    JobSpec,
+    LeaseEnded,
+    Shape,
+    WorkerHeartbeat,
+    worker,
+)
+from qonduit_service_kit.rpc import channel
+from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
+from qonduit_worker.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import grpc
+
+Message = TypeVar("Message")
+
+PATIENCE_S = 30.0
+MIB = 1024**2
+
+
+@dataclass
+class ServiceProcess:
+    """One service as a process of its own."""
+
+    module: str
+    folder: Path
+    settings: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ready_file(self) -> Path:
+        return self.folder / f"{self.module}.ready.json"
+
+    async def start(self) -> dict[str, Any]:
+        """Start it; return what its ready file says."""
+        self.ready_file.unlink(missing_ok=True)
+        prefix = f"QONDUIT_{self.module.removeprefix('qonduit_').upper()}_"
+        settings = {"DATA_DIR": str(self.folder / self.module), "READY_FILE": str(self.ready_file), **self.settings}
+        own = {prefix + name: value for name, value in settings.items()}
+        log = (self.folder / f"{self.module}.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module], env={**os.environ, **own}, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while not self.ready_file.exists():
+            assert self.process.poll() is None, f"{self.module} ended: {self.log()}"
+            assert time.monotonic() < deadline, f"{self.module} is not ready: {self.log()}"
+            await asyncio.sleep(0.02)
+        ready: dict[str, Any] = json.loads(self.ready_file.read_text())
+        return ready
+
+    def log(self) -> str:
+        return (self.folder / f"{self.module}.log").read_text()[-8000:]
+
+    def stop(self) -> int | None:
+        if self.process is None:
+            return None
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+
+
+@dataclass
+class Job:
+    """One attempt as the test granted it, and its events so far."""
+
+    spec: JobSpec
+    lease_id: str
+    cluster: ScriptedCluster
+    granted_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def events(self) -> list[JobEvent]:
+        found = {
+            event.sequence: event
+            for event in self.cluster.of(JobEvent)
+            if (event.job_id, event.attempt) == (self.spec.job_id, self.spec.attempt)
+        }
+        return [found[number] for number in sorted(found)]
+
+    async def reached(self, kind: EventKind) -> JobEvent:
+        """Wait for the first event of a kind."""
+        return await self.cluster.until(
+            lambda: next((event for event in self.events if event.kind is kind), None), f"{kind} of a job"
+        )
+
+    async def finished(self) -> JobEvent:
+        """Wait for the end."""
+        return await self.reached(EventKind.FINISHED)
+
+    async def lease_ended(self) -> LeaseEnded:
+        return await self.cluster.until(
+            lambda: next((end for end in self.cluster.of(LeaseEnded) if end.lease_id == self.lease_id), None),
+            "the end of a lease",
+        )
+
+    async def result(self) -> Any:
+        """Wait for DONE and return the result, as JSON."""
+        end = await self.finished()
+        assert end.reason.value == "NONE", end.text
+        return json.loads(await self.cluster.blob(end.result_digest)) if end.result_digest else None
+
+    async def log(self) -> str:
+        """Return the log as it is now."""
+        return await self.cluster.read_log(self.spec.job_id)
+
+    async def logged(self, text: str) -> None:
+        """Wait until the log holds a text."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in (log := await self.log()):
+            assert time.monotonic() < deadline, f"{text!r} is not in the log: {log[-2000:]}"
+            await asyncio.sleep(0.02)
+
+
+class ScriptedCluster:
+    """Storage, a worker, a bus, and everything that was said on it."""
+
+    def __init__(self, bus_url: str, folder: Path, **worker_settings: str) -> None:
+        self.folder = folder
+        self.key_file = folder / "key"
+        self.signer = TicketSigner(load_or_create_key(self.key_file))
+        self.worker_id = f"w-{uuid.uuid4().hex[:8]}"
+        self.bus = Bus(bus_url, app_id="test")
+        self.storage = ServiceProcess("qonduit_storage", folder, {"INTERNAL_KEY_FILE": str(self.key_file)})
+        self.worker = ServiceProcess(
+            "qonduit_worker",
+            folder,
+            {
+                "AMQP_URL": bus_url,
+                "WORKER_ID": self.worker_id,
+                "HEARTBEAT_S": "0.5",
+                "ALLOW_WEAKER_SANDBOX": "true",
+                "PRELOAD": '["qonduit.program.runner"]',
+                "WARM": "false",
+                **worker_settings,
+            },
+        )
+        self.messages: list[object] = []
+        self._news = asyncio.Condition()
+        self._channel: grpc.aio.Channel | None = None
+        self.term = 1
+
+    async def start(self) -> None:
+        """Start storage, the bus and the worker."""
+        await self.bus.start()
+        for queue in (GATEWAY_INBOX, SCHEDULER_INBOX, QPU_INBOX):
+            await self.bus.consume(queue, self._receive)
+        ready = await self.storage.start()
+        port = next(value for name, value in ready.items() if name not in {"pid", "metrics_port"})
+        self.storage.settings["LISTEN_PORT"] = str(port)
+        self.worker.settings["STORAGE_ADDRESS"] = f"127.0.0.1:{port}"
+        self._channel = channel(f"127.0.0.1:{port}")
+        await self.worker.start()
+        await self.heartbeat()
+
+    async def stop(self) -> None:
+        self.worker.stop()
+        self.storage.stop()
+        await self.bus.stop()
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _receive(self, delivery: Delivery) -> None:
+        async with self._news:
+            self.messages.append(delivery.message)
+            self._news.notify_all()
+
+    def of(self, kind: type[Message]) -> list[Message]:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    async def until(self, look: Callable[[], Message | None], what: str) -> Message:
+        """Wait until something was said."""
+        found: list[Message] = []
+
+        def seen() -> bool:
+            value = look()
+            if value is not None:
+                found.append(value)
+            return value is not None
+
+        async with self._news:
+            try:
+                await asyncio.wait_for(self._news.wait_for(seen), PATIENCE_S)
+            except TimeoutError:
+                raise AssertionError(f"{what} did not come. The worker says: {self.worker.log()}") from None
+        return found[-1]
+
+    async def heartbeat(self, *, leases: int | None = None, after: int = 0) -> WorkerHeartbeat:
+        """Wait for a heartbeat (with so many leases) that came after so many others."""
+        return await self.until(
+            lambda: next(
+                (beat for beat in self.of(WorkerHeartbeat)[after:] if leases is None or len(beat.leases) == leases), None
+            ),
+            f"a heartbeat with {leases} leases",
+        )
+
+    # --- Storage -------------------------------------------------------------------------------
+
+    def store(self, **rights: str) -> Storage:
+        """Return storage with all rights of a trusted service, unless others are given."""
+        assert self._channel is not None
+        ticket = Ticket.lasting("ada", 3600, **(rights or {"service": "gateway"}))
+        return Storage(self._channel, self.signer.sign(ticket))
+
+    async def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        await self.store().put_blob(digest, data)
+        return digest
+
+    async def blob(self, digest: str) -> bytes:
+        path = self.folder / uuid.uuid4().hex
+        await self.store().get_blob(digest, path)
+        return path.read_bytes()
+
+    async def read_log(self, job_id: str) -> str:
+        from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc  # noqa: PLC0415
+
+        assert self._channel is not None
+        ticket = self.signer.sign(Ticket.lasting("ada", 60, service="gateway"))
+        stub = storage_pb2_grpc.LogServiceStub(self._channel)
+        pieces = stub.ReadLog(
+            storage_pb2.ReadLogRequest(log=job_id), metadata=(("authorization", f"Bearer {ticket}"),)
+        )
+        return b"".join([piece.chunk async for piece in pieces]).decode()
+
+    # --- The scheduler's part ------------------------------------------------------------------
+
+    async def send(self, message: object) -> None:
+        """Send to the worker."""
+        await self.bus.publish(worker(self.worker_id), message)
+
+    async def spec(self, program: str, *, arguments: str = "{}", attempt: int = 1, **fields: Any) -> JobSpec:
+        """Store a program and say how to run it."""
+        job_id = fields.pop("job_id", None) or f"job-{uuid.uuid4().hex[:12]}"
+        ticket = Ticket.lasting(
+            "ada", 3600, job_id=job_id, read_space="users/ada", write_space="users/ada", blobs="rw", log=job_id
+        )
+        artifact = await self.put(artifact_of({"main.py": program}))
+        return JobSpec(
+            job_id=job_id,
+            attempt=attempt,
+            user="ada",
+            function_title="test",
+            function_version="v",
+            artifact_digest=fields.pop("artifact_digest", artifact),
+            entrypoint="main.py",
+            arguments_digest=await self.put(arguments.encode()),
+            shape=fields.pop("shape", Shape(1000, 256 * MIB)),
+            time_limit_s=fields.pop("time_limit_s", 60.0),
+            submitted_at=time.time(),
+            storage_ticket=self.signer.sign(ticket),
+            **fields,
+        )
+
+    async def grant(self, spec: JobSpec, *, lease_id: str = "", term: int | None = None) -> Job:
+        job = Job(spec, lease_id or f"lease-{uuid.uuid4().hex[:8]}", self)
+        await self.send(DriverGranted(term if term is not None else self.term, job.lease_id, spec))
+        return job
+
+    async def run(self, program: str, **fields: Any) -> Job:
+        """Store a program and grant its driver."""
+        return await self.grant(await self.spec(program, **fields))
+
+
+def artifact_of(files: dict[str, str]) -> bytes:
+    """Return a tar with these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, text in files.items():
+            data = text.encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
