@@ -1,0 +1,1 @@
+"""The gRPC front API: each module serves one service of `qonduit_api.v1`."""

@@ -1,0 +1,91 @@
+"""Accepts jobs: from a RunRequest to a row in the book."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from qonduit_service_kit.errors import ApiError
+
+from qonduit_gateway.api import run_requests
+from qonduit_gateway.database.idempotency_rows import Claim
+from qonduit_gateway.jobs.model import Program, Submission
+from qonduit_gateway.ledger import KeyReusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit_api.v1 import jobs_pb2
+
+    from qonduit_gateway.api.functions import FunctionCatalog
+    from qonduit_gateway.api.run_requests import RunLimits
+    from qonduit_gateway.functions.model import FunctionVersion
+    from qonduit_gateway.jobs.model import Job
+    from qonduit_gateway.ledger import JobLedger
+    from qonduit_gateway.storage_client import StorageClient
+
+
+@dataclass(frozen=True, slots=True)
+class JobIntake:
+    """What it takes to accept a job."""
+
+    ledger: JobLedger
+    catalog: FunctionCatalog
+    storage: StorageClient
+    limits: RunLimits
+    clock: Callable[[], float] = time.time
+
+    async def run(self, owner: str, request: jobs_pb2.RunRequest) -> tuple[Job, bool]:
+        """Accept a job and tell whether it is new; ApiError says what is wrong with the request."""
+        shape = run_requests.shape_of(request, self.limits)
+        time_limit_s = run_requests.time_limit_of(request, self.limits)
+        arguments = run_requests.arguments_of(request)
+        key = run_requests.key_of(request)
+        version = await self.catalog.find(owner, request.function_title, request.function_version)
+        # The arguments are durable before the job is: whoever sees the job can read them.
+        digest = await self._stored(request.arguments_digest, arguments)
+        submission = Submission(
+            job_id=str(uuid.uuid4()),
+            owner=owner,
+            program=_program(version),
+            arguments_digest=digest,
+            shape=shape,
+            time_limit_s=time_limit_s,
+            priority=request.priority,
+            created_at=self.clock(),
+        )
+        claim = Claim(owner, key, run_requests.request_hash(request), submission.job_id) if key else None
+        try:
+            return await self.ledger.submit(submission, claim)
+        except KeyReusedError as error:
+            text = (
+                f"The idempotency key {key!r} was used for another request (job {error}). "
+                "Use a new key for a new job, or repeat the request exactly."
+            )
+            metadata = {"idempotency_key": key, "job_id": str(error)}
+            raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", text, metadata=metadata) from error
+
+    async def _stored(self, digest: str, arguments: bytes | None) -> str:
+        if arguments is not None:
+            return await self.storage.put_bytes(arguments)
+        if await self.storage.blob_size(digest) is None:
+            text = f"There are no arguments with the digest {digest}. Store them with UploadArguments first."
+            raise ApiError(
+                grpc.StatusCode.FAILED_PRECONDITION, "ARGUMENTS_NOT_FOUND", text, metadata={"digest": digest}
+            )
+        return digest
+
+
+def _program(version: FunctionVersion) -> Program:
+    return Program(
+        version_id=version.version_id,
+        title=version.spec.title,
+        version=version.version,
+        artifact_digest=version.artifact_digest,
+        entrypoint=version.spec.entrypoint,
+        dependencies=version.spec.dependencies,
+        environment=version.spec.environment,
+    )

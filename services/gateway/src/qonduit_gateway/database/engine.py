@@ -1,0 +1,149 @@
+"""Runs transactions off the event loop: one writer for SQLite, a small pool for PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
+
+T = TypeVar("T")
+
+_READERS = 4
+_POSTGRESQL_CONNECTIONS = 8
+_SLACK_S = 1.0
+
+
+class DatabaseUnavailableError(Exception):
+    """The database did not answer in time, is locked, or is gone. Trying again can help."""
+
+
+class Database:
+    """The database; every call is one transaction in a thread of its own pool.
+
+    A transaction that was asked for and not begun is dropped when its caller goes away. One whose
+    commit was interrupted may have happened: callers repeat it, and rows are keyed so that this is harmless.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
+        self._url = parse_url(url)
+        self._busy_timeout_s = busy_timeout_s
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        if self._sqlite:
+            self._writing_engine = _sqlite_engine(self._url, busy_timeout_s, begin="BEGIN IMMEDIATE", pool_size=1)
+            self._reading_engine = _sqlite_engine(self._url, busy_timeout_s, begin="BEGIN", pool_size=_READERS)
+            self._writers = ThreadPoolExecutor(1, thread_name_prefix="db-write")
+            self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
+        else:
+            self._writing_engine = self._reading_engine = _postgresql_engine(self._url, busy_timeout_s)
+            self._writers = self._readers = ThreadPoolExecutor(_POSTGRESQL_CONNECTIONS, thread_name_prefix="db")
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that writes, for migrations."""
+        return self._writing_engine
+
+    @property
+    def where(self) -> str:
+        """The address, without its password."""
+        return self._url.render_as_string(hide_password=True)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that may write, and return its result once it is committed.
+
+        Raises:
+            DatabaseUnavailableError: Nothing was committed, or it can't be known whether it was.
+        """
+        return await self._run(self._writers, self._writing_engine, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that only reads; errors as for `write`."""
+        return await self._run(self._readers, self._reading_engine, work)
+
+    async def close(self) -> None:
+        """Wait for what runs and close every connection; safe to call twice."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writers.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        self._writing_engine.dispose()
+        self._reading_engine.dispose()
+
+    async def _run(self, pool: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
+        def transaction() -> T:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except (OperationalError, PoolTimeoutError) as error:
+                raise DatabaseUnavailableError(_cause(error)) from error
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise DatabaseUnavailableError(_cause(error)) from error
+                raise
+
+        try:
+            async with asyncio.timeout(2 * self._busy_timeout_s + _SLACK_S):
+                return await asyncio.get_running_loop().run_in_executor(pool, transaction)
+        except TimeoutError:
+            raise DatabaseUnavailableError("it is too busy to answer in time") from None
+
+
+def parse_url(url: str) -> URL:
+    """Read a database URL; PostgreSQL is always spoken to through psycopg."""
+    parsed = make_url(url)
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ValueError(f"database_url must begin with sqlite:/// or postgresql://, not {parsed.drivername}://")
+    return parsed
+
+
+def _cause(error: Exception) -> str:
+    origin = getattr(error, "orig", None) or error
+    return f"{type(origin).__name__}: {str(origin).strip().splitlines()[0] if str(origin).strip() else ''}"
+
+
+def _sqlite_engine(url: URL, busy_timeout_s: float, *, begin: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=busy_timeout_s)
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        # The driver's own implicit BEGIN is deferred, and a deferred transaction that reads and then writes fails
+        # with "database is locked" however long the timeout: transactions are begun below, in words.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgresql_engine(url: URL, busy_timeout_s: float) -> Engine:
+    milliseconds = int(busy_timeout_s * 1000)
+    return create_engine(
+        url,
+        pool_size=_POSTGRESQL_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=busy_timeout_s,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": max(1, int(busy_timeout_s)),
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
+        },
+    )

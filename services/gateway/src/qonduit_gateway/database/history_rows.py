@@ -1,0 +1,105 @@
+"""Histories and usage of jobs in the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import Stage, StageUsage
+from sqlalchemy import delete, func, select
+
+from qonduit_gateway.database.rows import inserted
+from qonduit_gateway.database.schema import job_events, job_usage
+from qonduit_gateway.jobs.model import Entry, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+
+def is_known(connection: Connection, job_id: str, attempt: int, sequence: int) -> bool:
+    """Tell whether a worker's event is in the history already: it is a duplicate."""
+    query = select(job_events.c.event_id).where(
+        job_events.c.job_id == job_id,
+        job_events.c.attempt == attempt,
+        job_events.c.source == Source.WORKER.value,
+        job_events.c.sequence == sequence,
+    )
+    return connection.execute(query).first() is not None
+
+
+def add(connection: Connection, job_id: str, entry: Entry) -> bool:
+    """Add an entry; False when it is there already."""
+    return inserted(
+        connection,
+        job_events,
+        job_id=job_id,
+        attempt=entry.attempt,
+        source=entry.source.value,
+        sequence=entry.sequence,
+        after_sequence=entry.after_sequence,
+        at=entry.at,
+        status=entry.status,
+        text=entry.text,
+    )
+
+
+def history(connection: Connection, job_id: str) -> list[Entry]:
+    """Return a job's entries in order: by attempt, then as the worker numbered them, whenever they came in."""
+    order = (
+        job_events.c.attempt,
+        job_events.c.after_sequence,
+        # What this service adds comes after the worker's event that it follows.
+        (job_events.c.source == Source.GATEWAY.value),
+        job_events.c.event_id,
+    )
+    rows = connection.execute(select(job_events).where(job_events.c.job_id == job_id).order_by(*order))
+    return [
+        Entry(row.attempt, Source(row.source), row.sequence, row.after_sequence, row.at, row.status, row.text)
+        for row in rows
+    ]
+
+
+def record_usage(
+    connection: Connection, job_id: str, attempt: int, sequence: int, totals: Iterable[StageUsage]
+) -> None:
+    """Keep an attempt's totals unless newer ones are there; they are absolute, so a repeat changes nothing."""
+    mine = (job_usage.c.job_id == job_id, job_usage.c.attempt == attempt)
+    for total in totals:
+        row = (*mine, job_usage.c.stage == total.stage.value)
+        known = connection.execute(select(job_usage.c.sequence).where(*row)).scalar()
+        if known is not None and known >= sequence:
+            continue
+        connection.execute(delete(job_usage).where(*row))
+        connection.execute(
+            job_usage.insert().values(
+                job_id=job_id,
+                attempt=attempt,
+                stage=total.stage.value,
+                sequence=sequence,
+                wall_s=total.wall_s,
+                cpu_s=total.cpu_s,
+                qpu_s=total.qpu_s,
+                peak_mem_bytes=total.peak_mem_bytes,
+            )
+        )
+
+
+def usage(connection: Connection, job_id: str) -> list[StageUsage]:
+    """Return each stage's totals summed over the attempts, with the highest of the memory peaks."""
+    columns = job_usage.c
+    query = (
+        select(
+            columns.stage,
+            func.sum(columns.wall_s).label("wall_s"),
+            func.sum(columns.cpu_s).label("cpu_s"),
+            func.sum(columns.qpu_s).label("qpu_s"),
+            func.max(columns.peak_mem_bytes).label("peak"),
+        )
+        .where(columns.job_id == job_id)
+        .group_by(columns.stage)
+        .order_by(func.min(columns.sequence), columns.stage)
+    )
+    return [
+        StageUsage(Stage(row.stage), row.wall_s, row.cpu_s, row.qpu_s, row.peak) for row in connection.execute(query)
+    ]

@@ -1,0 +1,44 @@
+"""Which job a caller's idempotency key made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from qonduit_gateway.database.rows import inserted
+from qonduit_gateway.database.schema import idempotency
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key, what was asked for under it, and the job it made."""
+
+    owner: str
+    key: str
+    request_hash: str
+    job_id: str
+
+
+def claim(connection: Connection, wanted: Claim, *, at: float) -> Claim:
+    """Take a key; returns the claim that holds it, which is an older one when the key was used before.
+
+    On PostgreSQL a second caller waits here until the first one's transaction ends.
+    """
+    if inserted(
+        connection,
+        idempotency,
+        owner=wanted.owner,
+        key=wanted.key,
+        request_hash=wanted.request_hash,
+        job_id=wanted.job_id,
+        created_at=at,
+    ):
+        return wanted
+    query = select(idempotency).where(idempotency.c.owner == wanted.owner, idempotency.c.key == wanted.key)
+    row = connection.execute(query).one()
+    return Claim(row.owner, row.key, row.request_hash, row.job_id)

@@ -1,0 +1,185 @@
+"""Jobs in the database."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from qonduit_service_kit.messages import Reason, Shape, Stage
+from sqlalchemy import and_, func, or_, select, update
+
+from qonduit_gateway.database.schema import function_versions, jobs
+from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection, Row, Select
+
+_PLACED = [state.value for state in JobState if state.placed]
+
+_WITH_PROGRAM = select(
+    jobs,
+    function_versions.c.version,
+    function_versions.c.artifact_digest,
+    function_versions.c.entrypoint,
+    function_versions.c.dependencies,
+    function_versions.c.environment,
+).join_from(jobs, function_versions)
+
+
+def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
+    """Insert a new job, of which the scheduler is told in the same transaction."""
+    submission = job.submission
+    connection.execute(
+        jobs.insert().values(
+            job_id=submission.job_id,
+            owner=submission.owner,
+            version_id=submission.program.version_id,
+            function_title=submission.program.title,
+            arguments_digest=submission.arguments_digest,
+            cpu_millis=submission.shape.cpu_millis,
+            mem_bytes=submission.shape.mem_bytes,
+            gpus=submission.shape.gpus,
+            time_limit_s=submission.time_limit_s,
+            priority=submission.priority,
+            created_at=submission.created_at,
+            tell_again_at=tell_again_at,
+            told_count=1,
+            **_columns(job.progress),
+        )
+    )
+
+
+def get(connection: Connection, job_id: str, *, lock: bool = False) -> Job | None:
+    """Return a job, or None; with `lock`, nobody else changes it before this transaction ends."""
+    query = _WITH_PROGRAM.where(jobs.c.job_id == job_id)
+    if lock:
+        query = query.with_for_update(of=jobs)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _job(row)
+
+
+def save_progress(connection: Connection, job: Job, before: Progress, *, tell_again_at: float) -> None:
+    """Write a job's progress; RuntimeError when it is not as `before` any more, which `get(lock=True)` rules out."""
+    values = _columns(job.progress)
+    if job.progress.state is not before.state or job.progress.attempt != before.attempt:
+        values |= {"tell_again_at": tell_again_at, "told_count": 1}
+    changed = connection.execute(
+        update(jobs).where(jobs.c.job_id == job.job_id, jobs.c.revision == before.revision).values(**values)
+    ).rowcount
+    if changed != 1:
+        raise RuntimeError(f"job {job.job_id} was changed by somebody else, though it was locked")
+
+
+def page(
+    connection: Connection,
+    owner: str,
+    *,
+    size: int,
+    before: tuple[float, str] | None = None,
+    title: str = "",
+    states: Collection[JobState] = (),
+    created_after: float | None = None,
+) -> list[Job]:
+    """Return jobs of one user, newest first, after the (created_at, job_id) where the last page ended."""
+    query: Select[Any] = _WITH_PROGRAM.where(jobs.c.owner == owner)
+    if before is not None:
+        created_at, job_id = before
+        query = query.where(
+            or_(jobs.c.created_at < created_at, and_(jobs.c.created_at == created_at, jobs.c.job_id < job_id))
+        )
+    if title:
+        query = query.where(jobs.c.function_title == title)
+    if states:
+        query = query.where(jobs.c.state.in_([state.value for state in states]))
+    if created_after is not None:
+        query = query.where(jobs.c.created_at >= created_after)
+    query = query.order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(size)
+    return [_job(row) for row in connection.execute(query)]
+
+
+def active(connection: Connection) -> list[Job]:
+    """Return every job that is not over, oldest first."""
+    query = _WITH_PROGRAM.where(jobs.c.state.in_([JobState.QUEUED.value, *_PLACED]))
+    return [_job(row) for row in connection.execute(query.order_by(jobs.c.created_at, jobs.c.job_id))]
+
+
+def due(connection: Connection, state: JobState, now: float, *, limit: int) -> list[tuple[Job, int]]:
+    """Return jobs in a state that are to be told about again, with how often that was done; most overdue first."""
+    query = _WITH_PROGRAM.where(jobs.c.state == state.value, jobs.c.tell_again_at <= now)
+    rows = connection.execute(query.order_by(jobs.c.tell_again_at).limit(limit))
+    return [(_job(row), row.told_count) for row in rows]
+
+
+def mark_told(connection: Connection, job_id: str, *, tell_again_at: float) -> None:
+    """Note that scheduler or worker were told about a job once more."""
+    query = update(jobs).where(jobs.c.job_id == job_id)
+    connection.execute(query.values(tell_again_at=tell_again_at, told_count=jobs.c.told_count + 1))
+
+
+def count_by_state(connection: Connection) -> dict[JobState, int]:
+    """Count the jobs in each state; states without one are missing."""
+    rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return {JobState(state): number for state, number in rows}
+
+
+def _columns(progress: Progress) -> dict[str, Any]:
+    return asdict(progress) | {
+        "state": progress.state.value,
+        "stage": progress.stage.value,
+        "reason": progress.reason.value,
+    }
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(_submission(row), _progress(row))
+
+
+def _submission(row: Row[Any]) -> Submission:
+    program = Program(
+        version_id=row.version_id,
+        title=row.function_title,
+        version=row.version,
+        artifact_digest=row.artifact_digest,
+        entrypoint=row.entrypoint,
+        dependencies=tuple(row.dependencies),
+        environment=row.environment,
+    )
+    return Submission(
+        job_id=row.job_id,
+        owner=row.owner,
+        program=program,
+        arguments_digest=row.arguments_digest,
+        shape=Shape(row.cpu_millis, row.mem_bytes, row.gpus),
+        time_limit_s=row.time_limit_s,
+        priority=row.priority,
+        created_at=row.created_at,
+    )
+
+
+def _progress(row: Row[Any]) -> Progress:
+    return Progress(
+        state=JobState(row.state),
+        stage=Stage(row.stage),
+        reason=Reason(row.reason),
+        error_text=row.error_text,
+        attempt=row.attempt,
+        revision=row.revision,
+        last_sequence=row.last_sequence,
+        worker_id=row.worker_id,
+        queued_at=row.queued_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        cancel_requested_at=row.cancel_requested_at,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        result_digest=row.result_digest,
+        result_bytes=row.result_bytes,
+    )
+
+
+def owned(connection: Connection, owner: str, job_ids: Collection[str]) -> set[str]:
+    """Return those of some jobs that belong to a user."""
+    query = select(jobs.c.job_id).where(jobs.c.owner == owner, jobs.c.job_id.in_(job_ids))
+    return set(connection.execute(query).scalars())

@@ -1,0 +1,83 @@
+"""What is still to be sent: written in the transaction that causes it, deleted once it arrived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import Address
+from sqlalchemy import delete, func, select
+
+from qonduit_gateway.database.schema import outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+
+class Lane(StrEnum):
+    """Where something goes; one lane that is stuck does not hold up the other."""
+
+    BUS = "bus"
+    LOG = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Something to be sent at least once."""
+
+    lane: Lane
+    message_id: str
+    to: Address
+    type_name: str
+    body: bytes
+    """For the bus the encoded message, for a log its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits to be sent."""
+
+    rows: int
+    oldest_at: float | None
+
+
+def add(connection: Connection, outgoing: Iterable[Outgoing], *, at: float) -> None:
+    """Write rows to be sent once the transaction is committed."""
+    for each in outgoing:
+        connection.execute(
+            outbox.insert().values(
+                lane=each.lane.value,
+                message_id=each.message_id,
+                exchange=each.to.exchange,
+                routing_key=each.to.key,
+                type_name=each.type_name,
+                body=each.body,
+                created_at=at,
+            )
+        )
+
+
+def waiting(connection: Connection, lane: Lane, *, limit: int) -> list[tuple[int, Outgoing]]:
+    """Return the oldest rows of a lane with their numbers, in the order in which they were written."""
+    query = select(outbox).where(outbox.c.lane == lane.value).order_by(outbox.c.outbox_id).limit(limit)
+    return [
+        (
+            row.outbox_id,
+            Outgoing(lane, row.message_id, Address(row.exchange, row.routing_key), row.type_name, row.body),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def remove(connection: Connection, numbers: Iterable[int]) -> None:
+    """Delete rows that have arrived."""
+    connection.execute(delete(outbox).where(outbox.c.outbox_id.in_(list(numbers))))
+
+
+def backlog(connection: Connection) -> Backlog:
+    """Tell how many rows wait, and since when the oldest does."""
+    row = connection.execute(select(func.count(), func.min(outbox.c.created_at))).one()
+    return Backlog(row[0], row[1])

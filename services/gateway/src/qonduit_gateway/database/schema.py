@@ -1,0 +1,195 @@
+"""The tables. Changes go through a migration under `migrations/versions`; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only for a column of exactly this type.
+Serial = BigInteger().with_variant(Integer, "sqlite")
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("administrator", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True, comment="sha256 of the token; the token itself is not kept"),
+    Column("user_name", ForeignKey("users.name"), nullable=False),
+    Column("label", String(64), nullable=False, comment="'bootstrap' or 'created'"),
+    Column("created_at", Double, nullable=False),
+)
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("function_id", Serial, primary_key=True),
+    Column("owner", ForeignKey("users.name"), nullable=False),
+    Column("title", String(255), nullable=False),
+    Column("current_version_id", BigInteger, comment="the version uploaded last"),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("owner", "title"),
+    Index(None, "owner", "updated_at", "function_id"),
+)
+
+function_versions = Table(
+    "function_versions",
+    metadata,
+    Column("version_id", Serial, primary_key=True),
+    Column("function_id", ForeignKey("functions.function_id"), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("entrypoint", Text, nullable=False),
+    Column("dependencies", JSON, nullable=False),
+    Column("environment", JSON, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("version_label", Text, nullable=False),
+    Column("artifact_digest", String(64), nullable=False),
+    Column("artifact_bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("function_id", "version"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("owner", ForeignKey("users.name"), nullable=False),
+    Column("version_id", ForeignKey("function_versions.version_id"), nullable=False),
+    Column("function_title", String(255), nullable=False),
+    Column("arguments_digest", String(64), nullable=False),
+    Column("cpu_millis", BigInteger, nullable=False),
+    Column("mem_bytes", BigInteger, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("time_limit_s", Double, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("stage", String(32), nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("error_text", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("worker_id", String(255), nullable=False),
+    Column("queued_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("cancel_requested_at", Double),
+    Column("exit_code", BigInteger),
+    Column("signal", Integer),
+    Column("result_digest", String(64), nullable=False),
+    Column("result_bytes", BigInteger, nullable=False),
+    Column("tell_again_at", Double, nullable=False, comment="when scheduler or worker are told again, if still silent"),
+    Column("told_count", Integer, nullable=False, comment="how often they were told since the state changed"),
+    Index(None, "owner", "created_at", "job_id"),
+    Index(None, "state", "tell_again_at"),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("event_id", Serial, primary_key=True),
+    Column("job_id", ForeignKey("jobs.job_id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("source", String(16), nullable=False, comment="'gateway' or 'worker': who numbered it"),
+    Column("sequence", BigInteger, nullable=False),
+    Column("after_sequence", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("status", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    UniqueConstraint("job_id", "attempt", "source", "sequence"),
+)
+
+job_usage = Table(
+    "job_usage",
+    metadata,
+    Column("job_id", ForeignKey("jobs.job_id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("stage", String(32), primary_key=True),
+    Column("sequence", BigInteger, nullable=False, comment="of the event that brought these totals"),
+    Column("wall_s", Double, nullable=False),
+    Column("cpu_s", Double, nullable=False),
+    Column("qpu_s", Double, nullable=False),
+    Column("peak_mem_bytes", BigInteger, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("outbox_id", Serial, primary_key=True),
+    Column("lane", String(16), nullable=False, comment="'bus' or 'log'"),
+    Column("message_id", String(64), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("routing_key", String(255), nullable=False),
+    Column("type_name", String(255), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "lane", "outbox_id"),
+    # A row number that was sent and deleted must never be given out again: the relay remembers it.
+    sqlite_autoincrement=True,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", ForeignKey("users.name"), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("request_hash", String(64), nullable=False),
+    Column("job_id", String(36), nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+scheduler_terms = Table(
+    "scheduler_terms",
+    metadata,
+    Column("term", Serial, primary_key=True),
+    Column("scheduler_id", String(255), nullable=False),
+    Column("started_at", Double, nullable=False),
+    # A term that was once given is never given again, whatever is deleted here.
+    sqlite_autoincrement=True,
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("dead_letter_id", Serial, primary_key=True),
+    Column("fingerprint", String(64), nullable=False, unique=True, comment="tells a redelivered one"),
+    Column("queue", String(255), nullable=False),
+    Column("exchange", String(255), nullable=False),
+    Column("routing_key", String(255), nullable=False),
+    Column("type_name", String(255), nullable=False),
+    Column("message_id", String(255), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("replayed_at", Double),
+    sqlite_autoincrement=True,
+)

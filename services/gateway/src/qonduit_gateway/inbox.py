@@ -1,0 +1,61 @@
+"""Hands each message of the gateway's inbox to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from qonduit_service_kit.bus import GATEWAY_INBOX, RejectMessage
+from qonduit_service_kit.logs import get_logger
+
+from qonduit_gateway.database.engine import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from qonduit_service_kit.bus import Bus, Delivery, Subscription
+
+_PREFETCH = 128
+_CONCURRENCY = 32
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_log = get_logger("inbox")
+
+
+class Inbox:
+    """Consumes the inbox. Handlers are idempotent: a message may come twice, late, or out of order."""
+
+    def __init__(self, bus: Bus, handlers: Mapping[type, Callable[[Any], Awaitable[object]]]) -> None:
+        self._bus = bus
+        self._handlers = dict(handlers)
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Begin to consume."""
+        self._subscription = await self._bus.consume(
+            GATEWAY_INBOX, self.handle, prefetch=_PREFETCH, concurrency=_CONCURRENCY
+        )
+
+    async def stop(self) -> None:
+        """Stop; what is not handled goes back to the queue. Safe to call twice."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.cancel()
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Handle one message; it is acknowledged after the commit."""
+        handler = self._handlers.get(type(delivery.message))
+        if handler is None:
+            raise RejectMessage(f"the gateway does not handle {type(delivery.message).__name__}")
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await handler(delivery.message)
+            except DatabaseUnavailableError as error:
+                # Given back, it would end in the dead letters, though nothing is wrong with it.
+                _log.warning("the database does not answer, trying again", cause=str(error))
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret.
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                return

@@ -1,0 +1,1 @@
+"""What a job is and how it moves: pure, without input, output or a clock."""

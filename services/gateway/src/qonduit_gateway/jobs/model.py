@@ -1,0 +1,127 @@
+"""The values a job consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import Reason, Shape, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class JobState(StrEnum):
+    """Where a job stands; the names are those of the API."""
+
+    QUEUED = "QUEUED"
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    CANCELING = "CANCELING"
+    DONE = "DONE"
+    ERROR = "ERROR"
+    CANCELED = "CANCELED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the state is never left."""
+        return self in {JobState.DONE, JobState.ERROR, JobState.CANCELED}
+
+    @property
+    def placed(self) -> bool:
+        """Whether an attempt is on a worker, as far as is known."""
+        return self in {JobState.INITIALIZING, JobState.RUNNING, JobState.CANCELING}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The function version a job is pinned to, as far as running it needs."""
+
+    version_id: int
+    title: str
+    version: str
+    artifact_digest: str
+    entrypoint: str
+    dependencies: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was asked for; it never changes."""
+
+    job_id: str
+    owner: str
+    program: Program
+    arguments_digest: str
+    shape: Shape
+    time_limit_s: float
+    priority: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job got; changed by transitions only."""
+
+    state: JobState = JobState.QUEUED
+    stage: Stage = Stage.NONE
+    reason: Reason = Reason.NONE
+    error_text: str = ""
+    attempt: int = 1
+    revision: int = 1
+    last_sequence: int = -1
+    """Highest sequence of this attempt that moved the job; -1 before the first."""
+    worker_id: str = ""
+    queued_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    cancel_requested_at: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    result_digest: str = ""
+    result_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job."""
+
+    submission: Submission
+    progress: Progress
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return self.submission.job_id
+
+
+class Source(StrEnum):
+    """Who numbered an entry of a job's history."""
+
+    GATEWAY = "gateway"
+    """Numbered by the job's revision."""
+    WORKER = "worker"
+    """Numbered by the attempt's own sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of a job, as kept in its history."""
+
+    attempt: int
+    source: Source
+    sequence: int
+    after_sequence: int
+    """Place among the worker's events of the attempt: its own sequence, or the last one before it."""
+    at: float
+    status: str
+    text: str = ""
+
+
+def status_text(state: JobState, stage: Stage) -> str:
+    """Return the status as users know it: "QUEUED", "RUNNING: MAPPING", "DONE"."""
+    if state is JobState.RUNNING and stage is not Stage.NONE:
+        return f"RUNNING: {stage.value}"
+    return state.value

@@ -1,0 +1,203 @@
+"""The book of jobs: every change is one transaction, and everybody concerned is told right after it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import EventKind, Reason
+
+from qonduit_gateway.database import history_rows, idempotency_rows, job_rows, outbox_rows
+from qonduit_gateway.jobs import transitions
+from qonduit_gateway.jobs.model import Entry, Job, Progress, Source
+from qonduit_gateway.jobs.transitions import Announce, Decision, Stop, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit_service_kit.messages import AttemptLost, JobEvent, PlacementRefused, StageUsage
+    from sqlalchemy import Connection
+
+    from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.database.idempotency_rows import Claim
+    from qonduit_gateway.jobs.model import Submission
+    from qonduit_gateway.outgoing import OutgoingFactory
+
+_STOP_AGAIN_S = 30.0
+
+
+class KeyReusedError(Exception):
+    """The idempotency key was used before, for another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one transaction did to a job."""
+
+    job: Job
+    before: Progress | None
+    """None for a job that is new."""
+    verdict: Verdict
+    at: float
+    usage: tuple[StageUsage, ...] = ()
+    """Totals of all attempts; set when the job ended with this change."""
+    effects: int = 0
+    """How many rows it wrote to the outbox."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job reached a terminal state with this change."""
+        was_over = self.before is not None and self.before.state.terminal
+        return self.job.progress.state.terminal and not was_over
+
+
+class JobLedger:
+    """The only writer of jobs. `told` is called on the event loop after each commit, in the order of commits."""
+
+    def __init__(
+        self,
+        database: Database,
+        outgoing: OutgoingFactory,
+        told: Callable[[Change], None],
+        *,
+        max_attempts: int,
+        tell_again_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._outgoing = outgoing
+        self._told = told
+        self._max_attempts = max_attempts
+        self._tell_again_s = tell_again_s
+        self._clock = clock
+        self._stops_sent: dict[tuple[str, int, str], float] = {}
+
+    async def submit(self, submission: Submission, claim: Claim | None) -> tuple[Job, bool]:
+        """Accept a job, once for each claim, and tell whether it is new.
+
+        After the return it survives any crash: the job, its key, and the message to the scheduler are one transaction.
+
+        Raises:
+            KeyReusedError: The claim's key belongs to another request.
+            DatabaseUnavailableError: Nothing can be said; the same call again is safe with a claim.
+        """
+        now = self._clock()
+        job = Job(submission, Progress(queued_at=submission.created_at))
+
+        def accept(connection: Connection) -> Job | None:
+            if claim is not None:
+                held = idempotency_rows.claim(connection, claim, at=now)
+                if held.request_hash != claim.request_hash:
+                    raise KeyReusedError(held.job_id)
+                if held.job_id != job.job_id:
+                    return job_rows.get(connection, held.job_id)
+            job_rows.insert(connection, job, tell_again_at=now + self._tell_again_s)
+            history_rows.add(connection, job.job_id, _first_entry(job))
+            outbox_rows.add(connection, [self._outgoing.make(job, Announce())], at=now)
+            return None
+
+        known = await self._database.write(accept)
+        if known is not None:
+            return known, False
+        self._told(Change(job, None, Verdict.APPLIED, now, effects=1))
+        return job, True
+
+    async def apply(self, event: JobEvent) -> Verdict:
+        """Apply a worker's event once; repeated, late and fenced-off ones change no state."""
+
+        def move(connection: Connection) -> Change | None:
+            job = job_rows.get(connection, event.job_id, lock=True)
+            if job is None:
+                return None
+            if event.kind is not EventKind.USAGE and history_rows.is_known(
+                connection, event.job_id, event.attempt, event.sequence
+            ):
+                return Change(job, job.progress, Verdict.IGNORED, self._clock())
+            decision = transitions.on_event(job.progress, event, max_attempts=self._max_attempts)
+            if decision.verdict is not Verdict.STALE:
+                history_rows.record_usage(connection, job.job_id, event.attempt, event.sequence, event.usage)
+            return self._commit(connection, job, decision)
+
+        change = await self._database.write(move)
+        if change is None:
+            await self._stop_unknown(event)
+            return Verdict.STALE
+        self._told(change)
+        return change.verdict
+
+    async def cancel(self, job_id: str) -> Change | None:
+        """Ask for a job's end; None when there is no such job."""
+        return await self._decide(job_id, lambda before: transitions.on_cancel(before, at=self._clock()))
+
+    async def lost(self, message: AttemptLost) -> Change | None:
+        """Requeue an attempt that was lost, or end the job when it was tried often enough."""
+        return await self._decide(
+            message.job_id,
+            lambda before: transitions.on_lost(
+                before,
+                message.attempt,
+                message.text,
+                worker_id=message.worker_id,
+                at=self._clock(),
+                max_attempts=self._max_attempts,
+            ),
+        )
+
+    async def refused(self, message: PlacementRefused) -> Change | None:
+        """End a job that no worker could ever hold."""
+        return await self._decide(
+            message.job_id,
+            lambda before: transitions.on_refused(before, message.attempt, message.text, at=self._clock()),
+        )
+
+    async def _decide(self, job_id: str, decide: Callable[[Progress], Decision]) -> Change | None:
+        def move(connection: Connection) -> Change | None:
+            job = job_rows.get(connection, job_id, lock=True)
+            return None if job is None else self._commit(connection, job, decide(job.progress))
+
+        change = await self._database.write(move)
+        if change is not None:
+            self._told(change)
+        return change
+
+    def _commit(self, connection: Connection, job: Job, decision: Decision) -> Change:
+        now = self._clock()
+        after = Job(job.submission, decision.after)
+        if decision.after is not job.progress:
+            job_rows.save_progress(connection, after, job.progress, tell_again_at=now + self._tell_again_s)
+        if decision.entry is not None:
+            history_rows.add(connection, job.job_id, decision.entry)
+        effects = [effect for effect in decision.effects if self._worth_sending(job.job_id, decision.verdict, effect)]
+        outbox_rows.add(connection, [self._outgoing.make(after, effect) for effect in effects], at=now)
+        change = Change(after, job.progress, decision.verdict, now, effects=len(effects))
+        if not change.ended:
+            return change
+        usage = tuple(history_rows.usage(connection, job.job_id))
+        return replace(change, usage=usage)
+
+    def _worth_sending(self, job_id: str, verdict: Verdict, effect: transitions.Effect) -> bool:
+        """A fenced-off attempt is told to end once, and again only if it still speaks much later."""
+        if verdict is not Verdict.STALE or not isinstance(effect, Stop):
+            return True
+        key, now = (job_id, effect.attempt, effect.worker_id), self._clock()
+        self._stops_sent = {sent: at for sent, at in self._stops_sent.items() if now - at < _STOP_AGAIN_S}
+        if key in self._stops_sent:
+            return False
+        self._stops_sent[key] = now
+        return True
+
+    async def _stop_unknown(self, event: JobEvent) -> None:
+        """End what runs for a job that is not in the book: the database was set back to an older one."""
+        stop = Stop(event.worker_id, event.attempt, Reason.NONE)
+        if event.kind is EventKind.FINISHED or not self._worth_sending(event.job_id, Verdict.STALE, stop):
+            return
+        row = self._outgoing.stop(event.job_id, stop)
+        await self._database.write(lambda connection: outbox_rows.add(connection, [row], at=self._clock()))
+
+
+def _first_entry(job: Job) -> Entry:
+    progress = job.progress
+    return Entry(
+        progress.attempt, Source.GATEWAY, progress.revision, -1, job.submission.created_at, progress.state.value
+    )

@@ -1,0 +1,102 @@
+"""Turns the effects of a decision into rows of the outbox."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from qonduit_service_kit.codec import encode, wire_type
+from qonduit_service_kit.messages import (
+    SCHEDULER,
+    Address,
+    JobSpec,
+    JobSubmitted,
+    JobWithdrawn,
+    Reason,
+    StopAttempt,
+    worker,
+)
+from qonduit_service_kit.tickets import Ticket
+
+from qonduit_gateway.database.outbox_rows import Lane, Outgoing
+from qonduit_gateway.jobs.transitions import Announce, CloseLog, Stop, Withdraw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit_service_kit.messages import Shape
+    from qonduit_service_kit.tickets import TicketSigner
+
+    from qonduit_gateway.jobs.model import Job
+    from qonduit_gateway.jobs.transitions import Effect
+
+_TICKET_MARGIN_S = 24 * 3600.0
+_NOWHERE = Address("", "")
+
+
+class OutgoingFactory:
+    """Makes what is sent about jobs."""
+
+    def __init__(self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float]) -> None:
+        self._signer = signer
+        self._limit = limit
+        self._clock = clock
+
+    def make(self, job: Job, effect: Effect) -> Outgoing:
+        """Return the outbox row for one effect on a job."""
+        match effect:
+            case Announce():
+                return self._message(job, SCHEDULER, JobSubmitted(self.spec(job)), f"submit.{job.progress.attempt}")
+            case Withdraw(attempt):
+                return self._message(job, SCHEDULER, JobWithdrawn(job.job_id, attempt), f"withdraw.{attempt}")
+            case Stop():
+                return self.stop(job.job_id, effect)
+            case CloseLog():
+                return Outgoing(Lane.LOG, f"{job.job_id}.close", _NOWHERE, "", job.job_id.encode())
+            case _:
+                assert_never(effect)
+
+    def stop(self, job_id: str, effect: Stop) -> Outgoing:
+        """Return the outbox row that tells a worker to end an attempt."""
+        # What is fenced off has no claim to a farewell: its successor may be starting.
+        grace_s = 0.0 if effect.cause is Reason.NONE else 5.0
+        body = StopAttempt(job_id, effect.attempt, effect.cause, grace_s)
+        message_id = f"{job_id}.stop.{effect.attempt}"
+        return Outgoing(Lane.BUS, message_id, worker(effect.worker_id), wire_type(body), encode(body))
+
+    def spec(self, job: Job) -> JobSpec:
+        """Return what is needed to place and run the job's present attempt, with a fresh ticket."""
+        asked = job.submission
+        return JobSpec(
+            job_id=job.job_id,
+            attempt=job.progress.attempt,
+            user=asked.owner,
+            function_title=asked.program.title,
+            function_version=asked.program.version,
+            artifact_digest=asked.program.artifact_digest,
+            entrypoint=asked.program.entrypoint,
+            arguments_digest=asked.arguments_digest,
+            shape=asked.shape,
+            time_limit_s=asked.time_limit_s,
+            submitted_at=asked.created_at,
+            storage_ticket=self._ticket(job),
+            environment=dict(asked.program.environment),
+            dependencies=asked.program.dependencies,
+            priority=asked.priority,
+            limit=self._limit,
+        )
+
+    def _ticket(self, job: Job) -> str:
+        space = f"users/{job.submission.owner}"
+        ticket = Ticket(
+            user=job.submission.owner,
+            expires_at=self._clock() + job.submission.time_limit_s + _TICKET_MARGIN_S,
+            job_id=job.job_id,
+            read_space=space,
+            write_space=space,
+            blobs="rw",
+            log=job.job_id,
+        )
+        return self._signer.sign(ticket)
+
+    def _message(self, job: Job, to: Address, body: object, kind: str) -> Outgoing:
+        return Outgoing(Lane.BUS, f"{job.job_id}.{kind}", to, wire_type(body), encode(body))

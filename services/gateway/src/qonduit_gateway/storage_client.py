@@ -1,0 +1,210 @@
+"""The gateway's calls to the storage service."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
+from qonduit_service_kit.errors import ApiError, from_rpc_error
+from qonduit_service_kit.rpc import channel
+from qonduit_service_kit.tickets import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from qonduit_service_kit.tickets import TicketSigner
+
+Request = TypeVar("Request")
+
+CHUNK_BYTES = 512 * 1024
+_CALL_TIMEOUT_S = 30.0
+_TICKET_S = 3600.0
+
+
+class StorageClient:
+    """Storage as the gateway uses it. Its refusals come through as ApiError, with their reason and text."""
+
+    def __init__(self, address: str, signer: TicketSigner, *, ca: Path | None = None) -> None:
+        self._address = address
+        self._signer = signer
+        self._ca = ca
+        self._channel: grpc.aio.Channel | None = None
+
+    async def start(self) -> None:
+        """Open the channel; storage itself may come later."""
+        self._channel = channel(self._address, ca=self._ca)
+
+    async def stop(self) -> None:
+        """Close the channel; safe to call twice."""
+        opened, self._channel = self._channel, None
+        if opened is not None:
+            await opened.close()
+
+    async def put_bytes(self, content: bytes) -> str:
+        """Store bytes as a blob and return their digest, once they are durable."""
+        digest = hashlib.sha256(content).hexdigest()
+
+        async def requests() -> AsyncIterator[storage_pb2.PutBlobRequest]:
+            yield storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=len(content)))
+            for start in range(0, len(content), CHUNK_BYTES):
+                yield storage_pb2.PutBlobRequest(chunk=content[start : start + CHUNK_BYTES])
+
+        with self._translated():
+            await self._blobs.PutBlob(
+                requests(), metadata=self._service(), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
+            )
+        return digest
+
+    def open_blob(self, digest: str, size_bytes: int) -> Upload:
+        """Begin to store a blob piece by piece."""
+        header = storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=size_bytes))
+        call = self._blobs.PutBlob(metadata=self._service())
+        return Upload(self, call, header, lambda chunk: storage_pb2.PutBlobRequest(chunk=chunk))
+
+    def open_file(self, user: str, header: storage_pb2.PutFileHeader) -> Upload:
+        """Begin to store a user's file piece by piece."""
+        call = self._spaces.PutFile(metadata=self._for_user(user))
+        first = storage_pb2.PutFileRequest(header=header)
+        return Upload(self, call, first, lambda chunk: storage_pb2.PutFileRequest(chunk=chunk))
+
+    async def blob(self, digest: str) -> AsyncIterator[bytes]:
+        """Stream a blob's bytes."""
+        request = storage_pb2.GetBlobRequest(digest=digest)
+        async for answer in self._stream(self._blobs.GetBlob(request, metadata=self._service())):
+            yield answer.chunk
+
+    async def blob_size(self, digest: str) -> int | None:
+        """Return a blob's size, or None if it is not there."""
+        request = storage_pb2.StatBlobsRequest(digests=[digest])
+        with self._translated():
+            answer = await self._blobs.StatBlobs(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+        return next((blob.size_bytes for blob in answer.blobs if blob.digest == digest), None)
+
+    async def log(self, job_id: str, offset: int, *, follow: bool) -> AsyncIterator[storage_pb2.ReadLogResponse]:
+        """Stream a job's log."""
+        request = storage_pb2.ReadLogRequest(log=job_id, offset=offset, follow=follow)
+        async for answer in self._stream(self._logs.ReadLog(request, metadata=self._service())):
+            yield answer
+
+    async def close_log(self, job_id: str) -> None:
+        """Mark a job's log as complete; may be repeated."""
+        request = storage_pb2.CloseLogRequest(log=job_id)
+        with self._translated():
+            await self._logs.CloseLog(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+
+    def file(self, user: str, request: storage_pb2.GetFileRequest) -> AsyncIterator[storage_pb2.GetFileResponse]:
+        """Stream one of a user's files."""
+        return self._stream(self._spaces.GetFile(request, metadata=self._for_user(user)))
+
+    async def space_call(self, user: str, name: str, request: object) -> Any:
+        """Make one of SpaceService's simple calls for a user."""
+        with self._translated():
+            return await getattr(self._spaces, name)(
+                request, metadata=self._for_user(user), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
+            )
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what gRPC raises into what callers of this service understand."""
+        with self._translated():
+            yield
+
+    async def _stream(self, call: Any) -> AsyncIterator[Any]:
+        try:
+            with self._translated():
+                async for answer in call:
+                    yield answer
+        finally:
+            # The reader may have gone away in the middle: storage must stop as well.
+            call.cancel()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: grpc.aio.AioRpcError) -> ApiError:
+        refusal = from_rpc_error(error)
+        if refusal.reason != "UNKNOWN" and refusal.code not in {
+            grpc.StatusCode.UNAUTHENTICATED,
+            grpc.StatusCode.PERMISSION_DENIED,
+        }:
+            return refusal
+        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+            text = f"The storage service at {self._address} does not answer. Try again in a moment."
+            return ApiError(grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", text)
+        text = f"The storage service refused the gateway ({refusal.code.name}: {refusal.text})."
+        return ApiError(grpc.StatusCode.INTERNAL, "STORAGE_REFUSED", text)
+
+    def _service(self) -> tuple[tuple[str, str], ...]:
+        return self._bearer(Ticket.lasting("", _TICKET_S, service="gateway", blobs="rw"))
+
+    def _for_user(self, user: str) -> tuple[tuple[str, str], ...]:
+        space = f"users/{user}"
+        return self._bearer(Ticket.lasting(user, _TICKET_S, read_space=space, write_space=space))
+
+    def _bearer(self, ticket: Ticket) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._signer.sign(ticket)}"),)
+
+    @property
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise RuntimeError("the storage client was not started")
+        return self._channel
+
+    @property
+    def _blobs(self) -> Any:
+        return storage_pb2_grpc.BlobServiceStub(self._open)
+
+    @property
+    def _spaces(self) -> Any:
+        return storage_pb2_grpc.SpaceServiceStub(self._open)
+
+    @property
+    def _logs(self) -> Any:
+        return storage_pb2_grpc.LogServiceStub(self._open)
+
+
+class Upload:
+    """An upload to storage in progress; each `send` waits until storage takes more."""
+
+    def __init__(self, client: StorageClient, call: Any, header: object, wrap: Any) -> None:
+        self._client = client
+        self._call = call
+        self._header = header
+        self._wrap = wrap
+        self._begun = False
+
+    async def send(self, chunk: bytes) -> bool:
+        """Send the next piece; False when storage has heard enough and `finish` tells what came of it."""
+        try:
+            if not self._begun:
+                self._begun = True
+                await self._call.write(self._header)
+            if self._call.done():
+                return False
+            for start in range(0, len(chunk), CHUNK_BYTES):
+                await self._call.write(self._wrap(chunk[start : start + CHUNK_BYTES]))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError):
+            # An early end: the bytes were there already, or storage refused. The answer tells which.
+            return False
+        return True
+
+    async def finish(self) -> Any:
+        """End the upload and return storage's answer; its refusal is raised as ApiError."""
+        await self.send(b"")
+        with self._client.translated():
+            if not self._call.done():
+                await self._call.done_writing()
+            return await self._call
+
+    def abandon(self) -> None:
+        """Give the upload up; storage keeps nothing of it."""
+        self._call.cancel()

@@ -1,0 +1,206 @@
+"""Puts the parts of the gateway together."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qonduit_api.v1 import (
+    cluster_pb2_grpc,
+    files_pb2_grpc,
+    functions_pb2_grpc,
+    jobs_pb2_grpc,
+    qpu_pb2_grpc,
+)
+from qonduit_service_kit.bus import Bus
+from qonduit_service_kit.lifecycle import Periodic
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import (
+    AttemptLost,
+    ClusterReport,
+    JobEvent,
+    PlacementRefused,
+    QpuReply,
+    SchedulerHello,
+)
+from qonduit_service_kit.metrics import REGISTRY
+from qonduit_service_kit.rpc import GrpcServer
+from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
+
+from qonduit_gateway.api.callers import CallerInterceptor, token_digest
+from qonduit_gateway.api.cluster import ClusterService
+from qonduit_gateway.api.files import FileService
+from qonduit_gateway.api.functions import FunctionCatalog, FunctionService
+from qonduit_gateway.api.jobs import JobService
+from qonduit_gateway.api.qpu import QpuService
+from qonduit_gateway.api.run_jobs import JobIntake
+from qonduit_gateway.api.run_requests import RunLimits
+from qonduit_gateway.cluster_view import ClusterView
+from qonduit_gateway.database import job_rows, user_rows
+from qonduit_gateway.database.engine import Database
+from qonduit_gateway.database.migrate import upgrade
+from qonduit_gateway.dead_letter_box import DeadLetterBox
+from qonduit_gateway.inbox import Inbox
+from qonduit_gateway.instruments import Instruments
+from qonduit_gateway.ledger import JobLedger
+from qonduit_gateway.outgoing import OutgoingFactory
+from qonduit_gateway.qpu_link import QpuLink
+from qonduit_gateway.relay import OutboxRelay
+from qonduit_gateway.scheduler_link import SchedulerLink
+from qonduit_gateway.storage_client import StorageClient
+from qonduit_gateway.sweeper import Sweeper
+from qonduit_gateway.watchers import Watchers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc.aio
+    from prometheus_client import CollectorRegistry
+    from qonduit_service_kit.lifecycle import Part
+
+    from qonduit_gateway.ledger import Change
+    from qonduit_gateway.settings import GatewaySettings
+
+SERVICES = tuple(
+    f"qonduit_api.v1.{name}"
+    for name in ("FunctionService", "JobService", "FileService", "QpuService", "ClusterService")
+)
+_log = get_logger("gateway")
+
+
+class DatabasePart:
+    """The database as a part: migrated and seeded before anybody uses it."""
+
+    def __init__(self, database: Database, settings: GatewaySettings, instruments: Instruments) -> None:
+        self._database = database
+        self._settings = settings
+        self._instruments = instruments
+
+    async def start(self) -> None:
+        """Run the missing migrations, make sure of the administrator, count the jobs."""
+        if await self._database.write(upgrade):
+            _log.info("database migrated", database=self._database.where)
+        path = self._settings.admin_token_file
+        if path is not None:
+            digest = token_digest(path.read_text().strip())
+            name, now = self._settings.admin_user, time.time()
+            await self._database.write(lambda connection: user_rows.bootstrap(connection, name, digest, at=now))
+        self._instruments.set_jobs(await self._database.read(job_rows.count_by_state))
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        await self._database.close()
+
+
+class Gateway:
+    """The parts of one gateway, in the order in which they start."""
+
+    def __init__(self, settings: GatewaySettings, *, registry: CollectorRegistry = REGISTRY) -> None:
+        self._settings = settings
+        self._registry = registry
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        key = load_or_create_key(settings.internal_key_file or settings.data_dir / "internal.key")
+        signer = TicketSigner(key)
+        self.database = Database(settings.database, busy_timeout_s=settings.database_busy_timeout_s)
+        self.bus = Bus(settings.amqp_url.get_secret_value(), app_id="gateway", registry=registry)
+        self.storage = StorageClient(settings.storage_address, signer, ca=settings.storage_ca)
+        self.instruments = Instruments(registry)
+        self.watchers = Watchers()
+        self.cluster = ClusterView()
+        self.outgoing = OutgoingFactory(signer, limit=settings.limit_shape, clock=time.time)
+        self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
+        self.ledger = JobLedger(
+            self.database,
+            self.outgoing,
+            self._told,
+            max_attempts=settings.max_attempts,
+            tell_again_s=settings.tell_again_s,
+        )
+        self.qpu = QpuLink(self.bus, self.storage, timeout_s=settings.qpu_timeout_s)
+        self.dead_letters = DeadLetterBox(self.bus, self.database, self.instruments)
+        self.server = self._server()
+
+    def parts(self) -> Sequence[Part]:
+        """Return the parts in the order in which they start; they stop in reverse.
+
+        The API opens last and closes first, so that nobody is let in before all is ready.
+        """
+        settings = self._settings
+        sweeper = Sweeper(
+            self.database,
+            self.relay,
+            self.outgoing,
+            self.cluster,
+            self.instruments,
+            tell_again_s=settings.tell_again_s,
+        )
+        return (
+            DatabasePart(self.database, settings, self.instruments),
+            self.storage,
+            self.bus,
+            self.relay,
+            self._inbox(),
+            self.dead_letters,
+            Periodic(settings.sweep_interval_s, sweeper.sweep, name="sweeper"),
+            self.server,
+        )
+
+    def _told(self, change: Change) -> None:
+        if change.effects:
+            self.relay.wake()
+        if change.before is None or change.job.progress.revision > change.before.revision:
+            self.watchers.tell(change.job)
+        self.instruments.observe(change)
+
+    async def _heard(self, report: ClusterReport) -> None:
+        self.cluster.update(report)
+
+    def _inbox(self) -> Inbox:
+        link = SchedulerLink(self.database, self.bus, self.relay, self.outgoing)
+        return Inbox(
+            self.bus,
+            {
+                SchedulerHello: link.hello,
+                JobEvent: self.ledger.apply,
+                PlacementRefused: self.ledger.refused,
+                AttemptLost: self.ledger.lost,
+                ClusterReport: self._heard,
+                QpuReply: self.qpu.reply,
+            },
+        )
+
+    def _server(self) -> GrpcServer:
+        settings = self._settings
+        return GrpcServer(
+            self._register,
+            services=SERVICES,
+            host=settings.listen_host,
+            port=settings.listen_port,
+            interceptors=(CallerInterceptor(self.database),),
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            allow_insecure=settings.allow_insecure,
+            registry=self._registry,
+        )
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        settings = self._settings
+        limit = settings.artifact_limit_bytes
+        catalog = FunctionCatalog(self.database)
+        limits = RunLimits(settings.default_shape, settings.default_time_limit_s, settings.max_time_limit_s)
+        intake = JobIntake(self.ledger, catalog, self.storage, limits)
+        functions = FunctionService(self.database, self.storage, catalog, artifact_limit_bytes=limit)
+        jobs = JobService(
+            self.database, self.ledger, intake, self.storage, watchers=self.watchers, cluster=self.cluster
+        )
+        cluster = ClusterService(self.database, self.cluster, self.dead_letters, artifact_limit_bytes=limit)
+        functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+        files_pb2_grpc.add_FileServiceServicer_to_server(FileService(self.storage), server)
+        qpu_pb2_grpc.add_QpuServiceServicer_to_server(QpuService(self.qpu, self.database), server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)
+
+
+async def build(settings: GatewaySettings) -> Sequence[Part]:
+    """Return the parts of a gateway."""
+    return Gateway(settings).parts()
