@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import grpc
+
 DOMAIN = "qonduit"
 TEXT_LIMIT = 4096
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ApiError(Exception):
@@ -58,16 +60,21 @@ def _packed(
 
 def from_rpc_error(error: grpc.RpcError) -> ApiError:
     """Return what a called service refused, as it was raised there; reason "UNKNOWN" if it said none."""
-    code = error.code() if callable(getattr(error, "code", None)) else grpc.StatusCode.UNKNOWN
-    text = error.details() if callable(getattr(error, "details", None)) else str(error)
-    reason, metadata, violations = "UNKNOWN", {}, {}
-    trailing = error.trailing_metadata() if callable(getattr(error, "trailing_metadata", None)) else ()
-    for key, value in trailing or ():
-        if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                told, wrong = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-                if detail.Unpack(told):
-                    reason, metadata = told.reason, dict(told.metadata)
-                elif detail.Unpack(wrong):
-                    violations = {item.field: item.description for item in wrong.field_violations}
-    return ApiError(code, reason, text or "", metadata=metadata, violations=violations)
+    refusal: Any = error  # What can be asked of it depends on which kind of call failed.
+    reason, metadata, violations = "UNKNOWN", dict[str, str](), dict[str, str]()
+    for key, value in refusal.trailing_metadata() or ():
+        if key != _DETAILS_KEY:
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            told, wrong = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            if detail.Unpack(told):
+                reason, metadata = told.reason, dict(told.metadata)
+            elif detail.Unpack(wrong):
+                violations = {item.field: item.description for item in wrong.field_violations}
+    text = refusal.details() or ""
+    return ApiError(refusal.code(), reason, text, metadata=metadata, violations=violations)
+
+
+def trailers(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata that carries a status with its details."""
+    return ((_DETAILS_KEY, status.SerializeToString()),)

@@ -8,13 +8,14 @@ import time
 import uuid
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from qonduit_service_kit import logs
-from qonduit_service_kit.errors import ApiError
+from qonduit_service_kit.errors import ApiError, trailers
 from qonduit_service_kit.metrics import REGISTRY
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
         """Return the context manager that an RPC runs in."""
         raise NotImplementedError
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
-    ) -> Any:
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Wrap the handler of a call."""
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -76,7 +75,7 @@ class ErrorInterceptor(AroundInterceptor):
             await _abort(context, error)
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
-        except Exception:  # Unforeseen: the caller learns an id, we learn everything.
+        except Exception:  # noqa: BLE001 - unforeseen: the caller learns an id, we learn everything.
             request_id = uuid.uuid4().hex[:12]
             _log.exception("RPC failed", method=method, request_id=request_id)
             text = f"Internal error (request {request_id}). Try again; if it stays, report it with this id."
@@ -88,23 +87,33 @@ class ErrorInterceptor(AroundInterceptor):
 
 async def _abort(context: Any, error: ApiError) -> None:
     status = error.to_status()
-    await context.abort(
-        error.code, status.message, trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),)
-    )
+    await context.abort(error.code, status.message, trailing_metadata=trailers(status))
+
+
+class _RpcMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.calls = Counter("qonduit_rpc_calls_total", "RPCs that ended.", ["method", "code"], registry=registry)
+        self.seconds = Histogram(
+            "qonduit_rpc_seconds", "Seconds of RPCs.", ["method"], buckets=_BUCKETS, registry=registry
+        )
+
+
+_made: WeakKeyDictionary[CollectorRegistry, _RpcMetrics] = WeakKeyDictionary()
+"""Several servers of one process share their metrics."""
 
 
 class MetricsInterceptor(AroundInterceptor):
     """Counts calls and their seconds by method and code."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._calls = Counter("qonduit_rpc_calls_total", "RPCs that ended.", ["method", "code"], registry=registry)
-        self._seconds = Histogram(
-            "qonduit_rpc_seconds", "Seconds of RPCs.", ["method"], buckets=_BUCKETS, registry=registry
-        )
+        if registry not in _made:
+            _made[registry] = _RpcMetrics(registry)
+        self._calls = _made[registry].calls
+        self._seconds = _made[registry].seconds
 
     @asynccontextmanager
     async def around(self, method: str, context: Any) -> AsyncIterator[None]:
-        """Time the RPC."""
+        """Time and count the RPC."""
         began = time.perf_counter()
         code = "OK"
         try:

@@ -102,13 +102,11 @@ class Periodic:
             await asyncio.sleep(self._interval_s)
             try:
                 await self._func()
-            except Exception:  # A round that fails must not be the last one.
+            except Exception:  # noqa: BLE001 - a round that fails must not be the last one.
                 _log.exception("periodic work failed", name=self._name)
 
 
-async def run_service(
-    name: str, settings: ServiceSettings, build: Callable[[], Awaitable[Sequence[Part]]]
-) -> int:
+async def run_service(name: str, settings: ServiceSettings, build: Callable[[], Awaitable[Sequence[Part]]]) -> int:
     """Run a service until a signal or a failed part, and return the exit code: 0 after a signal, else 1.
 
     Parts start in order and stop in reverse. /metrics is served without a part for it.
@@ -132,8 +130,8 @@ async def run_service(
             code = 1
         else:
             _log.info("stopping")
-    except Exception as error:  # Whatever keeps a service from starting is told in one line, then in full.
-        _log.exception(f"cannot start: {error}")  # noqa: G004, TRY401 - structlog, and the line is for people.
+    except Exception as error:  # noqa: BLE001 - whatever keeps a service from starting is told in one line, then in full.
+        _log.exception("cannot start", reason=str(error))
         code = 1
     finally:
         if settings.ready_file is not None:
@@ -190,8 +188,8 @@ async def _stop_all(parts: Sequence[Part]) -> None:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await part.stop()
         except TimeoutError:
-            _log.error("a part did not stop in time", part=type(part).__name__, seconds=STOP_TIMEOUT_S)  # noqa: TRY400
-        except Exception:  # The other parts must still be stopped.
+            _log.error("a part did not stop in time", part=type(part).__name__, seconds=STOP_TIMEOUT_S)
+        except Exception:  # noqa: BLE001 - the other parts must still be stopped.
             _log.exception("a part failed to stop", part=type(part).__name__)
 
 
@@ -212,9 +210,7 @@ def _write_ready(path: Path | None, parts: Sequence[Part]) -> None:
     temporary.replace(path)
 
 
-def main(
-    name: str, settings_type: type[Settings], build: Callable[[Settings], Awaitable[Sequence[Part]]]
-) -> None:
+def main(name: str, settings_type: type[Settings], build: Callable[[Settings], Awaitable[Sequence[Part]]]) -> None:
     """Be the `__main__` of a service: read the settings, run, and exit."""
     try:
         settings = settings_type()

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRET = "***"  # noqa: S105 - what stands in a secret's place.
-_SECRET_KEY = re.compile(r"token|password|secret|authorization|credential|ticket|cookie|api_?key|internal_key", re.I)
+_SECRET_KEY = re.compile(
+    r"token|password|secret|authorization|credential|ticket|cookie|api_?key|internal_key", re.IGNORECASE
+)
 _URL_PASSWORD = re.compile(r"(\w+://[^/\s:@]*):[^/\s@]+@")
 _BEARER = re.compile(r"(?i)\b(bearer|apikey)\s+[\w.~+/=-]{8,}")
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")

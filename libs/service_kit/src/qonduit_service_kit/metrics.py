@@ -57,7 +57,9 @@ class MetricsServer:
         try:
             server, thread = start_http_server(self._wanted, addr=self._host, registry=self._registry)
         except OSError as error:
-            raise OSError(error.errno, f"cannot serve metrics on {self._host}:{self._wanted}: {error.strerror}") from error
+            raise OSError(
+                error.errno, f"cannot serve metrics on {self._host}:{self._wanted}: {error.strerror}"
+            ) from error
         self._server, self._thread = server, thread
         self.port = server.server_port
 

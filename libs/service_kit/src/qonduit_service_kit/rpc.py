@@ -71,7 +71,7 @@ class GrpcServer:
         self._port_name = port_name
         self._registry = registry
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined,unused-ignore]
         self.port = 0
 
     @property

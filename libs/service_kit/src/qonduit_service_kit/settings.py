@@ -17,15 +17,19 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="QONDUIT_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     amqp_url: SecretStr = Field(
-        SecretStr("amqp://guest:guest@127.0.0.1:5672/"), description="RabbitMQ, with user, password and vhost."
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"), description="RabbitMQ, with user, password and vhost."
     )
-    data_dir: Path = Field(Path(".qonduit"), description="Folder for everything the service keeps.")
-    metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
-    log_format: Literal["text", "json"] = Field("text", description="Readable lines, or a JSON object a line.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
-    internal_key_file: Path | None = Field(None, description="File with the key that tickets are signed with.")
-    ready_file: Path | None = Field(None, description="Written, with the ports in use, once the service serves.")
+    data_dir: Path = Field(default=Path(".qonduit"), description="Folder for everything the service keeps.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address that /metrics listens on.")
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Readable lines, or a JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least that is logged."
+    )
+    internal_key_file: Path | None = Field(default=None, description="File with the key that tickets are signed with.")
+    ready_file: Path | None = Field(
+        default=None, description="Written, with the ports in use, once the service serves."
+    )
 
     def describe(self) -> dict[str, str]:
         """Return every setting as text, without the secrets."""

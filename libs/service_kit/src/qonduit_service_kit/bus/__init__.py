@@ -1,9 +1,9 @@
 """The bus: typed messages over RabbitMQ, at least once, with reconnects that callers don't see."""
 
 from qonduit_service_kit.bus.bus import Bus
-from qonduit_service_kit.bus.delivery import Delivery, RawDelivery
 from qonduit_service_kit.bus.consumer import Subscription
-from qonduit_service_kit.bus.errors import BusClosedError, BusError, RejectMessage, UnroutableError
+from qonduit_service_kit.bus.delivery import Delivery, RawDelivery, RawMessage
+from qonduit_service_kit.bus.errors import BusClosedError, BusError, RejectMessage, TopologyError, UnroutableError
 from qonduit_service_kit.bus.topology import (
     CLASSIC,
     DEAD_LETTERS,
@@ -33,8 +33,10 @@ __all__ = [
     "Queue",
     "QueueKind",
     "RawDelivery",
+    "RawMessage",
     "RejectMessage",
     "Subscription",
+    "TopologyError",
     "UnroutableError",
     "tasks_queue",
     "worker_inbox",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pika
 import pika.exceptions
@@ -14,6 +13,9 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.spec import BasicProperties
 
 from qonduit_service_kit.bus.errors import LinkLostError, TopologyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What happens to a connection is told by the link, in one line; pika would add its own tracebacks.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -118,6 +120,13 @@ class Channel:
         finally:
             self._pending.discard(future)
 
+    @staticmethod
+    def _guarded(method: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        try:
+            method(*arguments, **named)
+        except pika.exceptions.AMQPError as error:
+            raise _translated(error) from error
+
     async def declare_exchange(self, name: str, kind: str) -> None:
         """Declare a durable exchange."""
         await self._call(self._inner.exchange_declare, exchange=name, exchange_type=kind, durable=True)
@@ -157,12 +166,14 @@ class Channel:
 
     def publish(self, message: Outgoing) -> None:
         """Send without waiting."""
-        try:
-            self._inner.basic_publish(
-                message.exchange, message.key, message.body, message.properties, message.mandatory
-            )
-        except pika.exceptions.AMQPError as error:
-            raise _translated(error) from error
+        self._guarded(
+            self._inner.basic_publish,
+            message.exchange,
+            message.key,
+            message.body,
+            message.properties,
+            message.mandatory,
+        )
 
     async def prefetch(self, count: int) -> None:
         """Limit unacknowledged deliveries of consumers started afterwards."""
@@ -201,12 +212,12 @@ class Channel:
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge; does nothing on a closed channel, where the broker has taken the delivery back."""
         if self._inner.is_open:
-            self._inner.basic_ack(tag, multiple)
+            self._guarded(self._inner.basic_ack, tag, multiple)
 
     def requeue(self, tag: int) -> None:
         """Give a delivery back; does nothing on a closed channel."""
         if self._inner.is_open:
-            self._inner.basic_nack(tag, multiple=False, requeue=True)
+            self._guarded(self._inner.basic_nack, tag, multiple=False, requeue=True)
 
     async def close(self) -> None:
         """Close; unacknowledged deliveries go back to their queue. Safe to call twice."""
@@ -253,22 +264,23 @@ class Connection:
 
     async def channel(self) -> Channel:
         """Open a channel."""
-        loop = asyncio.get_running_loop()
-        opened: asyncio.Future[None] = loop.create_future()
+        opened = asyncio.Event()
         try:
-            inner = self._inner.channel(on_open_callback=lambda _channel: opened.done() or opened.set_result(None))
+            channel = Channel(self._inner.channel(on_open_callback=lambda _channel: opened.set()))
         except pika.exceptions.AMQPError as error:
             raise _translated(error) from error
-        channel = Channel(inner)
-        await asyncio.wait([opened, channel.closed], return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.ensure_future(opened.wait())
+        either: list[asyncio.Future[Any]] = [waiting, channel.closed]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         if channel.closed.done():
             raise channel.closed.result()
         return channel
 
     def on_blocked(self, told: Callable[[bool], None]) -> None:
         """Call `told` with True when the broker blocks publishers, with False when it no longer does."""
-        self._inner.add_on_connection_blocked_callback(lambda _connection, _frame: told(True))
-        self._inner.add_on_connection_unblocked_callback(lambda _connection, _frame: told(False))
+        self._inner.add_on_connection_blocked_callback(lambda _connection, _frame: told(True))  # noqa: FBT003
+        self._inner.add_on_connection_unblocked_callback(lambda _connection, _frame: told(False))  # noqa: FBT003
 
     async def close(self) -> None:
         """Close, waiting a few seconds at most; safe to call twice."""
@@ -293,8 +305,6 @@ def _parameters(url: str, name: str) -> pika.URLParameters:
     parameters.stack_timeout = CONNECT_TIMEOUT_S
     parameters.blocked_connection_timeout = None
     parameters.client_properties = {"connection_name": name}
-    # A peer that vanished without a word is noticed after two heartbeats, also while we only write.
-    parameters.tcp_options = {"TCP_USER_TIMEOUT": 2 * HEARTBEAT_S * 1000}
     return parameters
 
 
@@ -303,7 +313,9 @@ def _translated(reason: BaseException) -> LinkLostError | TopologyError:
     if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
         return TopologyError(f"RabbitMQ says {reason.reply_code}: {reason.reply_text}")
     cause: BaseException = reason
-    while isinstance(cause, pika.exceptions.AMQPConnectionError) and cause.args and isinstance(cause.args[0], Exception):
+    while isinstance(cause, pika.exceptions.AMQPConnectionError) and cause.args:
+        if not isinstance(cause.args[0], Exception):
+            break
         cause = cause.args[0]
     text = str(cause) or repr(cause)
     return LinkLostError(f"{type(cause).__name__}: {text}")

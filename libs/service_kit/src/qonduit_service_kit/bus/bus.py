@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qonduit_service_kit.bus.amqp import Channel, Connection, Incoming, Outgoing
-from qonduit_service_kit.bus.consumer import HEADER_EXCHANGE, HEADER_KEY, HEADER_QUEUE, HEADER_REASON, Subscription
-from qonduit_service_kit.bus.errors import BusClosedError, BusError, LinkLostError, TopologyError
+from qonduit_service_kit.bus.consumer import Subscription
+from qonduit_service_kit.bus.declaring import declare, declare_all
+from qonduit_service_kit.bus.delivery import parking_headers
+from qonduit_service_kit.bus.errors import BusClosedError, BusError, LinkLostError, TopologyError, UnroutableError
 from qonduit_service_kit.bus.link import Link
 from qonduit_service_kit.bus.metrics import metrics_for
 from qonduit_service_kit.bus.publisher import Publisher
-from qonduit_service_kit.bus.topology import DEAD_LETTERS, EXCHANGES, WELL_KNOWN, Queue, exchange_type
+from qonduit_service_kit.bus.topology import DEAD_LETTERS, EXCHANGES, WELL_KNOWN, Queue
 from qonduit_service_kit.codec import encode, wire_type
 
 if TYPE_CHECKING:
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DRAIN_S = 5.0
-REASON_LIMIT = 4096
 
 
 class Bus:
     """Typed messages over RabbitMQ: at least once, two connections, both kept up for ever.
 
-    `well_known` queues are declared on every connect, so that services may start in any order.
+    Publishing and consuming have a connection each, because RabbitMQ stops reading from publishers when it is
+    short of memory or disk, and acknowledgements must still get through then. `well_known` queues are declared
+    on every connect, so that services may start in any order.
     """
 
     def __init__(
@@ -46,16 +50,33 @@ class Bus:
     ) -> None:
         self._app_id = app_id
         self._metrics = metrics_for(registry)
-        self._queues: dict[str, Queue] = {queue.name: queue for queue in well_known}
+        self._queues: dict[str, Queue] = {}
+        self._exchanges = set(EXCHANGES)
+        self._remember(well_known)
         self._subscriptions: list[Subscription] = []
         self._publisher = Publisher(self._metrics)
         self._publishing = Link(
-            url, f"{app_id}/publish", set_up=self._set_up_publishing, down=self._publisher.down, metrics=self._metrics
+            url,
+            owner=app_id,
+            role="publish",
+            set_up=self._set_up_publishing,
+            down=self._publisher.down,
+            metrics=self._metrics,
         )
         self._consuming = Link(
-            url, f"{app_id}/consume", set_up=self._set_up_consuming, down=self._consuming_down, metrics=self._metrics
+            url,
+            owner=app_id,
+            role="consume",
+            set_up=self._set_up_consuming,
+            down=self._consuming_down,
+            metrics=self._metrics,
         )
         self._stopped = False
+
+    def _remember(self, queues: Iterable[Queue]) -> None:
+        for queue in queues:
+            self._queues[queue.name] = queue
+            self._exchanges.update(address.exchange for address in queue.addresses)
 
     # --- Life ----------------------------------------------------------------------------------
 
@@ -109,9 +130,8 @@ class Bus:
         Raises:
             TopologyError: A queue of that name exists with other arguments.
         """
-        for queue in queues:
-            self._queues[queue.name] = queue
-        await self._on_connection(lambda channel: _declare(channel, queues))
+        await self._on_connection(lambda channel: declare(channel, queues))
+        self._remember(queues)
 
     async def delete(self, queue: Queue) -> None:
         """Delete a queue with all that is in it; nothing happens if there is none."""
@@ -140,11 +160,7 @@ class Bus:
         raise BusClosedError("the bus is stopped")
 
     async def _set_up_publishing(self, connection: Connection) -> None:
-        channel = await connection.channel()
-        for exchange in EXCHANGES:
-            await channel.declare_exchange(exchange, exchange_type(exchange))
-        await _declare(channel, list(self._queues.values()))
-        await channel.close()
+        await declare_all(connection, self._exchanges, list(self._queues.values()))
         await self._publisher.set_up(connection)
 
     # --- Publishing ----------------------------------------------------------------------------
@@ -163,12 +179,17 @@ class Bus:
         Over reconnects it is sent again with the same id until it is confirmed, so it may arrive twice.
 
         Raises:
-            UnroutableError: `mandatory`, and no queue is bound.
+            UnroutableError: `mandatory` and no queue is bound, or the exchange is none that this bus knows.
             BusClosedError: The bus was stopped; the message may have arrived all the same.
         """
         await self._publisher.publish(
             self._outgoing(
-                to, encode(body), kind=wire_type(body), persistent=persistent, mandatory=mandatory, message_id=message_id
+                to,
+                encode(body),
+                kind=wire_type(body),
+                persistent=persistent,
+                mandatory=mandatory,
+                message_id=message_id,
             )
         )
 
@@ -208,6 +229,9 @@ class Bus:
         headers: dict[str, Any] | None = None,
         sender: str | None = None,
     ) -> Outgoing:
+        if to.exchange not in self._exchanges:
+            # RabbitMQ would close the channel, and with it stop everything else that is in flight.
+            raise UnroutableError(f"exchange {to.exchange!r} is unknown: declare a queue on it first")
         return Outgoing(
             to.exchange,
             to.key,
@@ -241,7 +265,12 @@ class Bus:
         return await self._subscribe(queue, handler, raw=False, prefetch=prefetch, concurrency=concurrency)
 
     async def consume_raw(
-        self, queue: Queue, handler: Callable[[RawDelivery], Awaitable[None]], *, prefetch: int = 64, concurrency: int = 1
+        self,
+        queue: Queue,
+        handler: Callable[[RawDelivery], Awaitable[None]],
+        *,
+        prefetch: int = 64,
+        concurrency: int = 1,
     ) -> Subscription:
         """Consume without decoding, as for the dead letters; otherwise as `consume`."""
         return await self._subscribe(queue, handler, raw=True, prefetch=prefetch, concurrency=concurrency)
@@ -258,6 +287,7 @@ class Bus:
         if self._stopped:
             raise BusClosedError("the bus is stopped")
         await self.declare(queue)
+        await self._consuming.wait_up()
         subscription = Subscription(
             queue,
             handler,
@@ -268,17 +298,17 @@ class Bus:
             forget=self._forget,
             metrics=self._metrics,
         )
-        await self._consuming.wait_up()
         self._subscriptions.append(subscription)
         connection = self._consuming.connection
-        if connection is not None:
-            try:
+        if connection is None:
+            return subscription
+        try:
+            # If the connection breaks meanwhile, the link sets up every subscription on the next one.
+            with suppress(LinkLostError):
                 await subscription.set_up(connection)
-            except LinkLostError:
-                pass  # The link sets up every subscription on its next connection.
-            except TopologyError:
-                await subscription.cancel()
-                raise
+        except TopologyError:
+            await subscription.cancel()
+            raise
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
@@ -286,10 +316,9 @@ class Bus:
             self._subscriptions.remove(subscription)
 
     async def _set_up_consuming(self, connection: Connection) -> None:
-        channel = await connection.channel()
-        await _declare(channel, [subscription.queue for subscription in self._subscriptions])
-        await channel.close()
-        for subscription in list(self._subscriptions):
+        subscriptions = list(self._subscriptions)
+        await declare_all(connection, (), [subscription.queue for subscription in subscriptions])
+        for subscription in subscriptions:
             await subscription.set_up(connection)
 
     def _consuming_down(self) -> None:
@@ -297,33 +326,14 @@ class Bus:
             subscription.down()
 
     async def _park(self, incoming: Incoming, queue: str, reason: str) -> None:
-        headers = dict(incoming.headers) | {
-            HEADER_REASON: reason[:REASON_LIMIT],
-            HEADER_QUEUE: queue,
-            HEADER_EXCHANGE: incoming.exchange,
-            HEADER_KEY: incoming.key,
-        }
-        await self._publisher.publish(
-            self._outgoing(
-                DEAD_LETTERS.address,
-                incoming.body,
-                kind=incoming.type,
-                persistent=True,
-                mandatory=True,
-                message_id=incoming.message_id,
-                headers=headers,
-                sender=incoming.app_id,
-            )
+        message = self._outgoing(
+            DEAD_LETTERS.address,
+            incoming.body,
+            kind=incoming.type,
+            persistent=True,
+            mandatory=True,
+            message_id=incoming.message_id,
+            headers=parking_headers(incoming, queue, reason),
+            sender=incoming.app_id,
         )
-
-
-async def _declare(channel: Channel, queues: Iterable[Queue]) -> None:
-    exchanges: set[str] = set()
-    for queue in queues:
-        for address in queue.addresses:
-            if address.exchange not in exchanges:
-                exchanges.add(address.exchange)
-                await channel.declare_exchange(address.exchange, exchange_type(address.exchange))
-        await channel.declare_queue(queue.name, queue.arguments())
-        for address in queue.addresses:
-            await channel.bind(queue.name, address.exchange, address.key)
+        await self._publisher.publish(message)

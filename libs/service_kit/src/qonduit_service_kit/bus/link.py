@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
 
 from qonduit_service_kit.bus.amqp import CONNECT_TIMEOUT_S, Connection
+from qonduit_service_kit.bus.backoff import backoff_s
 from qonduit_service_kit.bus.errors import BusError
 
 if TYPE_CHECKING:
@@ -17,19 +17,9 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.bus.metrics import BusMetrics
 
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 5.0
 _SETUP_TIMEOUT_S = 30.0
+_REMIND_EVERY = 10
 _log = structlog.get_logger("bus")
-
-
-def backoff_s(failures: int, *, draw: Callable[[float, float], float] = random.uniform) -> float:
-    """Return a wait with full jitter.
-
-    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-    ceiling: float = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 16))
-    return draw(0.0, ceiling)
 
 
 class Link:
@@ -38,20 +28,23 @@ class Link:
     def __init__(
         self,
         url: str,
-        name: str,
         *,
+        owner: str,
+        role: str,
         set_up: Callable[[Connection], Awaitable[None]],
         down: Callable[[], None],
         metrics: BusMetrics,
     ) -> None:
         self._url = url
-        self._name = name
+        self._owner = owner
+        self._role = role
         self._set_up = set_up
         self._down = down
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._connection: Connection | None = None
+        self._made = 0
         self.last_error = ""
 
     @property
@@ -68,12 +61,12 @@ class Link:
     def where(self) -> str:
         """Host and port, without credentials."""
         parts = urlsplit(self._url)
-        return f"{parts.hostname}:{parts.port or 5672}"
+        return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
 
     def start(self) -> None:
         """Begin to connect."""
         if self._task is None:
-            self._task = asyncio.create_task(self._keep(), name=f"bus link {self._name}")
+            self._task = asyncio.create_task(self._keep(), name=f"bus link {self._owner}/{self._role}")
 
     async def wait_up(self) -> None:
         """Return once connected."""
@@ -88,51 +81,48 @@ class Link:
 
     async def _keep(self) -> None:
         failures = 0
-        made = 0
         while True:
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
-                    connection = await Connection.open(self._url, name=self._name)
+                connection = await self._connect()
+                await self._use(connection)
+                failures = 0
             except (BusError, OSError, TimeoutError) as error:
-                self._note_failure(error, failures)
-            else:
-                made += 1
-                if await self._use(connection, made):
-                    failures = 0
+                self._note_failure(str(error) or type(error).__name__, failures)
+                failures += 1
+            except Exception:  # noqa: BLE001 - a fault of ours must not leave the service without a bus.
+                _log.exception("the bus failed, connecting again", link=self._role)
+                failures += 1
             await asyncio.sleep(backoff_s(failures))
-            failures += 1
 
-    async def _use(self, connection: Connection, made: int) -> bool:
-        """Run one connection to its end; return whether it ever was up."""
+    async def _connect(self) -> Connection:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
+            return await Connection.open(self._url, name=f"{self._owner}/{self._role}")
+
+    async def _use(self, connection: Connection) -> None:
+        """Run one connection to its end; raise if it could not be set up."""
         self._connection = connection
         try:
             async with asyncio.timeout(_SETUP_TIMEOUT_S):
                 await self._set_up(connection)
-            self._metrics.connects.labels(self._name_of_link).inc()
-            if made > 1:
-                self._metrics.reconnects.labels(self._name_of_link).inc()
-            self.last_error = ""
-            self._up.set()
-            _log.info("connected to RabbitMQ", link=self._name_of_link, at=self.where)
+            self._note_up()
             reason = await asyncio.shield(connection.closed)
-            _log.warning("lost RabbitMQ, connecting again", link=self._name_of_link, at=self.where, reason=str(reason))
-        except (BusError, OSError, TimeoutError) as error:
-            self._note_failure(error, 0)
-            return False
-        else:
-            return True
+            _log.warning("lost RabbitMQ, connecting again", link=self._role, at=self.where, reason=str(reason))
         finally:
             self._up.clear()
             self._connection = None
             self._down()
             await connection.close()
 
-    @property
-    def _name_of_link(self) -> str:
-        return self._name.rpartition("/")[2]
+    def _note_up(self) -> None:
+        self._made += 1
+        self.last_error = ""
+        self._metrics.connects.labels(self._role).inc()
+        if self._made > 1:
+            self._metrics.reconnects.labels(self._role).inc()
+        self._up.set()
+        _log.info("connected to RabbitMQ", link=self._role, at=self.where)
 
-    def _note_failure(self, error: BaseException, failures: int) -> None:
-        text = str(error) or type(error).__name__
-        if text != self.last_error or failures % 10 == 0:
-            _log.warning("cannot connect to RabbitMQ, trying again", link=self._name_of_link, at=self.where, reason=text)
-        self.last_error = text
+    def _note_failure(self, reason: str, failures: int) -> None:
+        if reason != self.last_error or failures % _REMIND_EVERY == 0:
+            _log.warning("cannot connect to RabbitMQ, trying again", link=self._role, at=self.where, reason=reason)
+        self.last_error = reason

@@ -18,11 +18,17 @@ class BusMetrics:
         self.returned = Counter("qonduit_bus_returned_total", "Messages no queue would take.", registry=registry)
         self.refused = Counter("qonduit_bus_refused_total", "Messages the broker refused for now.", registry=registry)
         self.delivered = Counter("qonduit_bus_delivered_total", "Deliveries.", ["queue"], registry=registry)
-        self.redelivered = Counter("qonduit_bus_redelivered_total", "Deliveries that came again.", ["queue"], registry=registry)
+        self.redelivered = Counter(
+            "qonduit_bus_redelivered_total", "Deliveries that came again.", ["queue"], registry=registry
+        )
         self.failed = Counter("qonduit_bus_handler_errors_total", "Handlers that raised.", ["queue"], registry=registry)
-        self.dead = Counter("qonduit_bus_dead_letters_total", "Messages sent to the dead letters.", ["queue"], registry=registry)
+        self.dead = Counter(
+            "qonduit_bus_dead_letters_total", "Messages sent to the dead letters.", ["queue"], registry=registry
+        )
         self.connects = Counter("qonduit_bus_connects_total", "Connections made.", ["link"], registry=registry)
-        self.reconnects = Counter("qonduit_bus_reconnects_total", "Connections lost and made again.", ["link"], registry=registry)
+        self.reconnects = Counter(
+            "qonduit_bus_reconnects_total", "Connections lost and made again.", ["link"], registry=registry
+        )
         self.unconfirmed = Gauge("qonduit_bus_unconfirmed", "Messages that wait for their confirm.", registry=registry)
         self.blocked = Gauge("qonduit_bus_blocked", "1 while the broker blocks publishers.", registry=registry)
         self.publish_seconds = Histogram(

@@ -30,6 +30,7 @@ class Publisher:
         """By delivery tag, oldest first."""
         self._next_tag = 1
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
         self._drained = asyncio.Event()
         self._drained.set()
         self.last_confirm_at = 0.0
@@ -42,6 +43,8 @@ class Publisher:
         self._blocked = False
         self._next_tag = 1
         self._channel = channel
+        # RabbitMQ closes only the channel when it dislikes a publish; all is begun again on a new connection.
+        channel.closed.add_done_callback(lambda _reason: self._give_up(connection))
         self._send_backlog()
 
     def down(self) -> None:
@@ -51,10 +54,9 @@ class Publisher:
         self._in_flight.clear()
         self._metrics.blocked.set(0)
 
-    @property
-    def channel(self) -> Channel | None:
-        """The channel while connected."""
-        return self._channel
+    def _give_up(self, connection: Connection) -> None:
+        if not connection.closed.done():
+            self._closing = asyncio.ensure_future(connection.close())
 
     async def publish(self, message: Outgoing) -> None:
         """Return once confirmed.

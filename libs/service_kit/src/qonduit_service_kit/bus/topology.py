@@ -91,7 +91,12 @@ WELL_KNOWN = (GATEWAY_INBOX, SCHEDULER_INBOX, QPU_INBOX, DEAD_LETTERS)
 """Declared by every service on every connect, so that services may start in any order."""
 
 
-EXCHANGES = (*(queue.address.exchange for queue in WELL_KNOWN), WORKERS_EXCHANGE, ALL_WORKERS.exchange, TASKS_EXCHANGE)
+EXCHANGES: tuple[str, ...] = (
+    *(queue.address.exchange for queue in WELL_KNOWN),
+    WORKERS_EXCHANGE,
+    ALL_WORKERS.exchange,
+    TASKS_EXCHANGE,
+)
 """Declared on every connect, as publishing to an exchange that isn't there closes the channel."""
 
 
