@@ -12,6 +12,7 @@ from qonduit_scheduler.leadership import Role
 from qonduit_scheduler.shapes import NOTHING, add
 
 if TYPE_CHECKING:
+    from qonduit_scheduler.core import Core
     from qonduit_scheduler.leadership import Leadership
     from qonduit_scheduler.picture import Picture
 
@@ -59,20 +60,22 @@ class SchedulerMetrics:
         )
         self._takeovers_seen = 0
 
-    def observe(self, leadership: Leadership, now: float) -> None:
-        """Set all gauges from the state, and add what was counted since."""
+    def tell_role(self, leadership: Leadership) -> None:
+        """Set what says who leads; cheap enough for each tick."""
         self.leader.set(leadership.role is Role.LEADING)
         self.term.set(leadership.term)
         self.takeovers.inc(leadership.takeovers - self._takeovers_seen)
         self._takeovers_seen = leadership.takeovers
+
+    def observe(self, leadership: Leadership, now: float) -> None:
+        """Set all gauges from the state, and add what was counted since."""
+        self.tell_role(leadership)
         if leadership.core is not None:
-            self._count(leadership)
+            self._count(leadership.core)
             self._measure(leadership.core.picture, now)
 
-    def _count(self, leadership: Leadership) -> None:
-        if leadership.core is None:
-            return
-        tally = leadership.core.take_tally()
+    def _count(self, core: Core) -> None:
+        tally = core.take_tally()
         for kind, count in tally.placements.items():
             self.placements.labels(kind.value).inc(count)
         for kind, seconds in tally.waits_s:

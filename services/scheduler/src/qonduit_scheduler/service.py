@@ -139,6 +139,7 @@ class SchedulerService:
         return undelivered
 
     def _tell_role(self) -> None:
+        self._metrics.tell_role(self._leadership)
         role = self._leadership.role
         if role is not self._role:
             self._role = role
