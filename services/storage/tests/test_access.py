@@ -1,0 +1,104 @@
+"""Who may do what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_service_kit.rpc import channel, from_rpc_error
+from qonduit_service_kit.tickets import Ticket, TicketSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ADA, BOB = "users/ada", "users/bob"
+GRANTS = [
+    ("read blobs", {"blobs": "r"}),
+    ("store blobs", {"blobs": "rw"}),
+    ("read files", {"read_space": ADA}),
+    ("change files", {"write_space": ADA}),
+    ("use the log", {"log": "job-1"}),
+]
+
+
+def calls(client: Any, tar: bytes) -> dict[str, list[Callable[[], Awaitable[object]]]]:
+    """Every call, by the right that it needs."""
+    spaces = client.spaces
+    return {
+        "read blobs": [
+            lambda: client.get_blob("0" * 64),
+            lambda: client.blobs.StatBlobs(pb.StatBlobsRequest(digests=["0" * 64])),
+        ],
+        "store blobs": [lambda: client.put_blob(b"x")],
+        "read files": [
+            lambda: client.get_file("a.tar"),
+            client.names,
+            lambda: spaces.StatSpaceFile(pb.StatSpaceFileRequest(space=ADA, name="a.tar")),
+        ],
+        "change files": [
+            lambda: client.put_file("a.tar", tar),
+            lambda: spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space=ADA, name="a.tar")),
+        ],
+        "use the log": [lambda: client.append((1, 0, b"x")), client.whole_log, client.close_log],
+    }
+
+
+async def verdict(call: Callable[[], Awaitable[object]]) -> StatusCode:
+    try:
+        await call()
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED):
+            assert from_rpc_error(error).reason == error.code().name  # noqa: PT017 - Either outcome is one.
+        return error.code()
+    return StatusCode.OK
+
+
+@pytest.mark.parametrize(("right", "ticket"), GRANTS)
+async def test_a_ticket_gives_what_it_says_and_nothing_else(
+    storage: Any, make_tar: Callable[..., bytes], right: str, ticket: dict[str, str]
+) -> None:
+    client = await storage.client(**ticket)
+    given = {right, "read blobs"} if right == "store blobs" else {right}
+    for needed, those in calls(client, make_tar(b"")).items():
+        for call in those:
+            allowed = await verdict(call) in (StatusCode.OK, StatusCode.NOT_FOUND)
+            assert allowed == (needed in given), needed
+
+
+@pytest.mark.parametrize(
+    "ticket", [{"read_space": BOB, "write_space": BOB, "log": "job-2"}, {"read_space": "users"}, {"service": "worker"}]
+)
+async def test_another_users_ticket_opens_nothing(
+    storage: Any, make_tar: Callable[..., bytes], ticket: dict[str, str]
+) -> None:
+    for those in calls(await storage.client(**ticket), make_tar(b"")).values():
+        for call in those:
+            assert await verdict(call) == StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("service", ["gateway", "qpu_broker"])
+async def test_services_may_do_everything(storage: Any, make_tar: Callable[..., bytes], service: str) -> None:
+    for those in calls(await storage.client(service=service), make_tar(b"")).values():
+        for call in those:
+            assert await verdict(call) in (StatusCode.OK, StatusCode.NOT_FOUND)
+
+
+async def test_without_a_good_ticket_nothing_is_open(storage: Any, client: Any, make_tar: Callable[..., bytes]) -> None:
+    good = Ticket.lasting("ada", 60, blobs="rw", read_space=ADA, write_space=ADA, log="job-1")
+    ended = Ticket.lasting("ada", -60, blobs="rw", read_space=ADA, write_space=ADA, log="job-1")
+    tokens = ["", "nonsense", TicketSigner(b"another key" * 4).sign(good), storage.signer.sign(ended)]
+    for token in tokens:
+        async with channel(storage.address, token=token) as opened:
+            for those in calls(type(client)(opened), make_tar(b"")).values():
+                for call in those:
+                    assert await verdict(call) == StatusCode.UNAUTHENTICATED
+    assert await client.names() == []
+
+
+async def test_a_stream_cannot_slip_into_another_log(client: Any, must_refuse: Callable[..., Any]) -> None:
+    pieces = [pb.AppendLogRequest(log=log, attempt=1, writer_offset=0, chunk=b"x") for log in ("job-1", "job-2")]
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "one log"):
+        [answer async for answer in client.logs.AppendLog(iter(pieces))]

@@ -1,0 +1,239 @@
+"""The service dies at any moment, or its disk is full: nothing half-written, nothing promised is lost."""
+
+# ruff: noqa: S311 - Random bytes are content here, and the same in each run.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+from qonduit_api.internal.v1 import storage_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+ROUNDS = 5
+MIB = 1024 * 1024
+
+
+class Uploads:
+    """Uploads that run until the service dies, and what it said it had kept."""
+
+    def __init__(self, client: Any, make_tar: Callable[..., bytes], chance: random.Random) -> None:
+        self._client = client
+        self._make_tar = make_tar
+        self._chance = chance
+        self._chunks_left = chance.randrange(1, 120)
+        self.half_way = asyncio.Event()
+        self.blobs: set[str] = set()
+        self.kept: dict[str, int] = {}
+        """How many versions of a file were confirmed."""
+        self.sent: dict[str, list[str]] = {}
+        self.log_confirmed = 0
+
+    async def run(self) -> None:
+        """Until the service is gone."""
+        works = (self._put_blobs(), self._put_files("a.tar"), self._put_files("b.tar"), self._write_log())
+        for error in await asyncio.gather(*works, return_exceptions=True):
+            assert isinstance(error, grpc.aio.AioRpcError), error
+            assert error.code() == StatusCode.UNAVAILABLE
+
+    async def _counted(self, requests: Any) -> AsyncIterator[Any]:
+        for request in requests:
+            self._chunks_left -= 1
+            if self._chunks_left <= 0:
+                self.half_way.set()
+            yield request
+
+    async def _put_blobs(self) -> None:
+        while True:
+            data = self._chance.randbytes(300_000)
+            digest = hashlib.sha256(data).hexdigest()
+            header = pb.PutBlobRequest(header=pb.PutBlobHeader(digest=digest, size_bytes=len(data)))
+            parts = [pb.PutBlobRequest(chunk=data[at : at + 50_000]) for at in range(0, len(data), 50_000)]
+            await self._client.blobs.PutBlob(self._counted([header, *parts]))
+            self.blobs.add(digest)
+
+    async def _put_files(self, name: str) -> None:
+        while True:
+            data = self._make_tar(self._chance.randbytes(200_000))
+            digest = hashlib.sha256(data).hexdigest()
+            self.sent.setdefault(name, []).append(digest)
+            await self._client.spaces.PutFile(self._counted(self._client.file_requests(name, data)))
+            self.kept[name] = len(self.sent[name])
+
+    async def _write_log(self) -> None:
+        async def pieces() -> AsyncIterator[pb.AppendLogRequest]:
+            for number in itertools.count():
+                chunk = b"%07d\n" % number
+                yield pb.AppendLogRequest(log="job-1", attempt=1, writer_offset=8 * number, chunk=chunk)
+                await confirmed.wait()
+                confirmed.clear()
+
+        confirmed = asyncio.Event()
+        async for answer in self._client.logs.AppendLog(pieces()):
+            self.log_confirmed = answer.writer_offset
+            confirmed.set()
+
+
+async def test_killed_at_random_moments_it_loses_nothing_and_keeps_no_half(
+    own_process: Any, make_tar: Callable[..., bytes]
+) -> None:
+    chance = random.Random(20)
+    blobs: set[str] = set()
+    for number in range(ROUNDS):
+        await own_process.start(log_sync_interval_s=0.005)
+        client = await own_process.client(service="gateway")
+        client.space = f"users/round-{number}"
+        uploads = Uploads(client, make_tar, chance)
+        running = asyncio.create_task(uploads.run())
+        await asyncio.wait_for(uploads.half_way.wait(), 30)
+        own_process.kill()
+        await asyncio.wait_for(running, 30)
+        await own_process.start()
+        await check_after_crash(own_process, uploads, client.space)
+        blobs |= uploads.blobs
+        client = await own_process.client()
+        for digest in blobs:
+            assert hashlib.sha256(await client.get_blob(digest)).hexdigest() == digest
+        own_process.kill()
+        shutil.rmtree(own_process.data / "logs", ignore_errors=True)  # Each round writes its own.
+
+
+async def check_after_crash(service: Any, uploads: Uploads, space: str) -> None:
+    client = await service.client(service="gateway")
+    client.space = space
+    assert service.incoming() == []
+    names = await client.names()
+    assert set(names) >= set(uploads.kept)
+    for name in names:
+        told, data = await client.get_file(name)
+        assert hashlib.sha256(data).hexdigest() == told.digest
+        # The last version that was confirmed, or one that was sent after it.
+        assert uploads.sent[name].index(told.digest) >= uploads.kept.get(name, 0) - 1
+    log = await client.whole_log()
+    assert len(log) >= uploads.log_confirmed
+    assert log == b"".join(b"%07d\n" % number for number in range(len(log) // 8))
+    contents = list((service.data / "spaces").glob("*/*/content/*"))
+    records = list((service.data / "spaces").glob("*/*/records/*"))
+    assert len(contents) == len(records)
+
+
+async def test_fifty_megabytes_in_flat_memory(own_process: Any, make_tar: Callable[..., bytes]) -> None:
+    await own_process.start()
+    client = await own_process.client()
+    data = make_tar(random.Random(1).randbytes(MIB) * 50)
+    await client.put_blob(data[: 2 * MIB])  # Everything is loaded that will be.
+    before = peak_bytes(own_process.process.pid)
+    answer = await client.put_blob(data)
+    assert await client.get_blob(answer.digest) == data
+    await client.put_file("large.tar", data)
+    assert (await client.get_file("large.tar"))[1] == data
+    assert peak_bytes(own_process.process.pid) - before < 30 * MIB
+
+
+def peak_bytes(pid: int) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+async def test_a_second_service_on_the_same_folder_is_refused(own_process: Any, tmp_path: Path) -> None:
+    await own_process.start()
+    second = type(own_process)(tmp_path)
+    with pytest.raises(AssertionError, match="ended while starting"):
+        await second.start(ready_file=tmp_path / "second.json")
+    assert second.process.returncode == 1
+
+
+@pytest.fixture
+def small_disk_prefix(own_process: Any) -> tuple[str, ...]:
+    """Starts a program that sees a small file system as the data folder, in a mount namespace of its own."""
+    script = f'mkdir -p {own_process.data} && mount -t tmpfs -o size=6m tmpfs {own_process.data} && exec "$@"'
+    prefix = ("unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh")
+    probe = subprocess.run([*prefix, "true"], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip("no file system can be mounted here")
+    return prefix
+
+
+@pytest.fixture
+async def small_disk(own_process: Any, small_disk_prefix: tuple[str, ...]) -> Any:
+    await own_process.start(*small_disk_prefix)
+    own_process.data = Path(f"/proc/{own_process.process.pid}/root{own_process.data}")
+    return own_process
+
+
+async def test_a_full_disk_is_said_and_the_service_goes_on(
+    small_disk: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    client = await small_disk.client()
+    await client.put_file("small.tar", make_tar(b"small"))
+    async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", "Delete files"):
+        await client.put_blob(bytes(7 * MIB))
+    # What fits when it starts may still not fit: here something else takes the room while the file is on its way.
+    first = await client.put_blob(bytes(3 * MIB))
+    half = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[pb.PutFileRequest]:
+        requests = list(client.file_requests("large.tar", make_tar(random.Random(3).randbytes(2 * MIB))))
+        for request in requests[:17]:
+            yield request
+        half.set()
+        await disk_is_full.wait()
+        for request in requests[17:]:
+            yield request
+
+    disk_is_full = asyncio.Event()
+    writing = asyncio.ensure_future(client.spaces.PutFile(slowly()))
+    await half.wait()
+    filler = small_disk.data / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    disk_is_full.set()
+    async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", "nothing of this was kept"):
+        await writing
+    assert small_disk.incoming() == []
+    assert await client.names() == ["small.tar"]
+    filler.unlink()
+    assert await client.get_blob(first.digest) == bytes(3 * MIB)
+    await client.put_file("fits.tar", make_tar(b"now"))
+    assert await client.names() == ["fits.tar", "small.tar"]
+
+
+async def test_a_log_on_a_full_disk_keeps_whole_pieces_and_goes_on_later(
+    small_disk: Any, must_refuse: Callable[..., Any]
+) -> None:
+    client = await small_disk.client()
+    await client.append((1, 0, b"one\n"))
+    filler = small_disk.data / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"):
+        await client.append((1, 4, bytes(100_000)))
+    assert await client.whole_log() == b"one\n"
+    filler.unlink()
+    assert await client.append((1, 4, b"two\n")) == 8
+    assert await client.whole_log() == b"one\ntwo\n"
+
+
+async def test_room_is_kept_free(make_storage: Callable[..., Any], must_refuse: Callable[..., Any]) -> None:
+    storage = await make_storage(min_free_bytes=2**60)
+    client = await storage.client()
+    async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", "are kept free"):
+        await client.put_blob(b"x")
+    async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", "are kept free"):
+        await client.append((1, 0, b"x"))

@@ -1,0 +1,196 @@
+"""Users' files over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from grpc import StatusCode
+from qonduit_api.internal.v1 import storage_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+H5 = Path(__file__).with_name("samples").joinpath("latest.h5").read_bytes()
+
+
+def contents(storage: Any) -> int:
+    return len(list((storage.data / "spaces").glob("*/*/content/*")))
+
+
+async def test_a_file_goes_in_and_comes_out(client: Any, make_tar: Callable[..., bytes]) -> None:
+    data = make_tar(b"a" * 2_000_000)
+    told = await client.put_file("data.tar", data)
+    assert (told.name, told.size_bytes) == ("data.tar", len(data))
+    assert told.create_time.seconds > 0
+    assert await client.get_file("data.tar") == (told, data)
+    assert (await client.get_file("data.tar", 1_500_000))[1] == data[1_500_000:]
+    answer = await client.spaces.StatSpaceFile(pb.StatSpaceFileRequest(space="users/ada", name="data.tar"))
+    assert answer.file == told
+
+
+async def test_tar_gzip_and_hdf5_are_kept(client: Any, make_tar: Callable[..., bytes]) -> None:
+    await client.put_file("a.tar", make_tar(b"a"))
+    await client.put_file("b.tar", make_tar(b"b", mode="w:gz"))
+    await client.put_file("c.h5", H5)
+    assert await client.names() == ["a.tar", "b.tar", "c.h5"]
+
+
+async def test_files_survive_a_restart(make_storage: Callable[..., Any], make_tar: Callable[..., bytes]) -> None:
+    first = await make_storage()
+    client = await first.client()
+    told = [await client.put_file(name, make_tar(name.encode())) for name in ("a.tar", "b.tar")]
+    await first.stop()
+    client = await (await make_storage()).client()
+    answer = await client.spaces.ListSpace(pb.ListSpaceRequest(space="users/ada"))
+    assert list(answer.files) == told
+    assert (await client.get_file("b.tar"))[1] == make_tar(b"b.tar")
+
+
+async def test_names_that_a_file_system_would_mix_up_are_kept_apart(
+    client: Any, make_tar: Callable[..., bytes]
+) -> None:
+    composed = unicodedata.normalize("NFC", "größe.tar")
+    names = ["data.tar", "Data.tar", composed, unicodedata.normalize("NFD", composed)]
+    for name in names:
+        await client.put_file(name, make_tar(name.encode()))
+    assert await client.names() == sorted(names)
+    for name in names:
+        assert (await client.get_file(name))[1] == make_tar(name.encode())
+
+
+async def test_a_list_comes_in_pages(client: Any, make_tar: Callable[..., bytes]) -> None:
+    names = [f"{number}.tar" for number in range(5)]
+    for name in names:
+        await client.put_file(name, make_tar(b""))
+    seen, token = [], ""
+    while True:
+        answer = await client.spaces.ListSpace(pb.ListSpaceRequest(space="users/ada", page_size=2, page_token=token))
+        seen += [file.name for file in answer.files]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert seen == names
+
+
+async def test_bad_page_tokens_are_refused(client: Any, must_refuse: Callable[..., Any]) -> None:
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "page token"):
+        await client.spaces.ListSpace(pb.ListSpaceRequest(space="users/ada", page_token="x"))
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "page size"):
+        await client.spaces.ListSpace(pb.ListSpaceRequest(space="users/ada", page_size=-1))
+
+
+async def test_replacing_and_deleting_leave_no_bytes_behind(
+    storage: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    await client.put_file("a.tar", make_tar(b"old"))
+    await client.put_file("b.tar", make_tar(b"old"))
+    assert contents(storage) == 1
+    await client.put_file("a.tar", make_tar(b"new"))
+    assert contents(storage) == 2
+    assert (await client.get_file("b.tar"))[1] == make_tar(b"old")
+    for name in ("a.tar", "b.tar"):
+        await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space="users/ada", name=name))
+    assert contents(storage) == 0
+    assert await client.names() == []
+    async with must_refuse(StatusCode.NOT_FOUND, "FILE_NOT_FOUND", "a.tar"):
+        await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space="users/ada", name="a.tar"))
+    async with must_refuse(StatusCode.NOT_FOUND, "FILE_NOT_FOUND"):
+        await client.get_file("a.tar")
+
+
+async def test_a_reader_beside_many_writers_sees_whole_versions(
+    storage: Any, client: Any, make_tar: Callable[..., bytes]
+) -> None:
+    versions = [make_tar(bytes([number]) * 300_000) for number in range(12)]
+    await client.put_file("a.tar", versions[0])
+
+    async def read() -> None:
+        for _ in range(10):
+            told, data = await client.get_file("a.tar")
+            assert data in versions
+            assert told.size_bytes == len(data)
+
+    await asyncio.gather(read(), read(), *(client.put_file("a.tar", version) for version in versions))
+    assert contents(storage) == 1
+    assert storage.incoming() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("folder/a.tar", b"x", "INVALID_FILE_NAME"),
+        ("..", b"x", "INVALID_FILE_NAME"),
+        ("a\0.tar", b"x", "INVALID_FILE_NAME"),
+        ("a" * 300 + ".tar", b"x", "INVALID_FILE_NAME"),
+        ("a.zip", b"x", "INVALID_FILE_NAME"),
+        ("renamed.tar", b"just a text\n" * 200, "INVALID_FILE_CONTENT"),
+        ("renamed.h5", b"just a text\n" * 200, "INVALID_FILE_CONTENT"),
+        ("empty.tar", b"", "INVALID_FILE_CONTENT"),
+        ("empty.h5", b"", "INVALID_FILE_CONTENT"),
+    ],
+)
+async def test_refused_files_leave_nothing(
+    storage: Any, must_refuse: Callable[..., Any], name: str, data: bytes, reason: str
+) -> None:
+    client = await storage.client()
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, reason):
+        await client.put_file(name, data)
+    assert await client.names() == []
+    assert storage.incoming() == []
+    counted = storage.registry.get_sample_value("qonduit_storage_refusals_total", {"reason": reason})
+    assert counted == 1
+
+
+async def test_the_bytes_must_be_shown_even_if_they_are_here(
+    client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    told = await client.put_file("a.tar", make_tar(b"secret"))
+    header = pb.PutFileHeader(space="users/ada", name="b.tar", size_bytes=told.size_bytes, digest=told.digest)
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH"):
+        await client.spaces.PutFile(iter([pb.PutFileRequest(header=header)]))
+
+
+async def test_a_damaged_file_is_told_and_healed(
+    storage: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    await client.put_file("a.tar", make_tar(b"a" * 1000))
+    (path,) = (storage.data / "spaces").glob("*/*/content/*")
+    path.write_bytes(b"rotten")
+    for _ in range(2):
+        async with must_refuse(StatusCode.DATA_LOSS, "FILE_DAMAGED", "Upload it again"):
+            await client.get_file("a.tar")
+    await client.put_file("a.tar", make_tar(b"a" * 1000))
+    assert (await client.get_file("a.tar"))[1] == make_tar(b"a" * 1000)
+
+
+async def test_what_a_crash_left_between_content_and_record_is_removed(
+    make_storage: Callable[..., Any], make_tar: Callable[..., bytes]
+) -> None:
+    first = await make_storage()
+    await (await first.client()).put_file("a.tar", make_tar(b"a"))
+    await first.stop()
+    (content,) = (first.data / "spaces").glob("*/*/content/*")
+    content.with_name("0" * 64).write_bytes(b"its record was never written")
+    (first.data / "incoming" / "half").write_bytes(b"half")
+    second = await make_storage()
+    assert await (await second.client()).names() == ["a.tar"]
+    assert contents(second) == 1
+    assert second.incoming() == []
+
+
+async def test_an_unreadable_record_costs_no_content(
+    make_storage: Callable[..., Any], make_tar: Callable[..., bytes]
+) -> None:
+    first = await make_storage()
+    client = await first.client()
+    await client.put_file("a.tar", make_tar(b"a"))
+    await client.put_file("b.tar", make_tar(b"b"))
+    await first.stop()
+    next((first.data / "spaces").glob("*/*/records/*")).write_bytes(b"{rotten")
+    second = await make_storage()
+    assert len(await (await second.client()).names()) == 1
+    assert contents(second) == 2
