@@ -120,6 +120,7 @@ class Picture:
         self.reservations: dict[str, Reservation] = {}
         """By worker."""
         self.reserved_for: dict[EntryKey, Reservation] = {}
+        self.overdue_checked_at = now
         self.missed: dict[str, MissedExecutor] = {}
         self.with_executors: dict[str, Attempt] = {}
         self.executors_of: dict[str, dict[str, Lease]] = {}

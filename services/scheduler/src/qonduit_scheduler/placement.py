@@ -34,14 +34,25 @@ def place_all(picture: Picture, now: float) -> None:
             continue
         worker = _find_worker(picture, entry)
         if worker is None:
-            del picture.hope[entry.shape]
+            picture.hope.pop(entry.shape, None)
             continue
         reserved = entry.key in picture.reserved_for
         grant(picture, entry, worker, now)
+        _give_up_hope(picture, worker)
         if reserved:
             # The reserved one found a place elsewhere: its worker is there for everybody again.
             position = 0
     picture.hope.clear()
+
+
+def _give_up_hope(picture: Picture, worker: Worker) -> None:
+    """Forget the shapes that could have fitted only a worker that is fuller now."""
+    free = worker.free
+    for shape, hoped in list(picture.hope.items()):
+        if hoped is not None and worker.worker_id in hoped and not fits(shape, free):
+            hoped.remove(worker.worker_id)
+            if not hoped:
+                del picture.hope[shape]
 
 
 def _serve_reservations(picture: Picture, now: float) -> None:

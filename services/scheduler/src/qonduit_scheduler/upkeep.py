@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import LeaseKind, Shape
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from qonduit_scheduler.waiting import Entry
 
 
+_OVERDUE_CHECK_S: Final = 1.0
+"""Between looks at who waits too long: these alone look at every lane."""
+
+
 def tick(picture: Picture, now: float) -> None:
     """Do all that is due; called a few times a second."""
     _give_up_silent(picture, now)
@@ -23,6 +27,9 @@ def tick(picture: Picture, now: float) -> None:
     if not picture.settled and _all_have_told(picture, now):
         _settle(picture, now)
     take_back_idle(picture, now)
+    if now - picture.overdue_checked_at < _OVERDUE_CHECK_S:
+        return
+    picture.overdue_checked_at = now
     _keep_reservations(picture, now)
     _reserve(picture, now)
     _make_users_yield(picture, now)
