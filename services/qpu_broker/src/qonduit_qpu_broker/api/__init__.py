@@ -1,0 +1,1 @@
+"""The runtime API as programs' clients see it."""

@@ -1,0 +1,68 @@
+"""Devices: /backends and what is below it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import INLINE_LIMIT_BYTES
+
+from qonduit_qpu_broker.api.answer import Answer, of_json
+from qonduit_qpu_broker.api.documents import devices_document, status_document
+from qonduit_qpu_broker.problems import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit_service_kit.messages import QpuRequest
+
+    from qonduit_qpu_broker.payloads import Payloads
+    from qonduit_qpu_broker.upstream import Device, Upstream
+
+
+class BackendsApi:
+    """Answers about devices."""
+
+    def __init__(self, upstream: Upstream, payloads: Payloads, queue_length: Callable[[str], int]) -> None:
+        self._upstream = upstream
+        self._payloads = payloads
+        self._queue_length = queue_length
+        self._digests: dict[tuple[str, str], str] = {}
+
+    def device(self, name: str) -> Device:
+        """Return a device; NotFound, with what there is."""
+        devices = {device.name: device for device in self._upstream.devices()}
+        try:
+            return devices[name]
+        except KeyError:
+            known = ", ".join(sorted(devices))
+            raise NotFound(f"There is no backend {name!r}.", solution=f"Use one of: {known}.") from None
+
+    async def list(self, request: QpuRequest) -> Answer:
+        """Answer GET /backends."""
+        devices = [(device, self._queue_length(device.name)) for device in self._upstream.devices()]
+        return of_json(devices_document(devices, request.api_version))
+
+    async def status(self, _request: QpuRequest, name: str) -> Answer:
+        """Answer GET /backends/{name}/status."""
+        device = self.device(name)
+        return of_json(status_document(device, self._queue_length(name)))
+
+    async def configuration(self, _request: QpuRequest, name: str) -> Answer:
+        """Answer GET /backends/{name}/configuration."""
+        self.device(name)
+        return await self._described("configuration", name, self._upstream.configuration)
+
+    async def properties(self, _request: QpuRequest, name: str) -> Answer:
+        """Answer GET /backends/{name}/properties."""
+        self.device(name)
+        return await self._described("properties", name, self._upstream.properties)
+
+    async def _described(self, kind: str, name: str, describe: Callable[[str], bytes]) -> Answer:
+        """Answer with a description, large ones by a digest that is stored once."""
+        if digest := self._digests.get((kind, name)):
+            return Answer(digest=digest)
+        description = describe(name)
+        if len(description) <= INLINE_LIMIT_BYTES:
+            return Answer(body=description)
+        self._digests[kind, name] = digest = await self._payloads.put(description)
+        return Answer(digest=digest)

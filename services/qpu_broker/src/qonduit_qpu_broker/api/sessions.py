@@ -1,0 +1,99 @@
+"""Sessions and batches: /sessions and what is below it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from qonduit_qpu_broker.api.answer import NO_CONTENT, Answer, of_json
+from qonduit_qpu_broker.api.documents import parse_body, session_document
+from qonduit_qpu_broker.ledger import jobs, sessions
+from qonduit_qpu_broker.problems import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from qonduit_service_kit.messages import QpuRequest
+
+    from qonduit_qpu_broker.api.backends import BackendsApi
+    from qonduit_qpu_broker.dispatcher import Dispatcher
+    from qonduit_qpu_broker.ledger.records import SessionRecord
+    from qonduit_qpu_broker.ledger.thread import LedgerThread
+
+DEFAULT_TTL_S = 28_800
+MODES = frozenset({"dedicated", "batch"})
+
+
+class SessionsApi:
+    """Answers about sessions. An id is the broker's own: a session costs nothing until its first job."""
+
+    def __init__(self, ledger: LedgerThread, dispatcher: Dispatcher, backends: BackendsApi) -> None:
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._backends = backends
+
+    async def open(self, request: QpuRequest) -> Answer:
+        """Answer POST /sessions."""
+        if not request.job_id:
+            raise BadRequest("Only a program opens sessions.")
+        body = request.body or b"{}"
+        try:
+            document = parse_body(body)
+            new = sessions.NewSession(
+                job_id=request.job_id,
+                user=request.user,
+                call_number=request.call_number,
+                digest=request.body_digest or hashlib.sha256(body).hexdigest(),
+                mode=str(document.get("mode") or "dedicated"),
+                backend=str(document.get("backend") or ""),
+                instance=str(document.get("instance") or ""),
+                max_ttl_s=min(DEFAULT_TTL_S, int(document.get("max_ttl") or DEFAULT_TTL_S)),
+            )
+        except (ValueError, TypeError) as error:
+            raise BadRequest(f"The session can't be read: {error}") from None
+        if new.mode not in MODES:
+            raise BadRequest(f"There is no session mode {new.mode!r}; use 'dedicated' or 'batch'.")
+        if new.backend:
+            self._backends.device(new.backend)
+        record = await self._ledger.run(lambda ledger: sessions.open_session(ledger, new))
+        return await self._document(record)
+
+    async def get(self, request: QpuRequest, session_id: str) -> Answer:
+        """Answer GET /sessions/{id}."""
+        return await self._document(await self._owned(request, session_id))
+
+    async def update(self, request: QpuRequest, session_id: str) -> Answer:
+        """Answer PATCH /sessions/{id}: with accepting_jobs false it takes no more, and ends with its last job."""
+        await self._owned(request, session_id)
+        try:
+            document = parse_body(request.body or b"{}")
+        except ValueError as error:
+            raise BadRequest(f"The change can't be read: {error}") from None
+        if document.get("accepting_jobs") is not False:
+            raise BadRequest("Only accepting_jobs: false can be set.")
+        await self._ledger.run(lambda ledger: sessions.close(ledger, session_id))
+        return NO_CONTENT
+
+    async def cancel(self, request: QpuRequest, session_id: str) -> Answer:
+        """Answer DELETE /sessions/{id}/close: what waits is cancelled, and it takes no more."""
+        await self._owned(request, session_id)
+        await self.end(session_id, "Its session was cancelled.")
+        return NO_CONTENT
+
+    async def end(self, session_id: str, reason: str) -> None:
+        """Close a session and cancel what waits in it."""
+        await self._ledger.run(lambda ledger: sessions.close(ledger, session_id))
+        for qpu_job_id in await self._ledger.run(lambda ledger: jobs.queued_of(ledger, session_id=session_id)):
+            job = await self._ledger.run(lambda ledger, found=qpu_job_id: jobs.get(ledger, found))  # type: ignore[misc]
+            if job is not None:
+                await self._dispatcher.cancel(job, reason)
+        await self._ledger.run(lambda ledger: sessions.settle(ledger, session_id))
+
+    async def _document(self, session: SessionRecord) -> Answer:
+        times = await self._ledger.run(lambda ledger: sessions.times(ledger, session.session_id))
+        return of_json(session_document(session, times))
+
+    async def _owned(self, request: QpuRequest, session_id: str) -> SessionRecord:
+        session = await self._ledger.run(lambda ledger: sessions.get(ledger, session_id))
+        if session is not None:
+            if (session.job_id == request.job_id) if request.job_id else (session.user == request.user):
+                return session
+        raise NotFound(f"There is no session {session_id}.", code=1216)

@@ -1,0 +1,138 @@
+"""What arrives on the bus: requests of programs and of the gateway, and ends of programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.bus import QPU_INBOX, RejectMessage, UnroutableError
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import (
+    INLINE_LIMIT_BYTES,
+    Address,
+    ProgramEnded,
+    QpuReply,
+    QpuRequest,
+)
+
+from qonduit_qpu_broker.api.answer import Answer
+from qonduit_qpu_broker.ledger import jobs, programs, sessions
+from qonduit_qpu_broker.problems import Conflict, Problem
+
+if TYPE_CHECKING:
+    from qonduit_service_kit.bus import Bus, Delivery, Subscription
+
+    from qonduit_qpu_broker.api.router import Router
+    from qonduit_qpu_broker.api.sessions import SessionsApi
+    from qonduit_qpu_broker.dispatcher import Dispatcher
+    from qonduit_qpu_broker.ledger.thread import LedgerThread
+    from qonduit_qpu_broker.metrics import BrokerMetrics
+    from qonduit_qpu_broker.payloads import Payloads
+
+_log = get_logger("inbox")
+_CONCURRENCY = 16
+_SERVER_ERROR = 500
+_ENDED_REASON = "Its program ended."
+
+
+class Inbox:
+    """Answers each request; one that comes twice is answered twice, from the ledger."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        ledger: LedgerThread,
+        payloads: Payloads,
+        router: Router,
+        sessions_api: SessionsApi,
+        dispatcher: Dispatcher,
+        metrics: BrokerMetrics,
+    ) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._payloads = payloads
+        self._router = router
+        self._sessions = sessions_api
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._known: dict[str, tuple[int, Address]] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._subscription = await self._bus.consume(QPU_INBOX, self._handle, concurrency=_CONCURRENCY)
+
+    async def stop(self) -> None:
+        """Take no more; safe to call twice."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.cancel()
+
+    async def _handle(self, delivery: Delivery) -> None:
+        message = delivery.message
+        if isinstance(message, QpuRequest):
+            await self._reply(message, await self._answer(message))
+        elif isinstance(message, ProgramEnded):
+            await self._program_ended(message)
+        else:
+            raise RejectMessage(f"the QPU broker does not take {type(message).__name__}")
+
+    async def _answer(self, request: QpuRequest) -> Answer:
+        try:
+            await self._note_program(request)
+            answer = await self._router.answer(request)
+        except Problem as problem:
+            if problem.status >= _SERVER_ERROR:
+                _log.warning("a request failed", method=request.method, path=request.path, reason=problem.message)
+            answer = Answer(problem.status, problem.body())
+        except Exception:
+            _log.exception("a request failed", method=request.method, path=request.path, request_id=request.request_id)
+            problem = Problem("Internal error of the QPU broker.", trace=request.request_id)
+            answer = Answer(problem.status, problem.body())
+        self._metrics.requests.labels(request.method, str(answer.status)).inc()
+        return answer
+
+    async def _note_program(self, request: QpuRequest) -> None:
+        """Remember where a program's answers and transitions go; an attempt that is over may only read."""
+        if not request.job_id:
+            return
+        here = (request.attempt, request.reply_to)
+        if self._known.get(request.job_id) == here:
+            return
+        lives = await self._ledger.run(
+            lambda ledger: programs.note_program(
+                ledger, request.job_id, request.attempt, request.user, request.reply_to
+            )
+        )
+        if lives:
+            self._known[request.job_id] = here
+        elif request.method != "GET":
+            raise Conflict(f"Attempt {request.attempt} of {request.job_id} is over.")
+
+    async def _reply(self, request: QpuRequest, answer: Answer) -> None:
+        body, digest = answer.body, answer.digest
+        if len(body) > INLINE_LIMIT_BYTES:
+            body, digest = b"", await self._payloads.put(body)
+        reply = QpuReply(
+            request_id=request.request_id,
+            status=answer.status,
+            content_type=answer.content_type,
+            body=None if digest else body,
+            body_digest=digest,
+        )
+        try:
+            await self._bus.publish(request.reply_to, reply, persistent=False)
+        except UnroutableError:
+            _log.info("nobody waits for an answer any more", request_id=request.request_id)
+
+    async def _program_ended(self, message: ProgramEnded) -> None:
+        """Cancel what an attempt left queued and close its sessions; told again, it finds nothing left."""
+        self._known.pop(message.job_id, None)
+        ended = await self._ledger.run(lambda ledger: programs.end_program(ledger, message.job_id, message.attempt))
+        if not ended:
+            return
+        for session_id in await self._ledger.run(lambda ledger: sessions.open_of(ledger, message.job_id)):
+            await self._sessions.end(session_id, _ENDED_REASON)
+        for qpu_job_id in await self._ledger.run(lambda ledger: jobs.queued_of(ledger, job_id=message.job_id)):
+            job = await self._ledger.run(lambda ledger, found=qpu_job_id: jobs.get(ledger, found))  # type: ignore[misc]
+            if job is not None:
+                await self._dispatcher.cancel(job, _ENDED_REASON)

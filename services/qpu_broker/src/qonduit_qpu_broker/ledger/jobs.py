@@ -1,0 +1,182 @@
+"""QPU jobs in the ledger."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import QpuState
+
+from qonduit_qpu_broker.ledger.records import JOB_COLUMNS, JobRecord, NewJob, job_of
+from qonduit_qpu_broker.states import steps
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def submit(ledger: sqlite3.Connection, job: NewJob) -> tuple[JobRecord, bool]:
+    """Write a job and its first transition, or return the one that this very call made before.
+
+    A call is (job, call number, digest). When a program runs again after a lost worker, the same call gets the
+    same QPU job with what it has already paid for; its steps are told again, to the new attempt. What ended
+    without a result is submitted anew for a new attempt. Returns the job, and whether it is new.
+    """
+    row = ledger.execute(
+        f"SELECT {JOB_COLUMNS} FROM qpu_jobs "  # noqa: S608 -- column names of our own.
+        "WHERE job_id = ? AND call_number = ? AND digest = ? AND superseded = 0",
+        (job.job_id, job.call_number, job.digest),
+    ).fetchone()
+    if row is not None:
+        found = job_of(row)
+        if job.attempt <= found.attempt:
+            return found, False
+        if found.state not in {QpuState.FAILED, QpuState.CANCELLED}:
+            ledger.execute("UPDATE qpu_jobs SET attempt = ? WHERE qpu_job_id = ?", (job.attempt, found.qpu_job_id))
+            ledger.execute("UPDATE transitions SET published = 0 WHERE qpu_job_id = ?", (found.qpu_job_id,))
+            return get(ledger, found.qpu_job_id) or found, False
+        ledger.execute("UPDATE qpu_jobs SET superseded = 1 WHERE qpu_job_id = ?", (found.qpu_job_id,))
+    return _insert(ledger, job), True
+
+
+def _insert(ledger: sqlite3.Connection, job: NewJob) -> JobRecord:
+    now = time.time()
+    qpu_job_id = f"q{secrets.token_hex(10)}"
+    ledger.execute(
+        "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, call_number, digest, program, backend, session_id,"
+        " tags, private, cost_s, api_version, body, body_digest, state, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            qpu_job_id,
+            job.job_id,
+            job.attempt,
+            job.user,
+            job.call_number,
+            job.digest,
+            job.program,
+            job.backend,
+            job.session_id,
+            json.dumps(job.tags),
+            job.private,
+            job.cost_s,
+            job.api_version,
+            job.body,
+            job.body_digest,
+            QpuState.QUEUED,
+            now,
+        ),
+    )
+    _add_transition(ledger, qpu_job_id, QpuState.QUEUED, now)
+    record = get(ledger, qpu_job_id)
+    if record is None:
+        raise RuntimeError(f"{qpu_job_id} was written and is not there")
+    return record
+
+
+def advance(
+    ledger: sqlite3.Connection,
+    qpu_job_id: str,
+    target: QpuState,
+    *,
+    at: float,
+    reason: str = "",
+    code: int = 0,
+    qpu_s: float | None = None,
+    result: bytes | None = None,
+    result_digest: str = "",
+) -> JobRecord | None:
+    """Move a job to a state, passing none over, and return it; None if there was nothing to do.
+
+    A report that comes late or twice changes nothing, so that seconds are booked once.
+    """
+    record = get(ledger, qpu_job_id)
+    if record is None:
+        return None
+    path = steps(record.state, target)
+    for state in path:
+        if state == QpuState.RUNNING:
+            ledger.execute(
+                "UPDATE qpu_jobs SET state = ?, running_at = ? WHERE qpu_job_id = ?", (state, at, qpu_job_id)
+            )
+            _add_transition(ledger, qpu_job_id, state, at)
+        else:
+            ledger.execute(
+                "UPDATE qpu_jobs SET state = ?, finished_at = ?, reason = ?, reason_code = ?, qpu_s = ?, result = ?,"
+                " result_digest = ? WHERE qpu_job_id = ?",
+                (state, at, reason, code, qpu_s, result, result_digest, qpu_job_id),
+            )
+            _add_transition(ledger, qpu_job_id, state, at, reason, qpu_s)
+    return get(ledger, qpu_job_id) if path else None
+
+
+def _add_transition(
+    ledger: sqlite3.Connection,
+    qpu_job_id: str,
+    state: QpuState,
+    at: float,
+    text: str = "",
+    qpu_s: float | None = None,
+) -> None:
+    ledger.execute(
+        "INSERT INTO transitions (qpu_job_id, sequence, state, at, text, qpu_s) VALUES "
+        "(?1, (SELECT COUNT(*) FROM transitions WHERE qpu_job_id = ?1), ?2, ?3, ?4, ?5)",
+        (qpu_job_id, state, at, text, qpu_s),
+    )
+
+
+def get(ledger: sqlite3.Connection, qpu_job_id: str) -> JobRecord | None:
+    """Return a job, or None."""
+    row = ledger.execute(
+        f"SELECT {JOB_COLUMNS} FROM qpu_jobs WHERE qpu_job_id = ?",  # noqa: S608 -- column names of our own.
+        (qpu_job_id,),
+    ).fetchone()
+    return None if row is None else job_of(row)
+
+
+def body(ledger: sqlite3.Connection, qpu_job_id: str) -> bytes | None:
+    """Return the body kept in the row, or None when it is in storage."""
+    row = ledger.execute("SELECT body FROM qpu_jobs WHERE qpu_job_id = ?", (qpu_job_id,)).fetchone()
+    return None if row is None else row["body"]
+
+
+def result(ledger: sqlite3.Connection, qpu_job_id: str) -> bytes | None:
+    """Return the result kept in the row, or None when it is in storage or not there."""
+    row = ledger.execute("SELECT result FROM qpu_jobs WHERE qpu_job_id = ?", (qpu_job_id,)).fetchone()
+    return None if row is None else row["result"]
+
+
+def unfinished(ledger: sqlite3.Connection) -> tuple[JobRecord, ...]:
+    """Return the jobs that are not final, oldest first."""
+    rows = ledger.execute(
+        f"SELECT {JOB_COLUMNS} FROM qpu_jobs WHERE finished_at IS NULL ORDER BY position"  # noqa: S608 -- as above.
+    )
+    return tuple(job_of(row) for row in rows)
+
+
+def queued_of(ledger: sqlite3.Connection, *, job_id: str = "", session_id: str = "") -> tuple[str, ...]:
+    """Return the ids of a program's or a session's jobs that have not begun."""
+    column, value = ("job_id", job_id) if job_id else ("session_id", session_id)
+    rows = ledger.execute(
+        f"SELECT qpu_job_id FROM qpu_jobs WHERE {column} = ? AND state = ? ORDER BY position",  # noqa: S608 -- one of two.
+        (value, QpuState.QUEUED),
+    )
+    return tuple(row["qpu_job_id"] for row in rows)
+
+
+def note_cancel(ledger: sqlite3.Connection, qpu_job_id: str, request_id: str) -> None:
+    """Remember which request cancelled a job, so that the same request again is not refused."""
+    ledger.execute("UPDATE qpu_jobs SET cancel_request_id = ? WHERE qpu_job_id = ?", (request_id, qpu_job_id))
+
+
+def note_delete(ledger: sqlite3.Connection, qpu_job_id: str, request_id: str) -> None:
+    """Hide a job from its program and drop its bytes; what it cost stays."""
+    ledger.execute(
+        "UPDATE qpu_jobs SET delete_request_id = ?, body = NULL, result = NULL WHERE qpu_job_id = ?",
+        (request_id, qpu_job_id),
+    )
+
+
+def set_tags(ledger: sqlite3.Connection, qpu_job_id: str, tags: tuple[str, ...]) -> None:
+    """Replace a job's tags."""
+    ledger.execute("UPDATE qpu_jobs SET tags = ? WHERE qpu_job_id = ?", (json.dumps(tags), qpu_job_id))

@@ -1,0 +1,76 @@
+"""Which programs talk to the broker, where their answers go, and what they must still be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import Address, QpuState, QpuTransition
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A transition that is to be published."""
+
+    position: int
+    to: Address
+    program_ended: bool
+    transition: QpuTransition
+
+
+def note_program(ledger: sqlite3.Connection, job_id: str, attempt: int, user: str, reply_to: Address) -> bool:
+    """Remember where a program runs; False for a request of an attempt that is over."""
+    ledger.execute(
+        "INSERT INTO programs (job_id, attempt, user, reply_exchange, reply_key) VALUES (?1, ?2, ?3, ?4, ?5)"
+        " ON CONFLICT (job_id) DO UPDATE SET attempt = ?2, reply_exchange = ?4, reply_key = ?5,"
+        " ended = CASE WHEN ?2 > attempt THEN 0 ELSE ended END WHERE ?2 >= attempt",
+        (job_id, attempt, user, reply_to.exchange, reply_to.key),
+    )
+    row = ledger.execute("SELECT attempt, ended FROM programs WHERE job_id = ?", (job_id,)).fetchone()
+    return bool(row["attempt"] == attempt and not row["ended"])
+
+
+def end_program(ledger: sqlite3.Connection, job_id: str, attempt: int) -> bool:
+    """Note that an attempt is over; False if a later one has begun, or it was noted before."""
+    done = ledger.execute(
+        "UPDATE programs SET ended = 1 WHERE job_id = ? AND attempt <= ? AND ended = 0", (job_id, attempt)
+    )
+    return done.rowcount > 0
+
+
+def due(ledger: sqlite3.Connection, limit: int) -> tuple[Due, ...]:
+    """Return transitions that are not confirmed yet, in the order they happened."""
+    rows = ledger.execute(
+        "SELECT t.position, t.qpu_job_id, t.sequence, t.state, t.at, t.text, t.qpu_s, j.job_id, j.attempt, j.backend,"
+        " p.reply_exchange, p.reply_key, p.ended FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
+        " JOIN programs p USING (job_id) WHERE t.published = 0 ORDER BY t.position LIMIT ?",
+        (limit,),
+    )
+    return tuple(
+        Due(
+            position=row["position"],
+            to=Address(row["reply_exchange"], row["reply_key"]),
+            program_ended=bool(row["ended"]),
+            transition=QpuTransition(
+                qpu_job_id=row["qpu_job_id"],
+                job_id=row["job_id"],
+                attempt=row["attempt"],
+                sequence=row["sequence"],
+                state=QpuState(row["state"]),
+                at=row["at"],
+                backend=row["backend"],
+                text=row["text"],
+                qpu_seconds=row["qpu_s"],
+            ),
+        )
+        for row in rows
+    )
+
+
+def published(ledger: sqlite3.Connection, positions: Iterable[int]) -> None:
+    """Note that transitions were confirmed by the bus."""
+    ledger.executemany("UPDATE transitions SET published = 1 WHERE position = ?", [(number,) for number in positions])

@@ -1,0 +1,124 @@
+"""Sessions and batches in the ledger."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qonduit_qpu_broker.ledger.records import SESSION_COLUMNS, SessionRecord, session_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to be written."""
+
+    job_id: str
+    user: str
+    call_number: int
+    digest: str
+    mode: str
+    backend: str
+    instance: str
+    max_ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimes:
+    """What a session's jobs say about it."""
+
+    unfinished: int
+    first_started: float | None
+    last_started: float | None
+    last_finished: float | None
+    charged_s: float
+
+
+def open_session(ledger: sqlite3.Connection, session: NewSession) -> SessionRecord:
+    """Write a session, or open again the one that this very call made in an earlier attempt.
+
+    It keeps its id, so that a program that runs again posts the same bodies, and gets what it paid for.
+    """
+    row = ledger.execute(
+        f"SELECT {SESSION_COLUMNS} FROM qpu_sessions WHERE job_id = ? AND call_number = ? AND digest = ?",  # noqa: S608 -- columns of our own.
+        (session.job_id, session.call_number, session.digest),
+    ).fetchone()
+    if row is not None:
+        found = session_of(row)
+        ledger.execute(
+            "UPDATE qpu_sessions SET accepting = 1, closed_at = NULL WHERE session_id = ?", (found.session_id,)
+        )
+        return get(ledger, found.session_id) or found
+    session_id = str(uuid.uuid4())
+    ledger.execute(
+        "INSERT INTO qpu_sessions (session_id, job_id, user, call_number, digest, mode, backend, instance, max_ttl_s,"
+        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            session_id,
+            session.job_id,
+            session.user,
+            session.call_number,
+            session.digest,
+            session.mode,
+            session.backend,
+            session.instance,
+            session.max_ttl_s,
+            time.time(),
+        ),
+    )
+    record = get(ledger, session_id)
+    if record is None:
+        raise RuntimeError(f"session {session_id} was written and is not there")
+    return record
+
+
+def get(ledger: sqlite3.Connection, session_id: str) -> SessionRecord | None:
+    """Return a session, or None."""
+    row = ledger.execute(
+        f"SELECT {SESSION_COLUMNS} FROM qpu_sessions WHERE session_id = ?",  # noqa: S608 -- columns of our own.
+        (session_id,),
+    ).fetchone()
+    return None if row is None else session_of(row)
+
+
+def close(ledger: sqlite3.Connection, session_id: str) -> None:
+    """Accept no more jobs; closed at once if none is left, else when the last one ends."""
+    ledger.execute("UPDATE qpu_sessions SET accepting = 0 WHERE session_id = ?", (session_id,))
+    settle(ledger, session_id)
+
+
+def settle(ledger: sqlite3.Connection, session_id: str) -> None:
+    """Close a session that accepts no more and has nothing left to run; safe to call at any time."""
+    ledger.execute(
+        "UPDATE qpu_sessions SET closed_at = ?1 WHERE session_id = ?2 AND accepting = 0 AND closed_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM qpu_jobs WHERE session_id = ?2 AND finished_at IS NULL)",
+        (time.time(), session_id),
+    )
+
+
+def activate(ledger: sqlite3.Connection, session_id: str, at: float) -> None:
+    """Note when a session's first job began; only from then on does it cost anything."""
+    ledger.execute(
+        "UPDATE qpu_sessions SET activated_at = ? WHERE session_id = ? AND activated_at IS NULL", (at, session_id)
+    )
+
+
+def times(ledger: sqlite3.Connection, session_id: str) -> SessionTimes:
+    """Return what a session's jobs say about it."""
+    row = ledger.execute(
+        "SELECT COUNT(*) FILTER (WHERE finished_at IS NULL) AS unfinished, MIN(running_at) AS first_started,"
+        " MAX(running_at) AS last_started, MAX(finished_at) AS last_finished, COALESCE(SUM(qpu_s), 0) AS charged_s"
+        " FROM qpu_jobs WHERE session_id = ?",
+        (session_id,),
+    ).fetchone()
+    return SessionTimes(**{name: row[name] for name in row.keys()})  # noqa: SIM118 -- a Row iterates over values.
+
+
+def open_of(ledger: sqlite3.Connection, job_id: str) -> tuple[str, ...]:
+    """Return the ids of a program's sessions that still accept jobs."""
+    rows = ledger.execute("SELECT session_id FROM qpu_sessions WHERE job_id = ? AND accepting = 1", (job_id,))
+    return tuple(row["session_id"] for row in rows)

@@ -1,0 +1,55 @@
+"""One thread owns the ledger's connection; everybody else awaits it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from qonduit_qpu_broker.ledger.schema import connect
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+
+class LedgerThread:
+    """Runs functions on the ledger, each in one transaction that is on disk when it returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._connection: sqlite3.Connection | None = None
+
+    async def start(self) -> None:
+        """Open the ledger; ValueError if it is of a newer release."""
+        self._connection = await asyncio.get_running_loop().run_in_executor(self._executor, connect, self._path)
+
+    async def stop(self) -> None:
+        """Close the ledger; safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, connection.close)
+        self._executor.shutdown(wait=False)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` returns, once its transaction is committed; what it raises rolls back."""
+        if self._connection is None:
+            raise RuntimeError("the ledger is not open")
+        call = functools.partial(_in_transaction, self._connection, work)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return result

@@ -1,0 +1,134 @@
+"""The local devices as an upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import QpuState
+
+from qonduit_qpu_broker.local.process import SimulatorDiedError, SimulatorProcess
+from qonduit_qpu_broker.simulator.frames import SimulationRequest
+from qonduit_qpu_broker.upstream import Device, Outcome, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from qonduit_qpu_broker.local.catalog import DeviceCatalog
+
+_log = get_logger("local-devices")
+_DIED_CODE = 9998
+_KEPT_DESCRIPTIONS = 32
+
+
+class LocalDevices:
+    """Simulated devices; one simulation at a time, in a process of its own."""
+
+    slots = 1
+    programs = frozenset({"sampler", "estimator", "executor"})
+
+    def __init__(self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool) -> None:
+        self._catalog = catalog
+        self._process = process
+        self._noisy = noisy
+        self._running: dict[str, asyncio.Task[Outcome]] = {}
+        self._prewarming: asyncio.Task[None] | None = None
+        self.configuration = lru_cache(_KEPT_DESCRIPTIONS)(self._configuration)
+        self.properties = lru_cache(_KEPT_DESCRIPTIONS)(self._properties)
+
+    async def start(self) -> None:
+        """Begin to warm the simulator up; jobs that come first wait for it."""
+        self._prewarm()
+
+    async def stop(self) -> None:
+        """End the simulator; what ran is run again after the next start."""
+        tasks = [task for task in (*self._running.values(), self._prewarming) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._process.stop()
+
+    def devices(self) -> tuple[Device, ...]:
+        """Return all described devices, the largest first."""
+        return tuple(
+            Device(
+                name=facts.name,
+                qubits=facts.qubits,
+                family=facts.family,
+                revision=facts.revision,
+                version=facts.version,
+                basis_gates=facts.basis_gates,
+            )
+            for facts in self._catalog.devices()
+        )
+
+    def _configuration(self, backend: str) -> bytes:
+        return json.dumps(self._catalog.configuration(backend)).encode()
+
+    def _properties(self, backend: str) -> bytes:
+        return json.dumps(self._catalog.properties(backend) or {}).encode()
+
+    async def run(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
+        """Simulate a submission; after a crash it simply runs again."""
+        begun: list[float] = []
+
+        async def note_started() -> None:
+            begun.append(time.monotonic())
+            await started()
+
+        task = asyncio.ensure_future(self._simulate(submission, note_started))
+        self._running[submission.qpu_job_id] = task
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            del self._running[submission.qpu_job_id]
+        if task.cancelled():
+            self._prewarm()
+            charged = time.monotonic() - begun[0] if begun else 0.0
+            return Outcome(QpuState.CANCELLED, charged, reason="Cancelled by its program.")
+        return task.result()
+
+    async def _simulate(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
+        begin = time.monotonic()
+        try:
+            await self._process.ensure()
+            await started()
+            begin = time.monotonic()
+            request = SimulationRequest(submission.program, submission.backend, self._noisy)
+            reply, result = await self._process.simulate(request, submission.body)
+        except SimulatorDiedError as error:
+            self._prewarm()
+            return Outcome(
+                QpuState.FAILED,
+                time.monotonic() - begin,
+                result=str(error).encode(),
+                reason=str(error),
+                code=_DIED_CODE,
+            )
+        if reply.ok:
+            return Outcome(QpuState.COMPLETED, reply.charged_s, result=result)
+        return Outcome(QpuState.FAILED, 0.0, result=result, reason=reply.reason, code=reply.code)
+
+    async def cancel(self, qpu_job_id: str) -> None:
+        """End a simulation, and with it its process; the next one is warmed up at once."""
+        if task := self._running.get(qpu_job_id):
+            task.cancel()
+
+    def _prewarm(self) -> None:
+        if self._prewarming is None or self._prewarming.done():
+            self._prewarming = asyncio.create_task(self._warm(), name="prewarm-simulator")
+
+    async def _warm(self) -> None:
+        try:
+            await self._process.ensure()
+        except SimulatorDiedError as error:
+            _log.error("the simulator does not start; the next job tries again", reason=str(error))

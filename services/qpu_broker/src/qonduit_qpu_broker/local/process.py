@@ -1,0 +1,166 @@
+"""The simulator's process as its parent sees it: started, prewarmed, limited, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.logs import get_logger
+
+from qonduit_qpu_broker.simulator.frames import PREFIX, SimulationReply, SimulationRequest, pack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = get_logger("simulator")
+_START_TIMEOUT_S = 120.0
+_STDERR_TAIL = 4096
+
+
+class SimulatorDiedError(Exception):
+    """The simulator's process ended in the middle of a job; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one simulator process may use."""
+
+    max_qubits: int
+    memory_bytes: int
+    time_limit_s: float
+    threads: int
+
+
+class SimulatorProcess:
+    """One process that runs one job at a time; `simulate` starts it if it isn't there."""
+
+    def __init__(self, limits: Limits, scratch: Path) -> None:
+        self._limits = limits
+        self._scratch = scratch
+        self._process: asyncio.subprocess.Process | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._stderr = b""
+        self._busy = asyncio.Lock()
+
+    async def ensure(self) -> None:
+        """Return once a process is ready; SimulatorDiedError if it does not start."""
+        async with self._busy:
+            await self._ready()
+
+    async def simulate(self, request: SimulationRequest, body: bytes) -> tuple[SimulationReply, bytes]:
+        """Run one job.
+
+        Raises:
+            SimulatorDiedError: The process ended, or was ended for the time it took.
+        """
+        async with self._busy:
+            process = await self._ready()
+            try:
+                async with asyncio.timeout(self._limits.time_limit_s):
+                    return await self._exchange(process, pack(request, body))
+            except TimeoutError:
+                await self._end()
+                raise SimulatorDiedError(
+                    f"The simulation took longer than {self._limits.time_limit_s:.0f} s and was ended; "
+                    "use fewer qubits, shots or parameter values."
+                ) from None
+            except (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError):
+                raise SimulatorDiedError(await self._post_mortem()) from None
+            except asyncio.CancelledError:
+                # Half a job is in its pipes: this process can't take another one.
+                await self._end()
+                raise
+
+    async def stop(self) -> None:
+        """End the process; safe to call twice."""
+        await self._end()
+
+    async def _ready(self) -> asyncio.subprocess.Process:
+        process = self._process
+        if process is not None and process.returncode is None:
+            return process
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "qonduit_qpu_broker.simulator"),
+            *("--max-qubits", str(self._limits.max_qubits)),
+            *("--memory-bytes", str(self._limits.memory_bytes)),
+            *("--parent", str(os.getpid())),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environment(),
+            cwd=self._scratch,
+        )
+        self._process = process
+        self._stderr = b""
+        self._draining = asyncio.create_task(self._drain(process))
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._read(process)
+        except (TimeoutError, asyncio.IncompleteReadError):
+            raise SimulatorDiedError(f"The simulator did not start. {await self._post_mortem()}") from None
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        _log.info("the simulator is ready", pid=process.pid)
+        return process
+
+    def _environment(self) -> dict[str, str]:
+        """Return an environment without anything secret: only what Python and the maths libraries need."""
+        threads = str(self._limits.threads)
+        return {
+            "PATH": os.defpath,
+            "HOME": str(self._scratch),
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "RAYON_NUM_THREADS": threads,
+            "QISKIT_PARALLEL": "FALSE",
+        }
+
+    async def _exchange(self, process: asyncio.subprocess.Process, frame: bytes) -> tuple[SimulationReply, bytes]:
+        if process.stdin is None:
+            raise ConnectionError("the simulator has no stdin")
+        process.stdin.write(frame)
+        await process.stdin.drain()
+        return await self._read(process)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> tuple[SimulationReply, bytes]:
+        if process.stdout is None:
+            raise ConnectionError("the simulator has no stdout")
+        header_length, body_length = PREFIX.unpack(await process.stdout.readexactly(PREFIX.size))
+        header = json.loads(await process.stdout.readexactly(header_length))
+        return SimulationReply(**header), await process.stdout.readexactly(body_length)
+
+    async def _drain(self, process: asyncio.subprocess.Process) -> None:
+        """Keep the end of what it prints: it is told when the process dies."""
+        while process.stderr is not None and (piece := await process.stderr.read(4096)):
+            self._stderr = (self._stderr + piece)[-_STDERR_TAIL:]
+
+    async def _post_mortem(self) -> str:
+        process = self._process
+        await self._end()
+        code = None if process is None else process.returncode
+        last = self._stderr.decode(errors="replace").strip().splitlines()[-1:]
+        _log.warning("the simulator died", code=code, stderr=self._stderr.decode(errors="replace"))
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+        return (
+            f"The simulator's process ended {how} in the middle of this job, most often for lack of memory "
+            f"(it may use {self._limits.memory_bytes // 1024**2} MiB). {' '.join(last)}"
+        ).strip()
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        if self._draining is not None:
+            await asyncio.wait([self._draining], timeout=1.0)

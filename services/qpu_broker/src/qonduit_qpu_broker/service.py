@@ -1,0 +1,80 @@
+"""Wires the broker together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.bus import Bus
+from qonduit_service_kit.lifecycle import Background
+from qonduit_service_kit.metrics import REGISTRY
+from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
+
+from qonduit_qpu_broker.api.backends import BackendsApi
+from qonduit_qpu_broker.api.jobs import JobsApi
+from qonduit_qpu_broker.api.router import Router
+from qonduit_qpu_broker.api.sessions import SessionsApi
+from qonduit_qpu_broker.dispatcher import Dispatcher
+from qonduit_qpu_broker.inbox import Inbox
+from qonduit_qpu_broker.ledger.thread import LedgerThread
+from qonduit_qpu_broker.local.catalog import DeviceCatalog
+from qonduit_qpu_broker.local.devices import LocalDevices
+from qonduit_qpu_broker.local.process import Limits, SimulatorProcess
+from qonduit_qpu_broker.metrics import BrokerMetrics
+from qonduit_qpu_broker.outbox import Outbox
+from qonduit_qpu_broker.payloads import Payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qonduit_service_kit.lifecycle import Part
+
+    from qonduit_qpu_broker.settings import QpuBrokerSettings
+    from qonduit_qpu_broker.upstream import Upstream
+
+
+async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
+    """Return the parts, in the order in which they start."""
+    key_file = settings.internal_key_file or settings.data_dir / "internal.key"
+    ledger = LedgerThread(settings.data_dir / "ledger.sqlite3")
+    payloads = Payloads(settings.storage_address, TicketSigner(load_or_create_key(key_file)))
+    bus = Bus(settings.amqp_url.get_secret_value(), app_id="qpu_broker", registry=REGISTRY)
+    metrics = BrokerMetrics()
+    outbox = Outbox(ledger, bus)
+    upstream = local_devices(settings)
+    dispatcher = Dispatcher(
+        ledger,
+        upstream,
+        payloads,
+        outbox,
+        metrics,
+        queue_delay_s=settings.queue_delay_s,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    backends = BackendsApi(upstream, payloads, dispatcher.queue_length)
+    jobs = JobsApi(
+        ledger,
+        payloads,
+        dispatcher,
+        outbox,
+        backends,
+        metrics,
+        programs=upstream.programs,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    sessions = SessionsApi(ledger, dispatcher, backends)
+    inbox = Inbox(bus, ledger, payloads, Router(backends, jobs, sessions), sessions, dispatcher, metrics)
+    queue, telling = Background(dispatcher.run, name="dispatcher"), Background(outbox.run, name="outbox")
+    # Stopped in reverse: first nothing new comes in, last the ledger closes.
+    return (ledger, payloads, upstream, bus, telling, dispatcher, queue, inbox)
+
+
+def local_devices(settings: QpuBrokerSettings) -> Upstream:
+    """Return the simulated devices."""
+    limits = Limits(
+        max_qubits=settings.max_qubits,
+        memory_bytes=settings.simulator_memory_bytes,
+        time_limit_s=settings.simulator_time_limit_s,
+        threads=settings.simulator_threads,
+    )
+    process = SimulatorProcess(limits, settings.data_dir / "simulator")
+    return LocalDevices(DeviceCatalog(), process, noisy=settings.simulator_noise == "noisy")

@@ -1,0 +1,125 @@
+"""A device as the simulator needs it: gate lengths, and a noise model for the qubits in use."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from qiskit.circuit import Delay, Measure, Parameter, Reset
+from qiskit.circuit.library import standard_gates
+from qiskit.providers import BackendV2, Options, QubitProperties
+from qiskit.transpiler import InstructionProperties, Target
+from qiskit_aer.noise import NoiseModel
+
+from qonduit_qpu_broker.local.catalog import DeviceCatalog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qiskit.circuit import Gate, QuantumCircuit
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_HERTZ = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
+_DEFAULT_GATE_S = 100e-9
+_DEFAULT_REP_DELAY_S = 250e-6
+
+
+class DeviceModel:
+    """Gate lengths and noise of one device, read from its configuration and properties."""
+
+    def __init__(self, configuration: Mapping[str, Any], properties: Mapping[str, Any] | None) -> None:
+        self.qubits: int = configuration["n_qubits"]
+        self.rep_delay_s = float(configuration.get("default_rep_delay") or 0) * 1e-6 or _DEFAULT_REP_DELAY_S
+        self._dt_s = float(configuration.get("dt") or 0) * 1e-9 or None
+        self._qubits = [_values(entry) for entry in (properties or {}).get("qubits", [])]
+        self._gates = {
+            (entry["gate"], tuple(entry["qubits"])): _values(entry["parameters"])
+            for entry in (properties or {}).get("gates", [])
+        }
+        self.noise_for = lru_cache(maxsize=64)(self._noise_for)
+
+    def gate_length_s(self, name: str, qubits: tuple[int, ...]) -> float:
+        """Return how long a gate takes, in seconds; a plain guess for one the device doesn't list."""
+        if name == "measure" and qubits[0] < len(self._qubits):
+            return self._qubits[qubits[0]].get("readout_length", _DEFAULT_GATE_S)
+        return self._gates.get((name, qubits), {}).get("gate_length", _DEFAULT_GATE_S)
+
+    def _noise_for(self, active: tuple[int, ...]) -> NoiseModel:
+        # Building the noise of all of a large device's gates takes seconds, that of the qubits in use
+        # milliseconds; programs run the same layout again and again, so models are kept.
+        return NoiseModel.from_backend(_DescribedBackend(self._target(frozenset(active))))
+
+    def _target(self, active: frozenset[int]) -> Target:
+        target = Target(
+            num_qubits=self.qubits,
+            dt=self._dt_s,
+            qubit_properties=[
+                QubitProperties(t1=q.get("T1"), t2=q.get("T2"), frequency=q.get("frequency")) for q in self._qubits
+            ]
+            or None,
+        )
+        for name, gate in _known_gates().items():
+            errors = {
+                qubits: InstructionProperties(error=values.get("gate_error"), duration=values.get("gate_length"))
+                for (gate_name, qubits), values in self._gates.items()
+                if gate_name == name and active.issuperset(qubits)
+            }
+            if errors:
+                target.add_instruction(gate, errors, name=name)
+        target.add_instruction(Measure(), {(q,): self._readout(q) for q in active if q < len(self._qubits)})
+        target.add_instruction(Delay(Parameter("t")), {(q,): None for q in active})
+        target.add_instruction(Reset(), {(q,): None for q in active})
+        return target
+
+    def _readout(self, qubit: int) -> InstructionProperties:
+        values = self._qubits[qubit]
+        return InstructionProperties(error=values.get("readout_error"), duration=values.get("readout_length"))
+
+
+class DeviceModels:
+    """Models of devices, kept once read."""
+
+    def __init__(self, catalog: DeviceCatalog | None = None) -> None:
+        self._catalog = catalog or DeviceCatalog()
+        self.get = lru_cache(maxsize=16)(self._get)
+
+    def _get(self, backend: str) -> DeviceModel:
+        return DeviceModel(self._catalog.configuration(backend), self._catalog.properties(backend))
+
+
+class _DescribedBackend(BackendV2):
+    """A target with the face of a backend; nothing runs on it."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(name="described")
+        self._target = target
+
+    @property
+    def target(self) -> Target:
+        return self._target
+
+    @property
+    def max_circuits(self) -> None:
+        return None
+
+    @classmethod
+    def _default_options(cls) -> Options:
+        return Options()
+
+    def run(self, run_input: QuantumCircuit, **options: Any) -> None:
+        raise NotImplementedError
+
+
+@lru_cache(maxsize=1)
+def _known_gates() -> dict[str, Gate]:
+    names = standard_gates.get_standard_gate_name_mapping()
+    return {name: gate for name, gate in names.items() if name not in {"measure", "delay", "reset"}}
+
+
+def _values(parameters: list[dict[str, Any]]) -> dict[str, float]:
+    """Return a list of {name, unit, value} as a mapping in seconds and hertz."""
+    return {
+        entry["name"]: entry["value"] * (_SECONDS.get(entry.get("unit", "")) or _HERTZ.get(entry.get("unit", ""), 1.0))
+        for entry in parameters
+        if isinstance(entry.get("value"), int | float)
+    }
