@@ -144,7 +144,7 @@ class StorageClient:
         return ApiError(grpc.StatusCode.INTERNAL, "STORAGE_REFUSED", text)
 
     def _service(self) -> tuple[tuple[str, str], ...]:
-        return self._bearer(Ticket.lasting("", _TICKET_S, service="gateway", blobs="rw"))
+        return self._bearer(Ticket.lasting("gateway", _TICKET_S, service="gateway", blobs="rw"))
 
     def _for_user(self, user: str) -> tuple[tuple[str, str], ...]:
         space = f"users/{user}"
