@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from qonduit import artifact, file_space
+from qonduit import artifact
 from qonduit.exceptions import ArtifactTooLargeError, NotAvailableError
+from qonduit.file_space import FileSpace, ServerFileSpace, describe_local, save
 from qonduit.functions import QiskitFunction, RunnableQiskitFunction
 from qonduit.job import Job
 from qonduit.settings import Target, find_target, inside_program, known_target
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
+    from qonduit.cluster import Cluster
     from qonduit.configuration import Configuration
     from qonduit.connection import Connection
     from qonduit.function_calls import FunctionCalls
@@ -169,7 +171,7 @@ class ServerlessClient:
     def files(self, function: _AnyFunction | None = None) -> _Names:
         """Return the names of the user's files."""
         del function
-        return [file.name for file in self._files.list_files()]
+        return [file.name for file in self.file_space.list_files()]
 
     def file_upload(
         self, file: str | PathLike[str], function: _AnyFunction | None = None, *, name: str | None = None
@@ -189,8 +191,8 @@ class ServerlessClient:
             InvalidFileError: Its name or its content is not allowed.
         """
         del function
-        described = file_space.describe_local(Path(file), name)
-        self._files.upload(Path(file), described)
+        described = describe_local(Path(file), name)
+        self.file_space.upload(Path(file), described)
         return json.dumps({"message": f"/data/{described.name}"})
 
     def file_download(
@@ -210,13 +212,13 @@ class ServerlessClient:
             TransferDamagedError: It did not arrive as it was stored; nothing was written.
         """
         del function
-        with contextlib.closing(self._files.download(file)) as parts:  # type: ignore[type-var]
-            return str(file_space.save(parts, Path(download_location), target_name))
+        with contextlib.closing(self.file_space.download(file)) as parts:
+            return str(save(parts, Path(download_location), target_name))
 
     def file_delete(self, file: str, function: _AnyFunction | None = None) -> str:
         """Delete a file and say so; StoredFileNotFoundError if there is none."""
         del function
-        self._files.delete(file)
+        self.file_space.delete(file)
         return "Requested file was deleted."
 
     # --- The connection ------------------------------------------------------------------------
@@ -266,12 +268,21 @@ class ServerlessClient:
         return JobCalls(connection)
 
     @cached_property
-    def _files(self) -> file_space.FileSpace:
+    def cluster(self) -> Cluster:
+        """Workers, the queue, users: what is behind the server."""
+        connection = self.connection
+        from qonduit.cluster import Cluster  # noqa: PLC0415 - As above.
+
+        return Cluster(connection)
+
+    @cached_property
+    def file_space(self) -> FileSpace:
+        """Where the files are: on the server, or behind the program's agent."""
         if self._target is None:
             from qonduit.program_files import ProgramFileSpace  # noqa: PLC0415 - Only inside programs.
 
             return ProgramFileSpace()
-        return file_space.ServerFileSpace(self.connection)
+        return ServerFileSpace(self.connection)
 
     def _runnable(self, function: RunnableQiskitFunction) -> RunnableQiskitFunction:
         object.__setattr__(function, "client", self)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from qonduit.exceptions import InvalidFileError, ServerUnavailableError, TransferDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from qonduit.connection import Connection
 
@@ -47,7 +47,7 @@ class FileSpace(Protocol):
             InvalidFileError: Name or content is not allowed.
         """
 
-    def download(self, name: str) -> Iterator[StoredFile | bytes]:
+    def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
         """Yield what the file is, then its bytes; StoredFileNotFoundError if there is none."""
 
     def delete(self, name: str) -> None:
@@ -152,7 +152,7 @@ class ServerFileSpace:
 
         self._connection.send(lambda to: to.files.UploadFile, requests)
 
-    def download(self, name: str) -> Iterator[StoredFile | bytes]:
+    def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
         """Yield what the file is, then its bytes; goes on where it was when the server comes back."""
         from qonduit_api.v1.files_pb2 import DownloadFileRequest  # noqa: PLC0415 - As above.
 

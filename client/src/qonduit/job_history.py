@@ -50,7 +50,7 @@ class TimelineEntry:
 class Timeline(Sequence[TimelineEntry]):
     """Every change of a job, in order."""
 
-    _HEAD = ("time", "after s", "status", "attempt", "")
+    HEAD = ("time", "after s", "status", "attempt", "")
 
     def __init__(self, entries: Sequence[TimelineEntry]) -> None:
         self._entries = tuple(entries)
@@ -72,10 +72,10 @@ class Timeline(Sequence[TimelineEntry]):
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return format_table(self._HEAD, self.rows(), right=frozenset({1, 3}))
+        return format_table(self.HEAD, self.rows(), right=frozenset({1, 3}))
 
     def _repr_html_(self) -> str:
-        return html_table(self._HEAD, self.rows())
+        return html_table(self.HEAD, self.rows())
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the entries as texts, with local times."""

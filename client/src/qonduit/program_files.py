@@ -9,7 +9,7 @@ from qonduit.file_space import CHUNK_BYTES, StoredFile, chunks
 from qonduit.program.channel import AgentError, agent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
 _BY_KIND: Mapping[str, type[errors.ServerError]] = {
@@ -41,7 +41,7 @@ class ProgramFileSpace:
             _ask("file_chunk", upload=upload, data=chunk)
         _ask("file_commit", upload=upload)
 
-    def download(self, name: str) -> Iterator[StoredFile | bytes]:
+    def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
         """Yield what the file is, then its bytes."""
         offset = 0
         known: StoredFile | None = None

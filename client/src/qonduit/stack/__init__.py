@@ -1,1 +1,46 @@
 """The private stack that `qonduit up` runs on one machine."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qonduit.stack.commands import log_lines, run_in_foreground, start_in_background, status, stop
+    from qonduit.stack.layout import to_find, to_start
+    from qonduit.stack.rabbitmq_home import find_rabbitmq
+    from qonduit.stack.services import check_installed, services
+    from qonduit.stack.supervisor import Options
+
+_HOMES = {
+    "Options": "supervisor",
+    "check_installed": "services",
+    "find_rabbitmq": "rabbitmq_home",
+    "log_lines": "commands",
+    "run_in_foreground": "commands",
+    "services": "services",
+    "start_in_background": "commands",
+    "status": "commands",
+    "stop": "commands",
+    "to_find": "layout",
+    "to_start": "layout",
+}
+
+__all__ = [
+    "Options",
+    "check_installed",
+    "find_rabbitmq",
+    "log_lines",
+    "run_in_foreground",
+    "services",
+    "start_in_background",
+    "status",
+    "stop",
+    "to_find",
+    "to_start",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line imports this package for every command; few commands need what is in it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

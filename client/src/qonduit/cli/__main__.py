@@ -1,0 +1,5 @@
+"""`python -m qonduit.cli` is the command `qonduit`."""
+
+from qonduit.cli import main
+
+main()

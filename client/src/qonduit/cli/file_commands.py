@@ -1,0 +1,68 @@
+"""`qonduit files ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import qonduit
+from qonduit.cli import output
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Names = Annotated[list[str], typer.Argument(help="Names of files in your space.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    files = typer.Typer(help="Your files: tar and h5, in one flat space.", no_args_is_help=True, rich_markup_mode=None)
+    for name, command in (("ls", list_files), ("put", put), ("get", get), ("rm", remove)):
+        files.command(name)(command)
+    app.add_typer(files, name="files")
+
+
+def list_files(*, as_json: AsJson = False) -> None:
+    """List your files."""
+    with qonduit.ServerlessClient() as client:
+        found = client.file_space.list_files()
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [(file.name, output.mem_text(file.size_bytes), file.digest[:12]) for file in found]
+    output.show_table(("name", "size", "sha256"), rows, right=(1,))
+
+
+def put(
+    paths: Annotated[list[Path], typer.Argument(help="Local tar or h5 files.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="What to call it (for one file).")] = None,
+) -> None:
+    """Store files; programs find them in /data."""
+    if name and len(paths) > 1:
+        raise typer.BadParameter("goes with one file only", param_hint="--name")
+    with qonduit.ServerlessClient() as client:
+        for path in paths:
+            client.file_upload(path, name=name)
+            output.say(f"/data/{name or path.name}")
+
+
+def get(
+    names: Names,
+    *,
+    into: Annotated[Path, typer.Option("--into", help="Local folder.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace local files.")] = False,
+) -> None:
+    """Fetch files under their own names."""
+    with qonduit.ServerlessClient() as client:
+        for name in names:
+            if (into / name).exists() and not force:
+                raise qonduit.QonduitError(f"{into / name} is there already; --force replaces it.")
+            output.say(client.file_download(name, target_name=name, download_location=into))
+
+
+def remove(names: Names) -> None:
+    """Delete files."""
+    with qonduit.ServerlessClient() as client:
+        for name in names:
+            client.file_delete(name)

@@ -1,0 +1,117 @@
+"""`qonduit jobs` and `qonduit job ...`."""
+
+from __future__ import annotations
+
+import pprint
+import sys
+from typing import Annotated
+
+import typer
+
+import qonduit
+from qonduit.cli import output
+
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(jobs)
+    job = typer.Typer(help="One job.", no_args_is_help=True, rich_markup_mode=None)
+    for command in (show, logs, result, timeline, usage, cancel):
+        job.command()(command)
+    app.add_typer(job, name="job")
+
+
+def jobs(
+    *,
+    function: Annotated[str, typer.Option(help="Only jobs of this function.")] = "",
+    status: Annotated[str, typer.Option(help="Only jobs with this status: QUEUED, RUNNING, DONE, ERROR, ...")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List your jobs, newest first."""
+    with qonduit.ServerlessClient() as client:
+        try:
+            found = client.job_calls.list_jobs(function, status, None, limit)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--status") from error
+    if as_json:
+        output.show_json(found)
+        return
+    rows = [
+        (job.job_id, job.function_title, job.status, output.time_text(job.created), job.reason or job.waiting_for)
+        for job in found
+    ]
+    output.show_table(("job", "function", "status", "created", "why"), rows)
+
+
+def show(job_id: JobId, *, as_json: AsJson = False) -> None:
+    """Show all about a job, and its error if it failed."""
+    with qonduit.ServerlessClient() as client:
+        job = client.job(job_id)
+        now = job.snapshot()
+    if as_json:
+        output.show_json(now)
+        return
+    output.say(job.describe())
+    if now.error_text:
+        output.say(f"\n{now.error_text}")
+
+
+def logs(
+    job_id: JobId,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    offset: Annotated[int, typer.Option(min=0, help="Bytes to leave out at the beginning.")] = 0,
+) -> None:
+    """Show what the program printed."""
+    with qonduit.ServerlessClient() as client:
+        for piece in client.job(job_id).stream_logs(follow=follow, offset=offset):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+def result(
+    job_id: JobId,
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait for the job's end.")] = True,
+    timeout: Annotated[float | None, typer.Option(help="Most seconds to wait.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON as it was saved.")] = False,
+) -> None:
+    """Show a job's result; the exit code tells how the job ended."""
+    with qonduit.ServerlessClient() as client:
+        value = client.job(job_id).result(wait=wait, timeout=timeout)
+    if as_json:
+        from qonduit.encoding import encode  # noqa: PLC0415 - Only here.
+
+        output.say(encode(value).decode())
+    else:
+        output.say(pprint.pformat(value, width=100))
+
+
+def timeline(job_id: JobId, *, as_json: AsJson = False) -> None:
+    """Show every change of a job with its time."""
+    with qonduit.ServerlessClient() as client:
+        entries = client.job(job_id).timeline()
+    if as_json:
+        output.show_json(list(entries))
+    else:
+        output.show_table(entries.HEAD, entries.rows(), right=(1, 3))
+
+
+def usage(job_id: JobId, *, as_json: AsJson = False) -> None:
+    """Show what each stage used: seconds on the clock, CPU seconds, QPU seconds, memory."""
+    with qonduit.ServerlessClient() as client:
+        used = client.job(job_id).usage()
+    if as_json:
+        output.show_json({"stages": used.stages, "total": used.total})
+    else:
+        output.show_table(used.HEAD, used.rows(), right=(1, 2, 3, 4))
+
+
+def cancel(job_id: JobId) -> None:
+    """Ask for a job's end."""
+    with qonduit.ServerlessClient() as client:
+        output.say(client.job(job_id).cancel())

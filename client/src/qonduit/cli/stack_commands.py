@@ -1,0 +1,139 @@
+"""`qonduit up`, `down`, `status`, `logs`, `exec`, `doctor`, `version`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import qonduit
+from qonduit import stack
+from qonduit.cli import FAILED, INFRASTRUCTURE, output
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="The stack's data folder; without it $QONDUIT_HOME, or the last one used.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(logs)
+    app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exec_script)
+    app.command()(doctor)
+    app.command()(version)
+
+
+def up(
+    *,
+    data_dir: DataDir = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is up.")] = False,
+    amqp_url: Annotated[str, typer.Option(help="A running RabbitMQ, instead of a private one.")] = "",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The gateway's port.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="How many workers.")] = 1,
+) -> None:
+    """Start a stack on this machine; Ctrl-C stops it, and the next start finds its data again.
+
+    Any setting of a service can be given as an environment variable, such as QONDUIT_WORKER_CPU.
+    """
+    options = stack.Options(stack.to_start(data_dir), amqp_url, port, workers)
+    (stack.start_in_background if detach else stack.run_in_foreground)(options)
+
+
+def down(*, data_dir: DataDir = None) -> None:
+    """Stop the stack."""
+    layout = stack.to_find(data_dir)
+    stopped = stack.stop(layout)
+    output.say(f"The stack in {layout.data_dir} {'is stopped' if stopped else 'does not run'}.")
+
+
+def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show how each service of the stack is; exit code 4 if one is not well."""
+    layout = stack.to_find(data_dir)
+    state, services = stack.status(layout)
+    healthy = state.running and all(service.good for service in services)
+    if as_json:
+        output.show_json(
+            {
+                "data_dir": str(layout.data_dir),
+                "running": state.running,
+                "phase": state.phase,
+                "address": state.address,
+                "supervisor_pid": state.supervisor_pid if state.running else 0,
+                "services": services,
+            }
+        )
+    elif not services:
+        output.say(f"No stack was ever started in {layout.data_dir}. Start one with `qonduit up`.")
+    else:
+        now = time.time()
+        rows = [
+            (
+                service.name,
+                service.state,
+                str(service.pid or ""),
+                ", ".join(f"{name.replace('_', ' ')} {port}" for name, port in service.ports.items()),
+                f"{now - service.since:.0f} s",
+                str(service.restarts),
+            )
+            for service in services
+        ]
+        output.show_table(("service", "state", "pid", "ports", "since", "restarts"), rows, right=(2, 4, 5))
+        running = f"runs at {state.address}" if state.running else "does not run"
+        output.note(f"The stack in {layout.data_dir} {running}.")
+    if not healthy:
+        raise typer.Exit(INFRASTRUCTURE)
+
+
+def logs(
+    service: Annotated[str, typer.Argument(help="gateway, scheduler, storage, qpu_broker, worker, rabbitmq, stack")],
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the service writes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the log of one service."""
+    for line in stack.log_lines(stack.to_find(data_dir), service, last=lines, follow=follow):
+        sys.stdout.write(line)
+        if follow:
+            sys.stdout.flush()
+
+
+def exec_script(context: typer.Context, script: Annotated[Path, typer.Argument(help="A Python script.")]) -> None:
+    """Run a script, with its arguments, in which `import qiskit_serverless` means Qonduit."""
+    if not script.is_file():
+        raise FileNotFoundError(2, "no such script", str(script))
+    compat = Path(qonduit.__file__).parent / "compat"
+    search = [str(compat), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+    sys.stdout.flush()
+    command = [sys.executable, str(script), *context.args]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - No shell is wanted.
+
+
+def doctor(*, data_dir: DataDir = None) -> None:
+    """Look for what keeps Qonduit from working here, and say what to do."""
+    from qonduit.cli.checks import run_checks  # noqa: PLC0415 - It loads what other commands do without.
+
+    checks = run_checks(stack.to_find(data_dir))
+    rows = [("ok" if check.good else "wrong", check.name, check.text) for check in checks]
+    output.show_table(("", "what", "found"), rows)
+    if not all(check.good for check in checks):
+        raise typer.Exit(FAILED)
+
+
+def version() -> None:
+    """Show the version here, and that of the server."""
+    output.say(f"qonduit {qonduit.__version__}")
+    try:
+        with qonduit.ServerlessClient() as client:
+            output.say(f"server {client.cluster.info().version} at {client.connection.target.address}")
+    except qonduit.QonduitError as error:
+        output.note(f"server: {str(error).splitlines()[0]}")

@@ -1,0 +1,192 @@
+"""What the supervisor starts and stops: a service's process, or a RabbitMQ node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from qonduit.stack import child
+from qonduit.stack.errors import StartError
+from qonduit.stack.processes import ended, process_id
+from qonduit.stack.rabbitmq_home import RabbitNodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qonduit.stack.layout import Layout
+    from qonduit.stack.rabbitmq import RabbitNode
+    from qonduit.stack.services import Service
+
+START_TIMEOUT_S: Final = 120.0
+_POLL_S: Final = 0.02
+_TAIL_BYTES: Final = 2000
+_WARNING: Final = re.compile(r"\bwarning\b", re.IGNORECASE)
+
+
+class Unit(Protocol):
+    """A part of the stack that has a process."""
+
+    name: str
+    stop_timeout_s: float
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 when there is none."""
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The ports it serves on, once it is started."""
+
+    async def start(self) -> None:
+        """Start it and return once it serves; StartError, with the end of its log, if it doesn't."""
+
+    def warnings(self) -> list[str]:
+        """Return the warnings that it logged while it started."""
+
+    async def ended(self) -> str:
+        """Return how its process ended, once it has."""
+
+    async def stop(self) -> None:
+        """Ask it to stop and wait; safe to call twice, and without a start."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class ServiceUnit:
+    """A service, run by this interpreter, in a session of its own."""
+
+    stop_timeout_s = 20.0
+
+    def __init__(self, service: Service, layout: Layout, environment: Mapping[str, str]) -> None:
+        self.name = service.name
+        self._module = service.module
+        self._environment = dict(environment)
+        self._ready_file = layout.ready_file(service.name)
+        self._log = layout.log(service.name)
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
+        self.ports: dict[str, int] = {}
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 when there is none."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start it and return once its ready file is there."""
+        self._ready_file.unlink(missing_ok=True)
+        with self._log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", child.__file__, str(os.getpid())),
+                *(sys.executable, "-m", self._module),
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._ready_file.exists():
+            if self._process.returncode is not None:
+                raise StartError(f"ended while starting ({_how(self._process.returncode)}).\n{self._log_end()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise StartError(f"was not ready within {START_TIMEOUT_S:.0f} s.\n{self._log_end()}")
+            await asyncio.sleep(_POLL_S)
+        told = json.loads(self._ready_file.read_text())
+        self.ports = {name: port for name, port in told.items() if name.endswith("port")}
+
+    def warnings(self) -> list[str]:
+        """Return the warnings that it logged while it started."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
+            lines = file.read().decode(errors="replace").splitlines()
+        return [line for line in lines if _WARNING.search(line)]
+
+    async def ended(self) -> str:
+        """Return how its process ended, once it has."""
+        if self._process is None:
+            return "never started"
+        return _how(await self._process.wait())
+
+    async def stop(self) -> None:
+        """Send SIGTERM and wait for its end."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        await self._process.wait()
+
+    def kill(self) -> None:
+        """Kill its whole session."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _log_end(self) -> str:
+        text = self._log.read_bytes()[self._log_start :][-_TAIL_BYTES:].decode(errors="replace")
+        return f"{text.rstrip()}\n(the whole log: {self._log})"
+
+
+class BrokerUnit:
+    """The private RabbitMQ node; its own calls block, so they run in threads."""
+
+    name = "rabbitmq"
+    stop_timeout_s = 20.0
+
+    def __init__(self, node: RabbitNode) -> None:
+        self._node = node
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 when there is none."""
+        return self._node.pid or 0
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """The AMQP port."""
+        return {"amqp_port": self._node.port}
+
+    async def start(self) -> None:
+        """Start the node and return once it accepts clients."""
+        try:
+            await asyncio.to_thread(self._node.start)
+        except RabbitNodeError as error:
+            raise StartError(str(error)) from error
+
+    def warnings(self) -> list[str]:
+        """Return nothing: RabbitMQ warns of what is of no interest on one machine."""
+        return []
+
+    async def ended(self) -> str:
+        """Return once its process has ended; how is in its log."""
+        if pid := self.pid:
+            await ended(pid)
+        return "its process is gone"
+
+    async def stop(self) -> None:
+        """Stop it in order."""
+        await asyncio.to_thread(self._node.stop)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if pid := self.pid:
+            process_id(pid).send(signal.SIGKILL)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
