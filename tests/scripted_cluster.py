@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -31,7 +32,7 @@ from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
 from qonduit_worker.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import grpc
@@ -63,7 +64,7 @@ class ServiceProcess:
         own = {prefix + name: value for name, value in settings.items()}
         log = (self.folder / f"{self.module}.log").open("ab")
         with log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - It takes a moment, and outlives this call.
                 [sys.executable, "-m", self.module], env={**os.environ, **own}, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 60
@@ -169,6 +170,17 @@ class ScriptedCluster:
         self._channel: grpc.aio.Channel | None = None
         self.term = 1
 
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, bus_url: str, folder: Path, **worker_settings: str) -> AsyncIterator[ScriptedCluster]:
+        """A started one, stopped at the end whatever happens."""
+        made = cls(bus_url, folder, **worker_settings)
+        try:
+            await made.start()
+            yield made
+        finally:
+            await made.stop()
+
     async def start(self) -> None:
         """Start storage, the bus and the worker."""
         await self.bus.start()
@@ -218,7 +230,8 @@ class ScriptedCluster:
         """Wait for a heartbeat (with so many leases) that came after so many others."""
         return await self.until(
             lambda: next(
-                (beat for beat in self.of(WorkerHeartbeat)[after:] if leases is None or len(beat.leases) == leases), None
+                (beat for beat in self.of(WorkerHeartbeat)[after:] if leases is None or len(beat.leases) == leases),
+                None,
             ),
             f"a heartbeat with {leases} leases",
         )
@@ -247,9 +260,7 @@ class ScriptedCluster:
         assert self._channel is not None
         ticket = self.signer.sign(Ticket.lasting("ada", 60, service="gateway"))
         stub = storage_pb2_grpc.LogServiceStub(self._channel)
-        pieces = stub.ReadLog(
-            storage_pb2.ReadLogRequest(log=job_id), metadata=(("authorization", f"Bearer {ticket}"),)
-        )
+        pieces = stub.ReadLog(storage_pb2.ReadLogRequest(log=job_id), metadata=(("authorization", f"Bearer {ticket}"),))
         return b"".join([piece.chunk async for piece in pieces]).decode()
 
     # --- The scheduler's part ------------------------------------------------------------------

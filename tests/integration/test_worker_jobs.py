@@ -19,10 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedCluster]:
-    made = ScriptedCluster(broker.vhost_url("worker-jobs"), tmp_path_factory.mktemp("cluster"))
-    await made.start()
-    yield made
-    await made.stop()
+    async with ScriptedCluster.running(broker.vhost_url("worker-jobs"), tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 async def test_a_job_runs_from_its_arguments_to_its_result(cluster: ScriptedCluster) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qonduit.program.channel import agent
+from qonduit.program.runtime_redirect import redirect_runtime_client
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +32,8 @@ def run_driver() -> None:
     os.chdir(folder)
     sys.argv = [str(entrypoint)]
     sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
+    if "qiskit_ibm_runtime" in sys.modules:
+        redirect_runtime_client()
     try:
         _execute(entrypoint)
     except SystemExit:

@@ -15,6 +15,7 @@ from qonduit_service_kit.rpc import channel
 from qonduit_worker import metrics
 from qonduit_worker.agent import Agent
 from qonduit_worker.blobs import BlobCache
+from qonduit_worker.qpu_endpoint import DeviceCache
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
 from qonduit_worker.settings import WorkerSettings, known_worker_id
 from qonduit_worker.workshop import Workshop
@@ -88,6 +89,7 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
         channel=storage.channel,
         cache=BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes),
         zygotes=zygotes,
+        devices=DeviceCache(),
         rooms=state / "sandboxes",
     )
     return [storage, bus, zygotes, Agent(workshop, sandbox_tier=tier)]

@@ -138,6 +138,10 @@ class Agent:
         for driver in self._drivers.values():
             if (driver.spec.job_id, driver.spec.attempt) == (job_id, attempt):
                 await driver.mail.put(message)
+        if isinstance(message, QpuTransition):
+            for executor in self._executors.values():
+                if (executor.grant.job_id, executor.grant.attempt) == (job_id, attempt):
+                    await executor.mail.put(message)
 
     async def _take(self, grant: DriverGranted | ExecutorGranted) -> None:
         admission = self._leases.admit(grant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.logs import get_logger
@@ -16,10 +16,7 @@ from qonduit_service_kit.messages import (
     EventKind,
     LeaseKind,
     ProgramEnded,
-    QpuReply,
-    QpuTransition,
     Reason,
-    SchedulerElected,
 )
 
 from qonduit_worker import metrics
@@ -34,13 +31,14 @@ from qonduit_worker.log_pump import LogPump
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.outcome import Ending, Verdict, clip, judge
 from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.qpu_gate import qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.sandbox import SandboxError, SandboxStartError
 from qonduit_worker.storage import StorageError
 from qonduit_worker.workshop import DRIVER_ENTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
 
     from qonduit_service_kit.messages import DriverGranted
 
@@ -86,12 +84,13 @@ class Driver:
             accounts=self._accounts,
             pump=self._pump,
         )
-        self.mail = Mailbox(self._handle)
+        self.mail = Mailbox(self._ops.handle)
         """Messages about this attempt, for its parts."""
         self._stop_told = asyncio.Event()
         self._stop_cause = Reason.NONE
         self._grace_s = workshop.settings.cancel_grace_s
         self._silent = False
+        self._pumping: asyncio.Task[None] | None = None
 
     # --- What the agent tells ------------------------------------------------------------------
 
@@ -101,17 +100,6 @@ class Driver:
         if not self._stop_told.is_set():
             self._stop_cause, self._grace_s = cause, grace_s
             self._stop_told.set()
-
-    async def _handle(self, message: object) -> None:
-        match message:
-            case SchedulerElected():
-                await self._ops.desk.tell_demand_again()
-            case QpuReply():
-                pass
-            case QpuTransition():
-                self._accounts.qpu_says(message)
-            case _:
-                await self._ops.desk.handle(message)
 
     @property
     def lends_cpu(self) -> bool:
@@ -143,9 +131,10 @@ class Driver:
             return Verdict(Reason.DEPENDENCY_ERROR, clip(explain(problems)))
         try:
             await self._unless_stopped(self._prepare())
-            forked = await self._unless_stopped(self._fork())
+            await self._unless_stopped(self._shop.zygotes.ready(threads_of(self.spec.shape)))
         except BadArchiveError as error:
             return Verdict(Reason.INTERNAL, f"The function cannot be started: {error}. Upload it again.")
+        forked = await self._fork()
         metrics.PREPARE_SECONDS.observe(time.monotonic() - begun)
         return await self._accompany(forked)
 
@@ -173,7 +162,7 @@ class Driver:
         environment = program_environment(
             occupant,
             self._shop.zygotes.inside(self._room.directory),
-            qpu={},
+            qpu=qpu_environment(self._ops.qpu),
             own=spec.environment,
         )
         sandbox = self._shop.sandbox(self._room, spec.shape, environment, DRIVER_ENTRY)
@@ -189,6 +178,7 @@ class Driver:
         sandboxed = forked.sandboxed
         self._accounts.start(sandboxed.usage)
         self._events.emit(EventKind.RUNNING)
+        await self._ops.qpu.start(sandboxed.listener.dup())
         pumping = asyncio.create_task(self._pump.pump(sandboxed.output))
         reporting = asyncio.create_task(self._report_usage())
         try:
@@ -202,7 +192,8 @@ class Driver:
         finally:
             reporting.cancel()
             sandboxed.kill()
-            # A pump that storage holds up goes on in the background, within `close`.
+            await sandboxed.wait()
+            # A pump that storage holds up goes on until the clean-up is over.
             self._pumping = pumping
 
     async def _end_of(self, forked: Forked) -> Exit:
@@ -215,7 +206,7 @@ class Driver:
             await asyncio.wait({ended, told}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 self.stop(Reason.TIMEOUT, grace_s=self._grace_s)
-                if self._grace_s > 0:
+                if self._grace_s > 0 and not self._silent:
                     sandboxed.terminate()
                     await asyncio.wait({ended}, timeout=self._grace_s)
                 sandboxed.kill()
@@ -318,20 +309,21 @@ class Driver:
         with contextlib.suppress(UnroutableError):
             await self._shop.bus.publish(QPU_BROKER, ProgramEnded(self.spec.job_id, self.spec.attempt))
         await self._pump.close(0 if self._silent else _LOG_GIVE_UP_S)
+        if self._pumping is not None:
+            self._pumping.cancel()
         await self._room.remove()
 
-    async def _unless_stopped(self, work: Any) -> Any:
+    async def _unless_stopped(self, work: Coroutine[None, None, None]) -> None:
         """Do something, unless the attempt is told to end first: then raise StoppedError."""
         working = asyncio.ensure_future(work)
         told = asyncio.create_task(self._stop_told.wait())
         try:
             await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
-                return working.result()
+                working.result()
+                return
         finally:
             told.cancel()
         working.cancel()
         await asyncio.wait({working})
-        if not working.cancelled() and working.exception() is None and (forked := working.result()) is not None:
-            forked.sandboxed.kill()
         raise StoppedError

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.messages import Stage
+from qonduit_service_kit.messages import QpuReply, QpuTransition, SchedulerElected, Stage
 
 from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import RequestError, text_field
 from qonduit_worker.program_ops import BlobOps, FileOps, ResultOps
+from qonduit_worker.qpu_gate import qpu_endpoint
 from qonduit_worker.tasks import DriverContext, TaskDesk
 from qonduit_worker.tasks.driver_side import BadTaskError, DriverCallbacks
 
@@ -51,6 +52,14 @@ class DriverOps:
         settings = workshop.settings
         self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
         callbacks = DriverCallbacks(server.push, lambda: accounts.stage, accounts.book_task, pump.write)
+        self.qpu = qpu_endpoint(
+            workshop,
+            blobs,
+            job_id=grant.spec.job_id,
+            attempt=grant.spec.attempt,
+            user=grant.spec.user,
+            on_transition=self._qpu_step,
+        )
         self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, blobs, callbacks)
         self.results.register(server)
         BlobOps(blobs, room.parts).register(server)
@@ -62,7 +71,23 @@ class DriverOps:
 
     async def close(self) -> None:
         """End with the driver; safe to call twice."""
+        await self.qpu.stop()
         await self.desk.close()
+
+    async def handle(self, message: object) -> None:
+        """Take a message that came for this attempt; each may come twice."""
+        match message:
+            case SchedulerElected():
+                await self.desk.tell_demand_again()
+            case QpuReply():
+                self.qpu.handle_reply(message)
+            case QpuTransition():
+                await self.qpu.handle_transition(message)
+            case _:
+                await self.desk.handle(message)
+
+    async def _qpu_step(self, transition: QpuTransition) -> None:
+        self._accounts.qpu_says(transition)
 
     async def _stage(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
         name = text_field(fields, "stage", most=64)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import LeaseKind
+from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition, worker
 
 from qonduit_worker import metrics
 from qonduit_worker.data_folder import DataFolder
@@ -14,6 +16,7 @@ from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.program_channel import ProgramServer
 from qonduit_worker.program_ops import BlobOps
+from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.tasks import ExecutorDesk
 from qonduit_worker.workshop import EXECUTOR_ENTRY
@@ -71,6 +74,14 @@ class Executor:
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
+        self._qpu = qpu_endpoint(
+            workshop,
+            workshop.blobs(self._storage),
+            job_id=grant.job_id,
+            attempt=grant.attempt,
+            user=grant.user,
+            on_transition=self._qpu_step,
+        )
         self.mail = Mailbox(self._handle)
 
     @property
@@ -111,11 +122,22 @@ class Executor:
     async def clean_up(self) -> None:
         """Give everything back."""
         await self.mail.close()
+        await self._qpu.stop()
         await self._server.stop()
         await self._room.remove()
 
     async def _handle(self, message: object) -> None:
-        del message
+        match message:
+            case QpuReply():
+                self._qpu.handle_reply(message)
+            case QpuTransition():
+                await self._qpu.handle_transition(message)
+
+    async def _qpu_step(self, transition: QpuTransition) -> None:
+        """Pass a step of a task's QPU job on to the driver, whose stage it may change."""
+        if self.grant.driver_worker_id != self._shop.worker_id:
+            with contextlib.suppress(UnroutableError):
+                await self._shop.bus.publish(worker(self.grant.driver_worker_id), transition)
 
     async def _prepare(self) -> None:
         self._server.register("executor_ready", self._ready)
@@ -132,9 +154,10 @@ class Executor:
         grant, shop = self.grant, self._shop
         occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape)
         paths = shop.zygotes.inside(self._room.directory)
-        environment = program_environment(occupant, paths, qpu={}, own=grant.environment)
+        environment = program_environment(occupant, paths, qpu=qpu_environment(self._qpu), own=grant.environment)
         sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY)
         forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
+        await self._qpu.start(forked.sandboxed.listener.dup())
         self._process = SandboxProcess(forked.sandboxed)
         blobs = shop.blobs(self._storage)
         self._desk = ExecutorDesk(grant, shop.worker_id, shop.bus, blobs, self._process)

@@ -49,10 +49,12 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
             "qiskit.qpy",
             "qiskit.transpiler",
             "qiskit_ibm_runtime",
+            "qonduit.encoding",
+            "qonduit.job",
             "qonduit.program.executor",
             "qonduit.program.runner",
+            "qonduit.program.runtime_redirect",
             "qonduit.program.tasks",
-            "qonduit.encoding",
         ),
         description="Modules that programs find imported, as a JSON list.",
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.messages import Shape
 
     from qonduit_worker.blobs import BlobCache
+    from qonduit_worker.qpu_endpoint import DeviceCache
     from qonduit_worker.room import Room
     from qonduit_worker.settings import WorkerSettings
     from qonduit_worker.zygotes import ZygotePool
@@ -35,6 +36,7 @@ class Workshop:
     channel: grpc.aio.Channel
     cache: BlobCache
     zygotes: ZygotePool
+    devices: DeviceCache
     rooms: Path
 
     def storage(self, ticket: str) -> Storage:

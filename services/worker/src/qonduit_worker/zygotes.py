@@ -112,6 +112,13 @@ class ZygotePool:
         """Where a program in a sandbox with this folder finds its own folders."""
         return self._narrow.zygote.inside(directory)
 
+    async def ready(self, threads: int) -> None:
+        """Return once a program with so many threads can be forked."""
+        await self._nest(threads).ready.wait()
+
+    def _nest(self, threads: int) -> _Nest:
+        return self._narrow if threads == 1 else self._wide
+
     async def fork(self, spec: SandboxSpec, *, threads: int, kind: str) -> Forked:
         """Make a sandbox.
 
@@ -119,7 +126,7 @@ class ZygotePool:
             ZygoteDiedError: The zygote died again and again.
             SandboxStartError: The sandbox could not be set up.
         """
-        nest = self._narrow if threads == 1 else self._wide
+        nest = self._nest(threads)
         for _ in range(_TRIES):
             await nest.ready.wait()
             begun, deaths = time.monotonic(), nest.deaths

@@ -1,0 +1,172 @@
+"""Files in and out of a program's /data, and the ways a program may ask for them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from qonduit_service_kit.messages import Reason
+from scripted_cluster import ScriptedCluster, artifact_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from qonduit_service_kit.testing import PrivateBroker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SPACE = "users/ada"
+MAKE_TAR = """
+import io, tarfile
+def make_tar(path, text):
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("inner.txt")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedCluster]:
+    async with ScriptedCluster.running(broker.vhost_url("worker-files"), tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+async def put(cluster: ScriptedCluster, tmp_path: Path, name: str, text: str) -> None:
+    data = artifact_of({"inner.txt": text})
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    await cluster.store().put_file(SPACE, name, hashlib.sha256(data).hexdigest(), source)
+
+
+async def inner_text(cluster: ScriptedCluster, tmp_path: Path, name: str) -> str:
+    target = tmp_path / "target"
+    await cluster.store().get_file(SPACE, name, target)
+    with tarfile.open(fileobj=io.BytesIO(target.read_bytes())) as tar:
+        member = tar.extractfile("inner.txt")
+        assert member is not None
+        return member.read().decode()
+
+
+async def names(cluster: ScriptedCluster) -> set[str]:
+    return {file.name for file in await cluster.store().list_files(SPACE)}
+
+
+async def test_a_program_finds_its_users_files_and_its_changes_go_back(
+    cluster: ScriptedCluster, tmp_path: Path
+) -> None:
+    for name in ("kept.tar", "changed.tar", "removed.tar"):
+        await put(cluster, tmp_path, name, f"first {name}")
+    job = await cluster.run(
+        MAKE_TAR + "import os\n"
+        "folder = os.environ['DATA_PATH']\n"
+        "print(sorted(name for name in os.listdir(folder)))\n"
+        "make_tar(folder + '/changed.tar', 'second')\n"
+        "make_tar(folder + '/new.tar', 'new')\n"
+        "os.remove(folder + '/removed.tar')\n"
+    )
+    assert (await job.finished()).reason is Reason.NONE
+    assert "['changed.tar', 'kept.tar', 'removed.tar']" in await job.log()
+    assert {"kept.tar", "changed.tar", "new.tar"} <= await names(cluster)
+    assert "removed.tar" not in await names(cluster)
+    assert await inner_text(cluster, tmp_path, "changed.tar") == "second"
+    assert await inner_text(cluster, tmp_path, "kept.tar") == "first kept.tar"
+
+
+async def test_what_breaks_the_rules_is_named_in_the_log(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(
+        "import os\n"
+        "folder = os.environ['DATA_PATH']\n"
+        "open(folder + '/notes.txt', 'w').write('text')\n"
+        "open(folder + '/fake.tar', 'w').write('no tar')\n"
+        "os.mkdir(folder + '/deep')\n"
+        "os.symlink('/etc/passwd', folder + '/link.tar')\n"
+        "os.mkfifo(folder + '/pipe.tar')\n"
+    )
+    assert (await job.finished()).reason is Reason.NONE
+    log = await job.log()
+    for name in ("notes.txt", "fake.tar", "deep", "link.tar", "pipe.tar"):
+        assert f"[qonduit] the f{'older' if name == 'deep' else 'ile'} {name!r}" in log or f"{name!r} in /data" in log
+    assert not {"notes.txt", "fake.tar", "deep", "link.tar", "pipe.tar"} & await names(cluster)
+
+
+async def test_files_of_a_killed_program_are_not_kept(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(
+        MAKE_TAR + "import os, signal\n"
+        "make_tar(os.environ['DATA_PATH'] + '/half.tar', 'half')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert (await job.finished()).reason is Reason.KILLED
+    assert "'half.tar' in /data was not kept" in await job.log()
+    assert "half.tar" not in await names(cluster)
+
+
+async def test_a_program_uploads_lists_downloads_and_deletes(cluster: ScriptedCluster, tmp_path: Path) -> None:
+    job = await cluster.run(
+        MAKE_TAR + "import os\n"
+        "from qonduit.program import save_result\n"
+        "from qiskit_serverless import IBMServerlessClient\n"
+        "client = IBMServerlessClient(token='any')\n"
+        "make_tar('/tmp/sent.tar', 'sent by the program')\n"
+        "client.file_upload('/tmp/sent.tar')\n"
+        "names = client.files()\n"
+        "assert os.path.exists(os.environ['DATA_PATH'] + '/sent.tar')\n"
+        "import tarfile\n"
+        "with tarfile.open(client.file_download('sent.tar')) as tar:\n"
+        "    text = tar.extractfile('inner.txt').read().decode()\n"
+        "make_tar('/tmp/gone.tar', 'x')\n"
+        "client.file_upload('/tmp/gone.tar')\n"
+        "client.file_delete('gone.tar')\n"
+        "save_result({'names': names, 'text': text})\n"
+    )
+    result = await job.result()
+    assert "sent.tar" in result["names"]
+    assert result["text"] == "sent by the program"
+    assert await inner_text(cluster, tmp_path, "sent.tar") == "sent by the program"
+    assert "gone.tar" not in await names(cluster)
+
+
+async def test_a_program_cannot_change_what_other_jobs_get(cluster: ScriptedCluster, tmp_path: Path) -> None:
+    await put(cluster, tmp_path, "shared.tar", "original")
+    spoil = await cluster.run(
+        "import os, signal\n"
+        "with open(os.environ['DATA_PATH'] + '/shared.tar', 'r+b') as file: file.write(b'spoiled')\n"
+        "with open('main.py', 'w') as file: file.write('spoiled')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    await spoil.finished()
+    job = await cluster.run(
+        "import os, tarfile\n"
+        "with tarfile.open(os.environ['DATA_PATH'] + '/shared.tar') as tar:\n"
+        "    print(tar.extractfile('inner.txt').read().decode())\n"
+    )
+    await job.finished()
+    assert await job.log() == "original\n"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../outside.txt"),
+        tarfile.TarInfo("/absolute.txt"),
+        *(_link for _link in (tarfile.TarInfo("link"), tarfile.TarInfo("hard"), tarfile.TarInfo("device"))),
+    ],
+    ids=lambda member: member.name,
+)
+async def test_an_artifact_that_reaches_outside_is_refused(cluster: ScriptedCluster, member: tarfile.TarInfo) -> None:
+    member.type = {"link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}.get(
+        member.name, tarfile.REGTYPE
+    )
+    member.linkname = "/etc/passwd"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(member)
+    job = await cluster.run("", artifact_digest=await cluster.put(buffer.getvalue()))
+    end = await job.finished()
+    assert end.reason is Reason.INTERNAL
+    assert repr(member.name) in end.text
