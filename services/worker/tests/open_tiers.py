@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote, proctree
+from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote
 from qonduit_worker.sandbox.cgroups import Hierarchies
 from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
 
@@ -91,7 +91,7 @@ async def test_no_process_is_left(boxes: Sandboxes, how: str) -> None:
     code = STUBBORN if how != "exit" else STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)")
     sandbox = await boxes.fork(code)
     assert await sandbox.output.readline() == b"ready\n"
-    pidfds = handles(proctree.tree(sandbox.pid))
+    pidfds = handles(sandbox.processes())
     assert len(pidfds) == 5
     if how == "kill":
         sandbox.kill()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from qonduit_worker.sandbox import CgroupTree, SandboxConfig, SandboxReport, Zygote, ZygoteDiedError, proctree, sweep
+from qonduit_worker.sandbox import CgroupTree, SandboxConfig, SandboxReport, Zygote, ZygoteDiedError, sweep
 from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -17,7 +17,7 @@ PROGRAMS = Path(__file__).with_name("programs")
 async def test_kill_leaves_no_process(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN)
     await sandbox.output.readline()
-    pidfds = handles(proctree.tree(sandbox.pid))
+    pidfds = handles(sandbox.processes())
     assert len(pidfds) == 5
     sandbox.kill()
     sandbox.kill()
@@ -29,7 +29,7 @@ async def test_kill_leaves_no_process(sandboxes: Sandboxes) -> None:
 async def test_the_end_of_the_program_is_the_end_of_what_it_started(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)"))
     await sandbox.output.readline()
-    pidfds = handles(proctree.tree(sandbox.pid))
+    pidfds = handles(sandbox.processes())
     assert (await sandbox.wait()).exit_code == 5
     assert all_gone(pidfds)
     await sandbox.output.read()
@@ -38,7 +38,7 @@ async def test_the_end_of_the_program_is_the_end_of_what_it_started(sandboxes: S
 async def test_when_the_zygote_dies_its_sandboxes_do_and_it_starts_again(sandboxes: Sandboxes) -> None:
     sandbox = await sandboxes.fork(STUBBORN)
     await sandbox.output.readline()
-    pidfds = handles(proctree.tree(sandbox.pid))
+    pidfds = handles(sandbox.processes())
     os.kill(sandboxes.zygote.pid, signal.SIGKILL)
     assert (await sandbox.wait()).signal == signal.SIGKILL
     assert all_gone(pidfds, timeout_s=5)
@@ -102,7 +102,7 @@ async def test_when_the_worker_is_killed_everything_dies_and_the_next_one_sweeps
 
 async def test_stop_ends_all_and_may_be_repeated(sandboxes: Sandboxes) -> None:
     boxes = [await sandboxes.fork("import time; time.sleep(600)") for _ in range(3)]
-    pidfds = handles([sandboxes.zygote.pid, *(pid for box in boxes for pid in proctree.tree(box.pid))])
+    pidfds = handles([sandboxes.zygote.pid, *(pid for box in boxes for pid in box.processes())])
     await asyncio.gather(sandboxes.zygote.stop(), sandboxes.zygote.stop())
     assert all_gone(pidfds)
     await sandboxes.zygote.stop()

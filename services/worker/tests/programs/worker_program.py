@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from qonduit_worker.sandbox import CgroupTree, SandboxConfig, Tier, Zygote, proctree
+from qonduit_worker.sandbox import CgroupTree, SandboxConfig, Tier, Zygote
 from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes
 
 
@@ -17,7 +17,7 @@ async def main() -> None:
     await zygote.start()
     sandbox = await Sandboxes(zygote, folder).fork(STUBBORN)
     await sandbox.output.readline()
-    print(zygote.pid, *proctree.tree(sandbox.pid), flush=True)  # noqa: T201 - what the test waits for.
+    print(zygote.pid, *sandbox.processes(), flush=True)  # noqa: T201 - what the test waits for.
     await asyncio.Event().wait()
 
 

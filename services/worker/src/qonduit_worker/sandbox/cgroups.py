@@ -348,6 +348,17 @@ class CgroupTree:
         """The group of one sandbox, not made yet."""
         return self._root.below(sandbox_id)
 
+    def hasten(self) -> None:
+        """Make the next process that joins a group wait less; takes some milliseconds, best in a thread.
+
+        The kernel lets all processors pass a quiet state before it moves a process, unless it has just done so:
+        moving this process to where it is starts that early, beside other work.
+        """
+        folders = [*self.hierarchies.v1.values(), *([self.hierarchies.v2] if self.hierarchies.v2 else [])]
+        for folder in folders[:1]:
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.procs").write_text("0")
+
     def close(self) -> None:
         """Remove the worker's folders, which must be empty of processes."""
         for folder in self._root.folders:

@@ -18,12 +18,16 @@ class Meter:
     def __init__(self, cgroup: Cgroup, inherited_bytes: int) -> None:
         self._cgroup = cgroup
         self._inherited_bytes = inherited_bytes
-        self._pid: int | None = None
+        self._roots: list[int] = []
         self._last = Usage(0.0, 0, 0)
 
-    def attach(self, pid: int) -> None:
-        """Say which process is the root of the tree."""
-        self._pid = pid
+    def attach(self, roots: list[int]) -> None:
+        """Say which processes the tree grows from."""
+        self._roots = roots
+
+    def processes(self) -> list[int]:
+        """The processes of the tree now."""
+        return proctree.tree(self._roots)
 
     def read(self) -> Usage:
         """What the tree has used until now."""
@@ -48,7 +52,7 @@ class Meter:
         Args:
             reported_cpu_s: What the first process counted for those it reaped, in seconds; 0 when it could not.
         """
-        self._pid = None
+        self._roots = []
         usage = self.read()
         if self._counted().cpu_seconds is None:
             usage = Usage(max(usage.cpu_seconds, reported_cpu_s), usage.mem_bytes, usage.peak_mem_bytes)
@@ -69,6 +73,6 @@ class Meter:
         return self._cgroup.readings() if self._cgroup.folders else _NOTHING
 
     def _pids(self, counted: Readings) -> list[int]:
-        if self._pid is None or (counted.cpu_seconds is not None and counted.mem_bytes is not None):
+        if not self._roots or (counted.cpu_seconds is not None and counted.mem_bytes is not None):
             return []
-        return proctree.tree(self._pid)
+        return self.processes()

@@ -9,9 +9,9 @@ from qonduit_worker.zygote.init import descendants
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def tree(root: int) -> list[int]:
-    """A process and all below it."""
-    return [root, *descendants(root)]
+def tree(roots: list[int]) -> list[int]:
+    """These processes and all below them."""
+    return [*roots, *(pid for root in roots for pid in descendants(root) if pid not in roots)]
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -58,7 +58,7 @@ class Sandboxed:
         output: Standard output and error of all its processes, as one ordered stream. Read it to its end.
         listener: A TCP socket that listens on the loopback the program sees; closed when the sandbox ends.
         port: The listener's port.
-        pid: The sandbox's first process, as the agent numbers it.
+        pid: The sandbox's first process, as the agent numbers it; the end of that one is the end of all.
     """
 
     def __init__(self, sandbox_id: str, parts: Parts) -> None:
@@ -73,6 +73,8 @@ class Sandboxed:
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._born = time.monotonic()
         self._pidfd = -1
+        self._program_pidfd = -1
+        self._doomed = False
         self._report: dict[str, Any] = {}
         self._over_limit = False
         self._watchdog: asyncio.TimerHandle | None = None
@@ -109,17 +111,23 @@ class Sandboxed:
 
     def terminate(self) -> None:
         """Send SIGTERM to the program; does nothing when it has ended."""
-        self._command(wire.TERMINATE)
+        if self._program_pidfd >= 0:
+            _send(self._program_pidfd, signal.SIGTERM)
+        else:
+            self._command(wire.TERMINATE)
 
     def kill(self) -> None:
         """Kill the whole tree at once; does nothing when it has ended."""
-        # Heard also by a sandbox that is only being forked now.
-        self._command(wire.KILL)
-        if self._pidfd >= 0 and self._parts.listener is None:
-            # The end of its first process is the end of its namespace. Without a namespace that process has to
-            # live on to end the others.
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._doomed = True  # Heard also by a sandbox that is only being forked now.
+        if self._parts.listener is not None:
+            # Without a namespace its first process has to live on to end the others.
+            self._command(wire.KILL)
+        elif self._pidfd >= 0:
+            _send(self._pidfd, signal.SIGKILL)
+
+    def processes(self) -> list[int]:
+        """Every process of it now, as the agent numbers them; none when it has ended."""
+        return [] if self._finishing is not None else self._parts.meter.processes()
 
     def close_output(self) -> None:
         """Stop reading the output; what has arrived can still be taken."""
@@ -144,10 +152,7 @@ class Sandboxed:
     def _note(self, fields: dict[str, Any], descriptors: list[int]) -> None:
         match fields["kind"]:
             case "forked":
-                (self._pidfd,) = descriptors
-                self.pid = _pid_of(self._pidfd)
-                self._parts.meter.attach(self.pid)
-                self._loop.add_reader(self._pidfd, self._gone)
+                self._forked(*descriptors)
             case "started":
                 self._begin(fields["port"], descriptors)
             case "failed":
@@ -155,13 +160,27 @@ class Sandboxed:
             case "exit":
                 self._report = fields
 
+    def _forked(self, first: int, program: int = -1) -> None:
+        self._pidfd, self._program_pidfd = first, program
+        self.pid = _pid_of(first)
+        self._parts.meter.attach([self.pid] if program < 0 else [self.pid, _pid_of(program)])
+        self._loop.add_reader(first, self._gone)
+        if self._doomed:
+            self.kill()
+        self._settle_start()
+
     def _begin(self, port: int, descriptors: list[int]) -> None:
         if descriptors:
             self._listener = socket.socket(fileno=descriptors[0])
             self._listener.setblocking(False)  # noqa: FBT003 - the standard library's signature.
         self.port = port
-        if not self._started.done():
-            self._started.set_result(None)
+        self._settle_start()
+
+    def _settle_start(self) -> None:
+        """The zygote and the sandbox each say their word, in any order."""
+        if self._pidfd < 0 or self.port == 0 or self._started.done():
+            return
+        self._started.set_result(None)
         if self._parts.watched_bytes is not None:
             self._watch(self._parts.watched_bytes)
 
@@ -213,9 +232,10 @@ class Sandboxed:
         if self._listener is not None:
             self._listener.close()
         self._parts.control.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        for descriptor in (self._pidfd, self._program_pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pidfd = self._program_pidfd = -1
         if not self._parts.cgroup.try_remove():
             await asyncio.to_thread(self._parts.cgroup.remove)
         self._parts.free()
@@ -229,6 +249,11 @@ class Sandboxed:
             self.kill()
             return
         self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_S, self._watch, limit_bytes)
+
+
+def _send(pidfd: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
 
 
 def _pid_of(pidfd: int) -> int:

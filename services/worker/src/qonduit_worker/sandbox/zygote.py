@@ -207,6 +207,13 @@ class Zygote:
         """
         if self._channel is None:
             raise ZygoteDiedError("The zygote is not running.")
+        hastening = asyncio.ensure_future(asyncio.to_thread(self._cgroups.hasten))
+        try:
+            return await self._fork(spec)
+        finally:
+            await hastening
+
+    async def _fork(self, spec: SandboxSpec) -> Sandboxed:
         slot = slots.reserve()
         group = self._cgroups.group(spec.sandbox_id)
         try:

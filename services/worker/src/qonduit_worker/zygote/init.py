@@ -1,7 +1,6 @@
-"""The first process of a sandbox: it starts the program, reaps whatever is orphaned, and reports the end.
+"""The first process of a sandbox without a pid namespace: it reaps what is orphaned, and reports the end.
 
-With a pid namespace of its own, nothing in the sandbox outlives it. Without one it is a subreaper and ends the
-rest by itself.
+It is a subreaper, and ends by itself what a namespace would end.
 """
 
 import os
@@ -19,9 +18,8 @@ _SIGNAL_NUMBERS: Final = 64
 class Init:
     """Watches one program on behalf of the agent at the other end of `control`."""
 
-    def __init__(self, control: socket.socket, *, own_pids: bool, uid: int | None) -> None:
+    def __init__(self, control: socket.socket, *, uid: int | None) -> None:
         self._control = control
-        self._own_pids = own_pids
         self._uid = uid
         self._wakeup, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -37,7 +35,7 @@ class Init:
         while status is None:
             ready = {descriptor for descriptor, _event in poll.poll()}
             if self._wakeup in ready and signal.SIGTERM in os.read(self._wakeup, _SIGNAL_NUMBERS):
-                break  # The zygote is gone: without namespaces the kernel does not end this tree for us.
+                break  # The zygote is gone.
             status = _reap(program)
             if status is None and self._control.fileno() in ready and not self._obey(program):
                 break
@@ -54,12 +52,11 @@ class Init:
         return False
 
     def _end(self, status: int | None) -> NoReturn:
-        if not self._own_pids:
-            self._kill_rest()
+        self._kill_rest()
         if status is not None:
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu_s = used.ru_utime + used.ru_stime
-            wire.send(self._control, "exit", status=status, cpu_s=cpu_s, max_rss_bytes=used.ru_maxrss * 1024)
+            wire.send(self._control, "exit", status=status, cpu_s=cpu_s)
         os._exit(0)
 
     def _kill_rest(self) -> None:

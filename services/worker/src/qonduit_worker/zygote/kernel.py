@@ -48,6 +48,9 @@ _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 0x1
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _HIGHEST_CAPABILITY: Final = 63
+_MADV_COLLAPSE: Final = 25
+_HUGE_PAGE: Final = 2 * 1024 * 1024
+_MAP_FIELDS: Final = 5
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -124,6 +127,23 @@ def loopback_up() -> None:
         request = struct.pack("16sH14x", b"lo", 0)
         flags = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)[0]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+def collapse_memory() -> None:
+    """Put this process's memory into huge pages as far as it goes: each fork then has far fewer pages to copy.
+
+    Only an optimisation: kernels before 6.1 refuse it.
+    """
+    with open("/proc/self/maps", encoding="ascii") as file:  # noqa: PTH123
+        ranges = [line.split() for line in file]
+    for fields in ranges:
+        if "w" not in fields[1] or (len(fields) > _MAP_FIELDS and fields[_MAP_FIELDS] != "[heap]"):
+            continue
+        begin, end = (int(text, 16) for text in fields[0].split("-"))
+        begin = -(-begin // _HUGE_PAGE) * _HUGE_PAGE
+        end = end // _HUGE_PAGE * _HUGE_PAGE
+        if begin < end:
+            _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_COLLAPSE)
 
 
 def drop_capabilities() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from qonduit_worker.zygote import kernel
+from qonduit_worker.zygote.wire import PORT_PLACEHOLDER
 
 _CLOSE_RANGE = 436
 _OOM_FIRST = b"500"
@@ -57,10 +58,10 @@ def _text(writer: _OrderedWriter, errors: str) -> io.TextIOWrapper:
     return text
 
 
-def prepare_interpreter(environment: Mapping[str, str]) -> None:
+def prepare_interpreter(environment: Mapping[str, str], port: int | None) -> None:
     """Give the interpreter the program's environment, a fresh `__main__`, fresh random numbers."""
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({name: value.replace(PORT_PLACEHOLDER, str(port)) for name, value in environment.items()})
     sys.argv = [""]
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
@@ -77,7 +78,7 @@ def prepare_interpreter(environment: Mapping[str, str]) -> None:
 
 
 def default_signals() -> None:
-    """Take back what the zygote and the sandbox's first process set."""
+    """Take back what the zygote and a tree's first process set."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

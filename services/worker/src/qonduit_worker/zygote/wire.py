@@ -85,7 +85,9 @@ def send(channel: socket.socket, kind: str, *, descriptors: tuple[int, ...] = ()
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Take one message and its descriptors; None when the other side is gone."""
     try:
-        payload, descriptors, _flags, _address = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_DESCRIPTORS)
+        payload, descriptors, _flags, _address = socket.recv_fds(
+            channel, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
     except ConnectionError:
         return None
     if not payload:
