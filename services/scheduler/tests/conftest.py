@@ -62,6 +62,7 @@ class FakeWorker:
     term: int = 0
     draining: bool = False
     alive: bool = True
+    cut_off_at: float | None = None
     leases: dict[str, m.LeaseStatus] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
     demands: dict[tuple[str, int, Shape], m.TaskDemand] = field(default_factory=dict)
@@ -125,6 +126,13 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> list[Send]:
         self.now += seconds
+        for worker in self.workers.values():
+            if worker.cut_off_at is not None and self.now - worker.cut_off_at >= self.settings.lease_ttl_s:
+                # It fences itself off: nothing that it ran may go on where nobody sees it.
+                worker.leases.clear()
+                worker.demands.clear()
+                worker.incarnation = f"{worker.incarnation}+"
+                worker.cut_off_at = self.now
         return self.handle(Tick())
 
     # --- The gateway ---
@@ -177,7 +185,7 @@ class World:
 
     def heartbeat(self, worker_id: str) -> None:
         worker = self.workers[worker_id]
-        if not worker.alive:
+        if not worker.alive or worker.cut_off_at is not None:
             return
         worker.sequence += 1
         body = m.WorkerHeartbeat(
@@ -193,7 +201,7 @@ class World:
 
     def step_worker(self, worker_id: str) -> None:
         worker = self.workers[worker_id]
-        if not worker.alive or not worker.inbox:
+        if not worker.alive or worker.cut_off_at is not None or not worker.inbox:
             return
         message = worker.inbox.popleft()
         if isinstance(message, m.SchedulerElected):
@@ -292,11 +300,24 @@ class World:
             self.end_lease(worker_id, lease_id)
         self.heartbeat(worker_id)
 
+    def cut_off(self, worker_id: str) -> None:
+        """The worker's network is gone."""
+        worker = self.workers[worker_id]
+        worker.cut_off_at = self.now if worker.cut_off_at is None else worker.cut_off_at
+
+    def reconnect(self, worker_id: str) -> None:
+        self.workers[worker_id].cut_off_at = None
+        self.heartbeat(worker_id)
+
     # --- All together ---
 
     def drain(self) -> None:
         """Let everybody read everything."""
-        while self.inbox or self.gateway_inbox or any(w.inbox for w in self.workers.values() if w.alive):
+        while (
+            self.inbox
+            or self.gateway_inbox
+            or any(w.inbox for w in self.workers.values() if w.alive and w.cut_off_at is None)
+        ):
             self.step_scheduler()
             self.step_gateway()
             for worker_id in list(self.workers):

@@ -37,6 +37,8 @@ steps = st.one_of(
     st.tuples(st.just("start"), st.sampled_from(WORKERS)),
     st.tuples(st.just("kill"), st.sampled_from(WORKERS)),
     st.tuples(st.just("drain_worker"), st.sampled_from(WORKERS), st.booleans()),
+    st.tuples(st.just("cut_off"), st.sampled_from(WORKERS)),
+    st.tuples(st.just("reconnect"), st.sampled_from(WORKERS)),
     st.tuples(st.just("heartbeat"), st.sampled_from(WORKERS)),
     st.tuples(st.just("scheduler"), st.booleans()),
     st.tuples(st.just("worker"), st.sampled_from(WORKERS)),
@@ -107,6 +109,12 @@ class Story:
         self.world.workers[name].draining = draining
         self.world.heartbeat(name)
 
+    def cut_off(self, name: str) -> None:
+        self.world.cut_off(name)
+
+    def reconnect(self, name: str) -> None:
+        self.world.reconnect(name)
+
     def heartbeat(self, name: str) -> None:
         self.world.heartbeat(name)
 
@@ -167,6 +175,7 @@ def recover(world: Any) -> None:
     """Start what is dead, let everything be told, and let long times pass."""
     for name, (cpu, mem) in SIZES.items():
         world.workers[name].draining = False
+        world.reconnect(name)
         if not world.workers[name].alive:
             world.start_worker(name, cpu=cpu, mem=mem)
     world.pass_time(130)
