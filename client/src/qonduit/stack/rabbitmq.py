@@ -207,6 +207,7 @@ class RabbitNode:
             "RABBITMQ_CONFIG_FILE": str(self._dir / "rabbitmq.config"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._dir / "none.config"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "ERL_CRASH_DUMP_SECONDS": "0",  # A dump would hold messages and passwords.
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._dir / "enabled_plugins"),
             # Then the script becomes the Erlang machine (our child is the node itself) and leaves it the pipe.
             "RABBITMQ_ALLOW_INPUT": "1",

@@ -54,13 +54,9 @@ def find_rabbitmq() -> Path:
 def _candidates() -> Iterator[Path]:
     # Distributions put a wrapper on PATH that changes to the user `rabbitmq` and its fixed folders, and refuses
     # everybody but root; the scripts it calls are below lib.
-    for root in map(
-        Path, ("/usr/lib/rabbitmq", "/usr/lib64/rabbitmq", "/usr/local/lib/rabbitmq", "/opt", "/opt/rabbitmq")
-    ):
+    for root in map(Path, _INSTALLED):
         yield from sorted(root.glob("lib/rabbitmq_server-*/sbin"), reverse=True)
         yield from sorted(root.glob("rabbitmq_server-*/sbin"), reverse=True)
-        yield root / "sbin"
-    for root in map(Path, ("/usr/local/opt/rabbitmq", "/opt/homebrew/opt/rabbitmq")):
         yield root / "sbin"
     on_path = shutil.which("rabbitmq-server")
     if on_path:

@@ -1,4 +1,4 @@
-"""A real, private RabbitMQ for tests: a pytest plugin with the fixtures `broker` and `bus_url`."""
+"""A real, private RabbitMQ for tests: a pytest plugin with the fixtures `broker`, `bus_url` and `make_bus`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qonduit_service_kit.bus import Bus
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    MakeBus = Callable[..., Awaitable[Bus]]
+    """Starts a bus: make_bus(app_id="test", url=the vhost of this test); it is stopped after the test."""
 
 
 class PrivateBroker:
@@ -82,3 +87,19 @@ def bus_url(broker: PrivateBroker) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:12]}"
     yield broker.vhost_url(name)
     broker.node.remove_vhost(name)
+
+
+@pytest.fixture
+async def make_bus(bus_url: str) -> AsyncIterator[MakeBus]:
+    """Start buses that are stopped when the test ends."""
+    made: list[Bus] = []
+
+    async def make(app_id: str = "test", url: str = bus_url) -> Bus:
+        bus = Bus(url, app_id=app_id)
+        made.append(bus)
+        await bus.start(timeout_s=30)
+        return bus
+
+    yield make
+    for bus in made:
+        await bus.stop()
