@@ -164,3 +164,12 @@ def test_executors_end_with_their_job(running: Any) -> None:
     assert not running.executors_of("j1")
     assert running.core.picture.fleet.workers["w1"].used == Shape(0, 0, 0)
     assert not running.core.picture.fairness.used
+
+
+def test_an_older_word_about_waiting_changes_nothing(running: Any) -> None:
+    running.set_waiting("j1", waiting=True)
+    running.set_waiting("j1", waiting=False)
+    running.inbox.reverse()
+    running.step_scheduler()
+    running.step_scheduler()
+    assert running.core.picture.fleet.workers["w1"].free.cpu_millis == 15000

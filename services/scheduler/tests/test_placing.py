@@ -227,3 +227,16 @@ def test_a_grant_to_a_vanished_inbox_goes_elsewhere(world: Any, job: Any) -> Non
     world.workers["w1"].inbox.clear()
     again = world.handle(Undeliverable("w1", grant.body))
     assert [send.to for send in again if isinstance(send.body, m.DriverGranted)] == [m.worker("w2")]
+
+
+def test_a_reserved_place_is_not_lost_to_an_urgent_job_of_the_same_shape(world: Any, job: Any) -> None:
+    world.submit(job("running", cpu=4))
+    world.drain()
+    world.submit(job("big", cpu=14))
+    world.pass_time(130)
+    world.submit(job("urgent", cpu=14, priority=9))
+    world.drain()
+    _, lease = world.driver_of("running")
+    world.end_lease("w1", lease.lease_id)
+    world.drain()
+    assert world.driver_of("big") is not None

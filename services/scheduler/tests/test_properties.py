@@ -166,6 +166,8 @@ def check_books(world: Any) -> None:
         for shape, demand in attempt.demands.items():
             held = [one for one in attempt.executors.values() if one.shape == shape and one.revoked_at is None]
             assert demand.held == len(held)
+            if demand.entry is not None:
+                assert demand.entry.count == demand.message.unfinished - demand.held
         assert set(attempt.executors) <= {
             lease_id for worker in picture.fleet.workers.values() for lease_id in worker.leases
         }
