@@ -48,7 +48,8 @@ steps = st.one_of(
     st.tuples(st.just("time"), st.sampled_from([0.3, 3.0, 50.0, 130.0])),
     st.tuples(st.just("settle")),
 )
-histories = st.lists(steps, min_size=5, max_size=60)
+# After about half of the steps everybody reads everything; after the others messages are left on their way.
+histories = st.lists(st.tuples(steps, st.booleans()), min_size=5, max_size=60)
 relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -60,9 +61,13 @@ class Story:
         self.job = job
         for name, (cpu, mem) in SIZES.items():
             world.start_worker(name, cpu=cpu, mem=mem)
+        world.pass_time(3.0)
 
-    def apply(self, step: tuple[Any, ...]) -> None:
-        getattr(self, step[0])(*step[1:])
+    def apply(self, step: tuple[tuple[Any, ...], bool]) -> None:
+        (name, *arguments), read_all = step
+        getattr(self, name)(*arguments)
+        if read_all:
+            self.world.drain()
 
     def submit(self, job_id: str, user: str, cpu: float, mem: float) -> None:
         if job_id not in self.world.jobs:
