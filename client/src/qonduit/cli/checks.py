@@ -46,7 +46,7 @@ def _machine(layout: Layout) -> Iterator[Check]:
     except RabbitNodeError as error:
         yield Check("rabbitmq", good=False, text=str(error))
     try:
-        stack.check_installed(stack.services(1))
+        stack.check_installed(stack.wanted_services(1))
         yield Check("services", good=True, text="all installed")
     except QonduitError as error:
         yield Check("services", good=False, text=str(error))

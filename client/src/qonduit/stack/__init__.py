@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from qonduit.stack.commands import log_lines, run_in_foreground, start_in_background, status, stop
     from qonduit.stack.layout import to_find, to_start
     from qonduit.stack.rabbitmq_home import find_rabbitmq
-    from qonduit.stack.services import check_installed, services
+    from qonduit.stack.services import check_installed, wanted_services
     from qonduit.stack.supervisor import Options
 
 _HOMES = {
@@ -16,7 +16,7 @@ _HOMES = {
     "find_rabbitmq": "rabbitmq_home",
     "log_lines": "commands",
     "run_in_foreground": "commands",
-    "services": "services",
+    "wanted_services": "services",
     "start_in_background": "commands",
     "status": "commands",
     "stop": "commands",
@@ -30,12 +30,12 @@ __all__ = [
     "find_rabbitmq",
     "log_lines",
     "run_in_foreground",
-    "services",
     "start_in_background",
     "status",
     "stop",
     "to_find",
     "to_start",
+    "wanted_services",
 ]
 
 

@@ -21,7 +21,8 @@ LONGEST_WAIT_S: Final = 30.0
 STEADY_AFTER_S: Final = 30.0
 """Who ran so long begins with the shortest wait again."""
 TRIES_TO_BEGIN_WITH: Final = 3
-"""A unit that never once came up is given up after so many tries."""
+PATIENCE_TO_BEGIN_WITH_S: Final = 60.0
+"""A unit that never once came up is given up after so many tries, or with the first that fails so late."""
 
 
 class Keeper:
@@ -40,7 +41,7 @@ class Keeper:
         Raises:
             StartError: It never came up.
         """
-        wait_s, tries = FIRST_WAIT_S, 0
+        wait_s, tries, first = FIRST_WAIT_S, 0, time.monotonic()
         while True:
             began = time.monotonic()
             tries += 1
@@ -48,7 +49,8 @@ class Keeper:
                 await self._start()
                 how = await self._watch()
             except StartError as error:
-                if not self.ready.is_set() and tries >= TRIES_TO_BEGIN_WITH:
+                hopeless = tries >= TRIES_TO_BEGIN_WITH or time.monotonic() - first > PATIENCE_TO_BEGIN_WITH_S
+                if hopeless and not self.ready.is_set():
                     raise StartError(f"{self.unit.name} {error}") from error
                 how = str(error)
             if time.monotonic() - began > STEADY_AFTER_S:

@@ -40,7 +40,7 @@ class Service:
         return f"qonduit_{self.kind}"
 
 
-def services(workers: int) -> list[Service]:
+def wanted_services(workers: int) -> list[Service]:
     """Return the services; the first worker is called "worker", the next "worker-2"."""
     names = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))][:workers]
     control = [Service(name, name) for name in ("storage", "gateway", "scheduler", "qpu_broker")]

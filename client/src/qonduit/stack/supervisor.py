@@ -18,7 +18,7 @@ from qonduit.stack.processes import process_id
 from qonduit.stack.rabbitmq import RabbitNode
 from qonduit.stack.rabbitmq_data import LOOPBACK
 from qonduit.stack.rabbitmq_home import find_rabbitmq
-from qonduit.stack.services import STOP_ORDER, check_installed, choose_ports, environment, services
+from qonduit.stack.services import STOP_ORDER, check_installed, choose_ports, environment, wanted_services
 from qonduit.stack.units import BrokerUnit, ServiceUnit
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Supervisor:
             await self._stop_all()
 
     def _prepare(self) -> None:
-        wanted = services(self._options.workers)
+        wanted = wanted_services(self._options.workers)
         check_installed(wanted)
         if not self._options.amqp_url:
             find_rabbitmq()

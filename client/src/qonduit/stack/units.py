@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.02
-_TAIL_BYTES: Final = 2000
-_WARNING: Final = re.compile(r"\bwarning\b", re.IGNORECASE)
+_TAIL_LINES: Final = 12
+_LONGEST_LINE: Final = 500
+_WARNING: Final = re.compile(r"\S+ WARNING +\w+: (.*)")
 
 
 class Unit(Protocol):
@@ -110,7 +111,9 @@ class ServiceUnit:
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode(errors="replace").splitlines()
-        return [line for line in lines if _WARNING.search(line)]
+        found = (_WARNING.match(line) for line in lines)
+        # Until RabbitMQ is up every service says that it waits for it, which nobody needs to read.
+        return [match[1] for match in found if match and "RabbitMQ" not in match[1]]
 
     async def ended(self) -> str:
         """Return how its process ended, once it has."""
@@ -133,8 +136,9 @@ class ServiceUnit:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _log_end(self) -> str:
-        text = self._log.read_bytes()[self._log_start :][-_TAIL_BYTES:].decode(errors="replace")
-        return f"{text.rstrip()}\n(the whole log: {self._log})"
+        lines = self._log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        shown = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..." for line in lines[-_TAIL_LINES:]]
+        return "\n".join([*shown, f"(the whole log: {self._log})"])
 
 
 class BrokerUnit:
