@@ -34,7 +34,10 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Wrap the handler of a call."""
-        handler = await continuation(handler_call_details)
+        try:
+            handler = await continuation(handler_call_details)
+        except Exception as error:  # noqa: BLE001 - an inner interceptor refused: it is told like a handler's error.
+            handler = grpc.stream_stream_rpc_method_handler(_refusing(error))
         if handler is None:
             return None
         inner, kind = _inner(handler)
@@ -53,6 +56,13 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
                     yield answer
 
         return stream if streams and inspect.isasyncgenfunction(inner) else call
+
+
+def _refusing(error: Exception) -> Callable[[Any, Any], Awaitable[None]]:
+    async def refuse(_requests: Any, _context: Any) -> None:
+        raise error
+
+    return refuse
 
 
 def _inner(handler: Any) -> tuple[Callable[..., Any], str]:

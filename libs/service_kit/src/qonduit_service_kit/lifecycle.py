@@ -221,4 +221,6 @@ def main(name: str, settings_type: type[Settings], build: Callable[[Settings], A
             sys.stderr.write(f"{name}: setting {prefix}{field}: {problem['msg']}\n")
         sys.exit(1)
     logs.configure(name, settings.log_format, settings.log_level)
+    for unknown in settings_type.unknown_names():
+        _log.warning("no such setting: is the name right?", name=unknown)
     sys.exit(asyncio.run(run_service(name, settings, lambda: build(settings))))

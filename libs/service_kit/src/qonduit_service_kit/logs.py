@@ -29,8 +29,11 @@ def redact_text(text: str) -> str:
     return _JWT.sub(SECRET, _BEARER.sub(rf"\1 {SECRET}", text))
 
 
+_NO_SECRET = re.compile(r"(_file|_path|_dir|_id)$")
+
+
 def _redacted(key: str, value: Any) -> Any:
-    if _SECRET_KEY.search(key) and isinstance(value, str | bytes) and value:
+    if _SECRET_KEY.search(key) and not _NO_SECRET.search(key) and isinstance(value, str | bytes) and value:
         return SECRET
     if isinstance(value, str):
         return redact_text(value)

@@ -6,6 +6,7 @@ import asyncio
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,8 +27,14 @@ PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
 
+_built: WeakSet[CollectorRegistry] = WeakSet()
+
+
 def build_info(service: str, *, registry: CollectorRegistry = REGISTRY) -> None:
-    """Publish `qonduit_build_info` of a service; its distribution is named `qonduit-<service>`."""
+    """Publish `qonduit_build_info` of a service, once; its distribution is named `qonduit-<service>`."""
+    if registry in _built:
+        return
+    _built.add(registry)
     try:
         release = version(f"qonduit-{service.replace('_', '-')}")
     except PackageNotFoundError:

@@ -43,6 +43,7 @@ class GrpcServer:
     """A gRPC server as a part; port 0 takes a free one, told by `port`.
 
     `register` adds the service implementations to the server; `services` are their full names, for reflection.
+    A stop lets running calls end for `stop_grace_s` seconds: streams without an end should end themselves before.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GrpcServer:
         tls_key: Path | None = None,
         allow_insecure: bool = False,
         reflect: bool = True,
+        stop_grace_s: float = STOP_GRACE_S,
         port_name: str = "grpc_port",
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
@@ -68,6 +70,7 @@ class GrpcServer:
         self._tls = (tls_cert, tls_key)
         self._allow_insecure = allow_insecure
         self._reflect = reflect
+        self._stop_grace_s = stop_grace_s
         self._port_name = port_name
         self._registry = registry
         self._server: grpc.aio.Server | None = None
@@ -130,11 +133,11 @@ class GrpcServer:
         return port
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, take no new calls, let running ones end for 5 s; safe to call twice."""
+        """Say NOT_SERVING, take no new calls, let running ones end within the grace; safe to call twice."""
         server, self._server = self._server, None
         if server is not None:
             await self._health.enter_graceful_shutdown()
-            await server.stop(STOP_GRACE_S)
+            await server.stop(self._stop_grace_s)
 
 
 def is_loopback(host: str) -> bool:

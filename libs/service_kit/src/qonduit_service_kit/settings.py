@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,13 @@ class ServiceSettings(BaseSettings):
     ready_file: Path | None = Field(
         default=None, description="Written, with the ports in use, once the service serves."
     )
+
+    @classmethod
+    def unknown_names(cls) -> list[str]:
+        """Return environment variables with this service's prefix that are no setting: most likely misspelt."""
+        prefix = str(cls.model_config.get("env_prefix", ""))
+        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        return sorted(name for name in os.environ if name.upper().startswith(prefix) and name.upper() not in known)
 
     def describe(self) -> dict[str, str]:
         """Return every setting as text, without the secrets."""
