@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,7 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from qonduit_api.internal.v1 import storage_pb2 as pb
 from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
-from qonduit_service_kit.rpc import channel, from_rpc_error
+from qonduit_service_kit.rpc import GrpcServer, channel, from_rpc_error
 from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
 from qonduit_storage.service import build
 from qonduit_storage.settings import StorageSettings
@@ -51,27 +52,43 @@ def chunks(data: bytes) -> Iterator[bytes]:
     return (bytes(view[at : at + CHUNK_BYTES]) for at in range(0, len(data), CHUNK_BYTES))
 
 
+class WithTicket:
+    """A stub whose calls all carry a ticket.
+
+    Not by an interceptor: grpc.aio's intercepted streams leave unfinished tasks behind when a server is killed.
+    """
+
+    def __init__(self, stub: object, ticket: str) -> None:
+        self._stub = stub
+        self._metadata = (("authorization", f"Bearer {ticket}"),) if ticket else ()
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(self._stub, name), metadata=self._metadata)
+
+
 class Client:
     """The three stubs with one ticket, and the calls that tests make often."""
 
     space = "users/ada"
 
-    def __init__(self, opened: grpc.aio.Channel) -> None:
-        self.blobs: Any = pb_grpc.BlobServiceStub(opened)
-        self.spaces: Any = pb_grpc.SpaceServiceStub(opened)
-        self.logs: Any = pb_grpc.LogServiceStub(opened)
+    def __init__(self, opened: grpc.aio.Channel, ticket: str) -> None:
+        self.blobs: Any = WithTicket(pb_grpc.BlobServiceStub(opened), ticket)
+        self.spaces: Any = WithTicket(pb_grpc.SpaceServiceStub(opened), ticket)
+        self.logs: Any = WithTicket(pb_grpc.LogServiceStub(opened), ticket)
 
     async def put_blob(self, data: bytes, *, digest: str = "", size: int | None = None) -> pb.PutBlobResponse:
         header = pb.PutBlobHeader(digest=digest or sha256(data), size_bytes=len(data) if size is None else size)
         requests = [pb.PutBlobRequest(header=header), *(pb.PutBlobRequest(chunk=chunk) for chunk in chunks(data))]
-        return await self.blobs.PutBlob(iter(requests))
+        answer: pb.PutBlobResponse = await self.blobs.PutBlob(iter(requests))
+        return answer
 
     async def get_blob(self, digest: str, offset: int = 0) -> bytes:
         call = self.blobs.GetBlob(pb.GetBlobRequest(digest=digest, offset=offset))
         return b"".join([answer.chunk async for answer in call])
 
     async def put_file(self, name: str, data: bytes, **header: Any) -> pb.SpaceFile:
-        return (await self.spaces.PutFile(self.file_requests(name, data, **header))).file
+        answer: pb.PutFileResponse = await self.spaces.PutFile(self.file_requests(name, data, **header))
+        return answer.file
 
     def file_requests(self, name: str, data: bytes, **header: Any) -> Iterator[pb.PutFileRequest]:
         told = {"space": self.space, "name": name, "size_bytes": len(data), "digest": sha256(data), **header}
@@ -93,7 +110,7 @@ class Client:
             pb.AppendLogRequest(log=log, attempt=attempt, writer_offset=offset, chunk=data)
             for attempt, offset, data in pieces
         ]
-        confirmed = [answer.writer_offset async for answer in self.logs.AppendLog(iter(requests))]
+        confirmed: list[int] = [answer.writer_offset async for answer in self.logs.AppendLog(iter(requests))]
         return confirmed[-1]
 
     async def close_log(self, log: str = "job-1") -> None:
@@ -120,7 +137,7 @@ class Storage:
     async def client(self, **rights: str) -> Client:
         """A client with these rights, or with all that a user's job could have."""
         ticket = Ticket.lasting("ada", 600, **(rights or ALL_RIGHTS))
-        return Client(await self._open.enter_async_context(channel(self.address, token=self.signer.sign(ticket))))
+        return Client(await self._open.enter_async_context(channel(self.address)), self.signer.sign(ticket))
 
     async def disconnect(self) -> None:
         await self._open.aclose()
@@ -137,17 +154,17 @@ class InProcess(Storage):
         self.registry = CollectorRegistry()
         told = {"data_dir": self.data, "internal_key_file": self.key_file, "min_free_bytes": 0, **settings}
         self._settings = StorageSettings(**told)
-        self._parts: Sequence[Any] = ()
+        self.parts: Sequence[Any] = ()
 
     async def start(self) -> None:
-        self._parts = await build(self._settings, self.registry)
-        for part in self._parts:
+        self.parts = await build(self._settings, self.registry)
+        for part in self.parts:
             await part.start()
-        self.address = self._parts[1].address
+        self.address = next(part.address for part in self.parts if isinstance(part, GrpcServer))
 
     async def stop(self) -> None:
         await self.disconnect()
-        for part in reversed(self._parts):
+        for part in reversed(self.parts):
             await part.stop()
 
 

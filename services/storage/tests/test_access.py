@@ -91,8 +91,8 @@ async def test_without_a_good_ticket_nothing_is_open(storage: Any, client: Any, 
     ended = Ticket.lasting("ada", -60, blobs="rw", read_space=ADA, write_space=ADA, log="job-1")
     tokens = ["", "nonsense", TicketSigner(b"another key" * 4).sign(good), storage.signer.sign(ended)]
     for token in tokens:
-        async with channel(storage.address, token=token) as opened:
-            for those in calls(type(client)(opened), make_tar(b"")).values():
+        async with channel(storage.address) as opened:
+            for those in calls(type(client)(opened, token), make_tar(b"")).values():
                 for call in those:
                     assert await verdict(call) == StatusCode.UNAUTHENTICATED
     assert await client.names() == []

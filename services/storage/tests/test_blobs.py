@@ -147,3 +147,16 @@ async def test_what_is_too_large_is_refused_before_it_is_sent(
         await client.put_blob(DATA)
     async with must_refuse(StatusCode.INVALID_ARGUMENT, "TOO_LARGE", "up to 1,000"):
         await client.put_file("big.tar", DATA)
+
+
+async def test_an_early_answer_reaches_a_client_that_is_still_sending(
+    client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    large = make_tar(DATA, DATA)
+    for _ in range(5):
+        async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_FILE_NAME"):
+            await client.put_file("large.zip", large)
+        async with must_refuse(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await client.put_file("large.tar", large, space="users/bob")
+    answers = [await client.put_blob(DATA) for _ in range(5)]
+    assert [answer.created for answer in answers] == [True] + [False] * 4

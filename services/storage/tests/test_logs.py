@@ -123,7 +123,7 @@ async def test_the_service_stops_while_somebody_follows_and_writes(
     await writer.write(pb.AppendLogRequest(log="job-1", attempt=1, writer_offset=0, chunk=b"one\n"))
     follower = client.read_log(follow=True)
     assert (await follower.read()).chunk == b"one\n"
-    parts = list(storage._parts)
+    parts = list(storage.parts)
     await asyncio.wait_for(parts[-1].stop(), 2)
     async with must_refuse(StatusCode.UNAVAILABLE, "STOPPING", "go on from this offset"):
         await follower.read()

@@ -207,3 +207,11 @@ def _zeros_tar(size: int) -> bytes:
     with tarfile.open(fileobj=out, mode="w") as tar:
         tar.addfile(member("zeros", size), io.BytesIO(bytes(size)))
     return out.getvalue()
+
+
+def test_a_checksum_of_signed_bytes_is_accepted() -> None:
+    header = bytearray(archive_of(member("größe".encode().decode("latin-1"), 0), style=tarfile.GNU_FORMAT)[:BLOCK])
+    header[148:156] = b" " * 8
+    signed = sum(byte - 256 if byte > 127 else byte for byte in header)
+    header[148:156] = f"{signed:06o}\0 ".encode()
+    check(bytes(header) + bytes(2 * BLOCK))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qonduit_storage.blocking import in_thread
+from qonduit_storage.disk import make_folder, sync_folder
 from qonduit_storage.errors import DamagedError, MissingError, TooLargeError
 from qonduit_storage.incoming import incoming, receive
 from qonduit_storage.outgoing import serve
@@ -27,7 +28,7 @@ class Blob:
 
 
 class BlobStore:
-    """Keeps blobs in two levels of folders, so that none grows large.
+    """Keeps blobs in 256 folders, so that none grows large.
 
     Two uploads of one digest run beside each other, each in a file of its own; both end with the same content under
     the same name. An upload replaces what stands there, which heals a blob that was damaged on disk.
@@ -36,6 +37,14 @@ class BlobStore:
     def __init__(self, disk: Disk, *, max_bytes: int) -> None:
         self._disk = disk
         self._max_bytes = max_bytes
+
+    def prepare(self) -> None:
+        """Makes the folders, so that no upload has to wait for a new one to become durable; blocks."""
+        folder = self._disk.root / "blobs"
+        make_folder(folder)
+        for number in range(256):
+            (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder)
 
     async def find(self, digest: str) -> Blob | None:
         """A blob, if it is there.
@@ -90,4 +99,4 @@ class BlobStore:
 
     def _path(self, digest: str) -> Path:
         check_digest(digest)
-        return self._disk.root / "blobs" / digest[:2] / digest[2:4] / digest
+        return self._disk.root / "blobs" / digest[:2] / digest

@@ -91,19 +91,18 @@ class Disk:
             )
 
     @contextmanager
-    def reserve(self, size_bytes: int) -> Iterator[None]:
-        """Keeps room for an upload while it runs. It counts whole until the end, so the sum errs on the safe side.
+    def reserve(self, size_bytes: int) -> Iterator[Reservation]:
+        """Keeps room for an upload while it runs.
 
         Raises:
             DiskFullError: there is not enough.
         """
         self.check_room(size_bytes)
-        self.reserved_bytes += size_bytes
+        reservation = Reservation(self, size_bytes)
         try:
-            yield
+            yield reservation
         finally:
-            self.reserved_bytes -= size_bytes
-            self._free_at = float("-inf")
+            reservation.use(reservation.left_bytes)
 
     def write_record(self, path: Path, content: bytes) -> None:
         """Replaces a small file: readers, and a crash, see the old content or the new one.
@@ -122,6 +121,21 @@ class Disk:
                 rename(new, path)
         finally:
             new.unlink(missing_ok=True)
+
+
+class Reservation:
+    """Room promised to one upload; what it has written no longer counts."""
+
+    def __init__(self, disk: Disk, size_bytes: int) -> None:
+        self.left_bytes = size_bytes
+        self._disk = disk
+        disk.reserved_bytes += size_bytes
+
+    def use(self, size_bytes: int) -> None:
+        """Takes note of bytes that were written, or will not be."""
+        used = min(size_bytes, self.left_bytes)
+        self.left_bytes -= used
+        self._disk.reserved_bytes -= used
 
 
 @contextmanager

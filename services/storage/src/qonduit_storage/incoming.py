@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from qonduit_storage.disk import Disk
+    from qonduit_storage.disk import Disk, Reservation
     from qonduit_storage.rules.content import ContentCheck
 
 _BATCH_BYTES = 1024 * 1024
@@ -36,7 +36,8 @@ class Offer(Protocol):
 class Incoming:
     """One upload in a file of its own; its methods block."""
 
-    def __init__(self, path: Path, offer: Offer, check: ContentCheck | None) -> None:
+    def __init__(self, path: Path, offer: Offer, check: ContentCheck | None, reservation: Reservation) -> None:
+        self.reservation = reservation
         self._path = path
         self._offer = offer
         self._check = check
@@ -106,8 +107,8 @@ def incoming(disk: Disk, offer: Offer, check: ContentCheck | None = None) -> Ite
     Raises:
         DiskFullError: there is no room for it.
     """
-    with disk.reserve(offer.size_bytes):
-        upload = Incoming(disk.new_path(), offer, check)
+    with disk.reserve(offer.size_bytes) as reservation:
+        upload = Incoming(disk.new_path(), offer, check, reservation)
         try:
             yield upload
         finally:
@@ -127,6 +128,7 @@ async def receive(upload: Incoming, chunks: AsyncIterator[bytes]) -> None:
         waiting += len(chunk)
         if waiting >= _BATCH_BYTES:
             await in_thread(upload.write, b"".join(batch))
+            upload.reservation.use(waiting)
             batch, waiting = [], 0
     if batch:
         await in_thread(upload.write, b"".join(batch))

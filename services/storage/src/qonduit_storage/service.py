@@ -43,8 +43,9 @@ _log = get_logger("storage")
 class DiskPart:
     """The data folder, held while the service runs."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, blobs: BlobStore) -> None:
         self._disk = disk
+        self._blobs = blobs
 
     async def start(self) -> None:
         """Takes the folder, and clears away what a crash left.
@@ -53,6 +54,7 @@ class DiskPart:
             StorageError: another process has it.
         """
         left_over = await asyncio.to_thread(self._disk.open)
+        await asyncio.to_thread(self._blobs.prepare)
         _log.info("data folder opened", folder=str(self._disk.root), free_bytes=self._disk.free_bytes())
         if left_over:
             _log.warning("uploads that never ended were removed", files=left_over)
@@ -79,7 +81,8 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
     )
     logs = LogStore(disk, LogLimits(settings.log_cap_bytes, settings.log_segment_bytes))
     unfold = UnfoldLimits(settings.unfold_free_bytes, settings.unfold_limit_bytes)
-    blob_servicer = BlobServicer(desk, BlobStore(disk, max_bytes=settings.max_blob_bytes))
+    blobs = BlobStore(disk, max_bytes=settings.max_blob_bytes)
+    blob_servicer = BlobServicer(desk, blobs)
     space_servicer = SpaceServicer(desk, SpaceStore(disk, max_bytes=settings.max_file_bytes, unfold=unfold))
     log_servicer = LogServicer(desk, logs, sync_interval_s=settings.log_sync_interval_s)
 
@@ -97,4 +100,4 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
         registry=registry,
     )
     # Parts stop in reverse: followers are let go first, so that the server has no stream that never ends.
-    return (DiskPart(disk), server, logs)
+    return (DiskPart(disk, blobs), server, logs)

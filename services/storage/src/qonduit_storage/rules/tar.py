@@ -154,17 +154,24 @@ class TarCheck:
         self._size_of_next = int(size[:20])
 
     def _check_sum(self, block: bytes) -> None:
-        stored = _OCTAL.fullmatch(block[_CHECKSUM])
-        spaces = 8 * ord(" ")
-        unsigned = sum(block) - sum(block[_CHECKSUM]) + spaces
-        if stored and stored[1]:
-            # Some old programs summed signed bytes.
-            signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # noqa: PLR2004
-            if int(stored[1], 8) in (unsigned, signed):
-                return
+        found = _OCTAL.fullmatch(block[_CHECKSUM])
+        stored = int(found[1], 8) if found and found[1] else -1
+        if stored == _unsigned_sum(block) or stored == _signed_sum(block):
+            return
         if not self._seen_header:
             raise refusal(f"it does not start with a tar header{_looks_like(block)}")
         raise refusal(f"the header at byte {self._position} has a wrong checksum; was the file damaged?")
+
+
+def _unsigned_sum(block: bytes) -> int:
+    """The sum of a header whose checksum counts as spaces."""
+    return sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+
+
+def _signed_sum(block: bytes) -> int:
+    """The same with bytes taken as signed, as some old programs did."""
+    negative = sum(byte > 127 for byte in block[:148] + block[156:])  # noqa: PLR2004 - the largest signed byte.
+    return _unsigned_sum(block) - 256 * negative
 
 
 def _padded(size: int) -> int:

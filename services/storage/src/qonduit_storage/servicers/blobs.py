@@ -31,9 +31,8 @@ class BlobServicer(pb_grpc.BlobServiceServicer):
 
     async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
         """Stores bytes."""
-        with self._desk.serving(context) as access:
+        async with self._desk.receiving(request_iterator, context) as (access, messages):
             access.write_blobs()
-            messages = self._desk.timely(request_iterator)
             header = await header_of(messages)
             blob = Blob(header.digest, header.size_bytes)
             created = await self._blobs.put(blob, chunks_of(messages))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qonduit_storage.servicers.border import Border, timely
+from qonduit_service_kit.rpc import ApiError
+
+from qonduit_storage.servicers.border import Border, linger, timely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -31,6 +33,16 @@ class Desk:
         with Border(self.metrics).crossing():
             yield self.doorkeeper.admit(context.invocation_metadata())
 
-    def timely(self, messages: AsyncIterable[T]) -> AsyncIterator[T]:
-        """The messages of an upload, none of which may keep us waiting too long."""
-        return timely(messages, self.upload_idle_s)
+    @asynccontextmanager
+    async def receiving(
+        self, requests: AsyncIterable[T], context: Any
+    ) -> AsyncIterator[tuple[Access, AsyncIterator[T]]]:
+        """Around the whole of an upload: as ``serving``, and gives its messages, each of which must come in time."""
+        messages = timely(requests, self.upload_idle_s)
+        try:
+            with self.serving(context) as access:
+                yield access, messages
+        except ApiError:
+            await linger(messages)
+            raise
+        await linger(messages)

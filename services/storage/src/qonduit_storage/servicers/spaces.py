@@ -30,8 +30,7 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
 
     async def PutFile(self, request_iterator: AsyncIterator[pb.PutFileRequest], context: Any) -> pb.PutFileResponse:
         """Stores a file."""
-        with self._desk.serving(context) as access:
-            messages = self._desk.timely(request_iterator)
+        async with self._desk.receiving(request_iterator, context) as (access, messages):
             header = await header_of(messages)
             access.write_space(header.space)
             offer = OfferedFile(header.space, header.name, header.size_bytes, header.digest)
