@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote
-from qonduit_worker.sandbox.cgroups import Hierarchies
+from qonduit_worker.sandbox.hierarchies import Hierarchies
 from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
 
 PROGRAMS = Path(__file__).with_name("programs")

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from qonduit_worker.sandbox import CgroupTree, Limits, sweep
-from qonduit_worker.sandbox.cgroups import Cgroup, Hierarchies, find
+from qonduit_worker.sandbox.cgroups import Cgroup
+from qonduit_worker.sandbox.hierarchies import Hierarchies, find
 
 
 @pytest.fixture
 def group(cgroups: CgroupTree, limits: Limits) -> Iterator[Cgroup]:
-    group = cgroups.group("box")
-    if not group.folders:
+    if not cgroups.folders:
         pytest.skip("this user may not make control groups")
-    group.create(limits)
+    group = cgroups.take(limits)
     yield group
     group.remove()
 
@@ -35,7 +35,7 @@ def run_in(group: Cgroup, code: str) -> int:
 def test_a_process_that_joins_is_counted(group: Cgroup) -> None:
     assert run_in(group, "import time\nwhile time.process_time() < 0.2: pass\nkept = bytearray(20_000_000)") == 0
     counted = group.readings()
-    assert 0.2 <= counted.cpu_seconds < 0.5
+    assert 0.15 < counted.cpu_seconds < 0.5  # A little was burned before it joined.
     assert counted.peak_mem_bytes > 20_000_000
     assert counted.oom_kills == 0
 

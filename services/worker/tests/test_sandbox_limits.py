@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote
-from qonduit_worker.sandbox.cgroups import Hierarchies
+from qonduit_worker.sandbox.hierarchies import Hierarchies
 from qonduit_worker.sandbox.testing import Sandboxes
 
 MIB = 1024 * 1024
@@ -101,7 +101,7 @@ async def test_cpu_time_counts_the_whole_tree(sandboxes: Sandboxes, limits: Limi
     live = sandbox.usage()
     sandbox.kill()
     end = await sandbox.wait()
-    assert 0.6 <= live.cpu_seconds <= end.cpu_seconds < 0.8
+    assert 0.55 < live.cpu_seconds <= end.cpu_seconds < 1.0
     assert end.wall_seconds >= end.cpu_seconds / 2
     await sandbox.output.read()
 
@@ -121,5 +121,5 @@ async def test_without_a_memory_group_a_watchdog_ends_the_hog(
     assert (output, end.signal, end.oom_killed) == ("begin\n", signal.SIGKILL, True)
     assert end.peak_mem_bytes > 64 * MIB
     output, end = await sandboxes.run("while __import__('time').process_time() < 0.3: pass", limits=limits)
-    assert 0.25 < end.cpu_seconds < 0.5
+    assert 0.25 < end.cpu_seconds < 0.6
     await zygote.stop()

@@ -2,10 +2,10 @@
 
 import pytest
 from qonduit_worker.sandbox import SandboxReport
-from qonduit_worker.sandbox.cgroups import Hierarchies
+from qonduit_worker.sandbox.hierarchies import Hierarchies
 from qonduit_worker.sandbox.probing import judge
 
-ALL_WORKS = dict.fromkeys(("room", "proc", "users", "seccomp", "uid", "landlock", "landlock_network"))
+ALL_WORKS = dict.fromkeys(("room", "proc", "users", "seccomp", "uid", "others", "landlock", "landlock_network"))
 DENIED = "unshare 0x20000: Operation not permitted"
 
 
@@ -24,6 +24,8 @@ def test_this_machine_answers(sandbox_report: SandboxReport) -> None:
         ({"room": DENIED, "proc": DENIED, "users": DENIED}, "B", ["unprivileged user namespaces"]),
         ({"room": DENIED, "landlock_network": "too old"}, "B", ["any TCP port", "user namespaces"]),
         ({"room": DENIED, "uid": "not root"}, "C", ["user namespaces", "worker's own user"]),
+        ({"room": DENIED, "others": "/root is closed"}, "C", ["user namespaces", "everyone may read"]),
+        ({"others": "/root is closed"}, "A", []),
         ({"seccomp": "Invalid argument"}, "C", ["any system call"]),
     ],
 )

@@ -11,11 +11,6 @@ from pathlib import Path
 from qonduit_worker.zygote import kernel, layout
 
 
-def closed_folder(path: Path) -> Path | None:
-    """The outermost folder above `path` that others may not enter."""
-    return next((folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001), None)
-
-
 def open_up(folder: Path, inside: list[Path]) -> None:
     kept = {path: os.open(path, os.O_PATH) for path in inside}
     kernel.mount("tmpfs", str(folder), "tmpfs", 0, "mode=755")
@@ -30,7 +25,7 @@ def main() -> None:
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     closed: dict[Path, list[Path]] = {}
     for path in map(Path, layout.interpreter_folders([str(Path(__file__).parent)])):
-        folder = closed_folder(path)
+        folder = layout.closed_folder(path)
         if folder is not None:
             closed.setdefault(folder, []).append(path)
     for folder, inside in closed.items():

@@ -8,7 +8,7 @@ sandbox = await zygote.fork(spec)
 ```
 """
 
-from qonduit_worker.sandbox.cgroups import CgroupTree, sweep
+from qonduit_worker.sandbox.cgroup_tree import CgroupTree, sweep
 from qonduit_worker.sandbox.errors import SandboxError, SandboxStartError, ZygoteDiedError, ZygoteStartError
 from qonduit_worker.sandbox.model import Exit, InsidePaths, Limits, SandboxSpec, Tier, Usage
 from qonduit_worker.sandbox.probing import SandboxReport, probe

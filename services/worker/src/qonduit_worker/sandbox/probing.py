@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qonduit_worker.sandbox.cgroups import CgroupMode, Hierarchies, find
+from qonduit_worker.sandbox.hierarchies import CgroupMode, Hierarchies, find
 from qonduit_worker.sandbox.model import Tier
 
 _TIMEOUT_S: Final = 30.0
@@ -21,6 +21,7 @@ _SENTENCES: Final = {
     "landlock": "Files are not confined a second time ({}): it needs Linux 5.13 with Landlock switched on.",
     "landlock_network": "Programs may connect to any TCP port of this machine (Landlock is {}): it needs Linux 6.7.",
     "uid": "Programs run under the worker's own user ({}), which no namespace keeps apart from it here.",
+    "others": "A user for each sandbox could not read this interpreter ({}): install it where everyone may read.",
     "memory": "No memory control group: a watchdog measures the memory of programs ten times a second instead.",
     "cpu": "No cpu control group: all programs share the CPUs alike, whatever they asked for.",
     "pids": "No pids control group: nothing bounds how many processes a program starts but its user's limit.",
@@ -69,7 +70,7 @@ def judge(trial: dict[str, str | None], hierarchies: Hierarchies) -> SandboxRepo
     if not failed.keys() & {"room", "seccomp"}:
         tier = "A"
         failed = {part: failed[part] for part in failed.keys() & {"proc", "users", "landlock"}}
-    elif not failed.keys() & {"uid", "landlock", "seccomp"}:
+    elif not failed.keys() & {"uid", "others", "landlock", "seccomp"}:
         tier = "B"
     if "room" in failed:
         failed = {part: reason for part, reason in failed.items() if part not in ("proc", "users")}

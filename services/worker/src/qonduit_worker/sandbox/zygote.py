@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from qonduit_worker.sandbox import proctree, slots
-from qonduit_worker.sandbox.cgroups import Cgroup, CgroupTree
+from qonduit_worker.sandbox.cgroup_tree import CgroupTree
+from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
 from qonduit_worker.sandbox.sandboxed import Output, Parts, Sandboxed
-from qonduit_worker.zygote import wire
+from qonduit_worker.zygote import layout, wire
 
 _START_TIMEOUT_S: Final = 120.0
+_PASSABLE: Final = 0o711
 _OUTPUT_BUFFER_BYTES: Final = 256 * 1024
 # One thread in every library that would start a pool: children of a process that used one hang.
 _ENVIRONMENT: Final = {
@@ -79,6 +81,7 @@ class Zygote:
         self._pidfd = -1
         self._died = asyncio.Event()
         self._sandboxes: dict[str, Sandboxed] = {}
+        self._hastening: set[asyncio.Future[None]] = set()
         self._inherited_bytes = 0
 
     @property
@@ -102,6 +105,9 @@ class Zygote:
         """
         if self.running:
             return
+        closed = layout.closed_folder(self._config.state_dir) if self._config.tier == "B" else None
+        if closed is not None:
+            raise ZygoteStartError(f"In tier B the users of sandboxes must be able to enter {closed}: chmod o+x it.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = await self._spawn(theirs)
@@ -182,6 +188,7 @@ class Zygote:
         await asyncio.gather(*(sandbox.wait() for sandbox in left))
         for sandbox in left:
             sandbox.close_output()
+        await asyncio.gather(*self._hastening, return_exceptions=True)
         await self._reap()
         self._died.set()
 
@@ -208,19 +215,17 @@ class Zygote:
         if self._channel is None:
             raise ZygoteDiedError("The zygote is not running.")
         hastening = asyncio.ensure_future(asyncio.to_thread(self._cgroups.hasten))
-        try:
-            return await self._fork(spec)
-        finally:
-            await hastening
-
-    async def _fork(self, spec: SandboxSpec) -> Sandboxed:
+        self._hastening.add(hastening)
+        hastening.add_done_callback(self._hastening.discard)
         slot = slots.reserve()
-        group = self._cgroups.group(spec.sandbox_id)
+        group: Cgroup | None = None
         try:
-            await _to_its_end(asyncio.to_thread(self._prepare, spec, group, slot))
+            group = self._cgroups.take(spec.limits)
+            await _to_its_end(asyncio.to_thread(self._prepare, spec, slot))
             sandbox = await self._order(spec, group, slot)
         except BaseException:
-            group.remove()
+            if group is not None:
+                group.remove()
             if slot is not None:
                 slot.release()
             raise
@@ -239,10 +244,11 @@ class Zygote:
             raise
         return sandbox
 
-    def _prepare(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> None:
-        group.create(spec.limits)
+    def _prepare(self, spec: SandboxSpec, slot: slots.Slot | None) -> None:
         if self._config.tier != "A":
             (spec.directory / "tmp").mkdir(exist_ok=True)
+            # There is no other tree than this one, so the way to its folders must be open to the sandbox's user.
+            spec.directory.chmod(_PASSABLE)
         if slot is not None:
             for name in ("job", "data", "run", "tmp"):
                 if (spec.directory / name).is_dir():

@@ -10,9 +10,7 @@ from typing import Final
 from qonduit_worker.zygote import kernel, landlock, layout, seccomp
 from qonduit_worker.zygote.wire import Order
 
-_NAMESPACES: Final = (
-    kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
-)
+_NAMESPACES: Final = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _OPEN_FILES: Final = 4096
 _TMPFS_FILES: Final = 100_000
 _WRITABLE: Final = (layout.JOB, layout.DATA, layout.TMP, layout.SHM)
@@ -24,6 +22,11 @@ def join_cgroups(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.write(descriptor, b"0")
         os.close(descriptor)
+
+
+def own_cgroups() -> None:
+    """See the present control groups as the outermost ones."""
+    kernel.unshare(kernel.CLONE_NEWCGROUP)
 
 
 def enter_room(order: Order, below_tmp: list[str]) -> socket.socket:

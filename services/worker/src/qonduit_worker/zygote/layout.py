@@ -72,6 +72,12 @@ def _outermost(paths: Iterable[str], *, within: Iterable[str] = ()) -> list[str]
     return kept
 
 
+def closed_folder(path: Path) -> Path | None:
+    """The outermost folder on the way to `path`, or `path` itself, that other users may not enter."""
+    way = [*reversed(path.parents), *([path] if path.is_dir() else [])]
+    return next((folder for folder in way if not folder.stat().st_mode & 0o001), None)
+
+
 def readable_folders(extra: Iterable[str] = ()) -> list[str]:
     """What a program may read of the machine where it has no tree of its own."""
     etc = ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/localtime"]

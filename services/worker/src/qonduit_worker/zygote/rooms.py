@@ -77,15 +77,17 @@ class Rooms:
         try:
             os.setsid()
             program.default_signals()
-            isolation.join_cgroups(cgroups)
             with isolation.enter_room(order, self._below_tmp) as listener:
                 port = listener.getsockname()[1]
                 wire.send(control, "started", descriptors=(listener.fileno(),), port=port)
+            # Late, because the kernel may still be on its way to a state in which this is quick.
+            isolation.join_cgroups(cgroups)
+            isolation.own_cgroups()
             program.prepare_streams(output)
             self._isolate(order)
             program.prepare_interpreter(order.environment, port)
         except BaseException:  # noqa: BLE001 - whatever happened is told to the agent.
-            _tell(control, output, traceback.format_exc())
+            _tell(control, traceback.format_exc())
         program.run(order.entry)
 
     def _isolate(self, order: wire.Order) -> None:
@@ -99,11 +101,11 @@ class Rooms:
         os.chdir(layout.JOB)
 
 
-def _tell(control: socket.socket, output: int, text: str) -> NoReturn:
+def _tell(control: socket.socket, text: str) -> NoReturn:
     """Say what went wrong before the program began; on its output when the control socket is closed already."""
     try:
         wire.send(control, "failed", text=text)
     except OSError:
-        os.write(1 if output != 1 else output, text.encode())
+        os.write(1, text.encode())
     finally:
         os._exit(1)

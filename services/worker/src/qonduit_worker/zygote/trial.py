@@ -25,6 +25,7 @@ def main() -> None:
         "users": _in_child(_users),
         "seccomp": _in_child(_seccomp),
         "uid": None if os.getuid() == 0 else "not root",
+        "others": _closed(),
         "landlock": None if landlock.abi() >= 1 else "no Landlock",
         "landlock_network": None if landlock.abi() >= landlock.ABI_NETWORK else "too old",
     }
@@ -88,6 +89,11 @@ def _seccomp() -> None:
     except PermissionError:
         return
     raise OSError("the filter has no effect")
+
+
+def _closed() -> str | None:
+    closed = (layout.closed_folder(Path(path)) for path in layout.interpreter_folders())
+    return next((f"{folder} is closed" for folder in closed if folder is not None), None)
 
 
 def _order(folder: str) -> wire.Order:
