@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from qonduit import ServerlessClient
 
 QONDUIT = str(Path(sys.executable).with_name("qonduit"))
@@ -74,3 +75,22 @@ class Stack:
     def client(self, token: str | None = None) -> ServerlessClient:
         """Return a client of this stack."""
         return ServerlessClient(host=self.profile["address"], token=token or self.profile["token"])
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        """What the supervisor knows of each service: its pid and ports."""
+        services: dict[str, dict[str, Any]] = json.loads((self.data_dir / "stack.json").read_text())["services"]
+        return services
+
+    def pid(self, service: str) -> int:
+        """Return a service's present process id."""
+        return int(self.services[service]["pid"])
+
+    def all_pids(self) -> list[int]:
+        """Return the process ids of the supervisor and of everything below it."""
+        supervisor = psutil.Process(json.loads((self.data_dir / "stack.json").read_text())["supervisor_pid"])
+        return [supervisor.pid, *(child.pid for child in supervisor.children(recursive=True))]
+
+    def metrics_url(self, service: str) -> str:
+        """Return where a service's metrics are."""
+        return f"http://127.0.0.1:{self.services[service]['ports']['metrics_port']}/metrics"
