@@ -7,7 +7,16 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from qonduit_service_kit.bus import GATEWAY_INBOX, Bus, BusClosedError, BusError, Delivery, Queue, UnroutableError
+from qonduit_service_kit.bus import (
+    GATEWAY_INBOX,
+    Bus,
+    BusClosedError,
+    BusError,
+    Delivery,
+    MessageTooLargeError,
+    Queue,
+    UnroutableError,
+)
 from qonduit_service_kit.bus.errors import TopologyError
 from qonduit_service_kit.messages import GATEWAY, Address, SchedulerHello, worker
 
@@ -119,3 +128,15 @@ async def test_an_abandoned_publish_leaves_the_others_alone(make_bus: MakeBus) -
     abandoned.cancel()
     await bus.publish(GATEWAY, SchedulerHello("kept"))
     assert abandoned.cancelled()
+
+
+async def test_what_the_wire_cannot_carry_is_refused_and_disturbs_nothing(make_bus: MakeBus) -> None:
+    bus = await make_bus()
+    with pytest.raises(MessageTooLargeError, match="through storage"):
+        await bus.publish(GATEWAY, SchedulerHello("x" * 9_000_000))
+    with pytest.raises(BusError, match="longer than 255"):
+        await bus.publish(GATEWAY, SchedulerHello("x"), message_id="é" * 200)
+    with pytest.raises(BusError, match="longer than 255"):
+        await bus.publish(worker("w" * 300), SchedulerHello("x"))
+    await bus.publish(GATEWAY, SchedulerHello("x"))
+    assert await bus.count(GATEWAY_INBOX) == 1

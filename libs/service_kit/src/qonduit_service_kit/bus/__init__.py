@@ -3,7 +3,14 @@
 from qonduit_service_kit.bus.bus import Bus
 from qonduit_service_kit.bus.consumer import Subscription
 from qonduit_service_kit.bus.delivery import Delivery, RawDelivery, RawMessage
-from qonduit_service_kit.bus.errors import BusClosedError, BusError, RejectMessage, TopologyError, UnroutableError
+from qonduit_service_kit.bus.errors import (
+    BusClosedError,
+    BusError,
+    MessageTooLargeError,
+    RejectMessage,
+    TopologyError,
+    UnroutableError,
+)
 from qonduit_service_kit.bus.topology import (
     CLASSIC,
     DEAD_LETTERS,
@@ -30,6 +37,7 @@ __all__ = [
     "BusClosedError",
     "BusError",
     "Delivery",
+    "MessageTooLargeError",
     "Queue",
     "QueueKind",
     "RawDelivery",

@@ -12,7 +12,7 @@ import pika.exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.spec import BasicProperties
 
-from qonduit_service_kit.bus.errors import LinkLostError, TopologyError
+from qonduit_service_kit.bus.errors import BusError, LinkLostError, TopologyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,8 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 HEARTBEAT_S = 20
 CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 3.0
+"""How long a close waits for the broker's answer."""
 _PRECONDITION_FAILED = 406
 _ACCESS_REFUSED = 403
 _PERSISTENT = 2
@@ -224,7 +226,7 @@ class Channel:
         if self._inner.is_open:
             self._inner.close()
         if not self._inner.is_closed:
-            await asyncio.wait([self.closed], timeout=CONNECT_TIMEOUT_S)
+            await asyncio.wait([self.closed], timeout=ANSWER_TIMEOUT_S)
 
 
 class Connection:
@@ -286,7 +288,7 @@ class Connection:
         """Close, waiting a few seconds at most; safe to call twice."""
         _close_quietly(self._inner)
         if not self.closed.done():
-            await asyncio.wait([self.closed], timeout=CONNECT_TIMEOUT_S)
+            await asyncio.wait([self.closed], timeout=ANSWER_TIMEOUT_S)
 
 
 def _close_quietly(inner: AsyncioConnection) -> None:
@@ -308,10 +310,12 @@ def _parameters(url: str, name: str) -> pika.URLParameters:
     return parameters
 
 
-def _translated(reason: BaseException) -> LinkLostError | TopologyError:
+def _translated(reason: BaseException) -> BusError:
     """Turn pika's errors into ours; their text never holds credentials."""
     if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
         return TopologyError(f"RabbitMQ says {reason.reply_code}: {reason.reply_text}")
+    if isinstance(reason, pika.exceptions.ShortStringTooLong):
+        return BusError(f"a name on the bus is longer than 255 bytes: {reason}")
     cause: BaseException = reason
     while isinstance(cause, pika.exceptions.AMQPConnectionError) and cause.args:
         if not isinstance(cause.args[0], Exception):

@@ -6,13 +6,22 @@ import asyncio
 import time
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.bus.amqp import Channel, Connection, Incoming, Outgoing
+from qonduit_service_kit.bus.amqp import Outgoing
 from qonduit_service_kit.bus.consumer import Subscription
+from qonduit_service_kit.bus.control import Control
 from qonduit_service_kit.bus.declaring import declare, declare_all
 from qonduit_service_kit.bus.delivery import parking_headers
-from qonduit_service_kit.bus.errors import BusClosedError, BusError, LinkLostError, TopologyError, UnroutableError
+from qonduit_service_kit.bus.errors import (
+    BusClosedError,
+    BusError,
+    LinkLostError,
+    MessageTooLargeError,
+    TopologyError,
+    UnroutableError,
+)
 from qonduit_service_kit.bus.link import Link
 from qonduit_service_kit.bus.metrics import metrics_for
 from qonduit_service_kit.bus.publisher import Publisher
@@ -24,12 +33,13 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from qonduit_service_kit.bus.amqp import Connection, Incoming
     from qonduit_service_kit.bus.delivery import Delivery, RawDelivery
     from qonduit_service_kit.messages import Address
 
-T = TypeVar("T")
-
 DRAIN_S = 5.0
+BODY_LIMIT_BYTES = 8 * 1024**2
+"""A last guard: RabbitMQ 4 closes the channel over 16 MiB, and messages should stay under 64 KiB."""
 
 
 class Bus:
@@ -71,6 +81,7 @@ class Bus:
             down=self._consuming_down,
             metrics=self._metrics,
         )
+        self._control = Control(self._consuming)
         self._stopped = False
 
     def _remember(self, queues: Iterable[Queue]) -> None:
@@ -130,34 +141,18 @@ class Bus:
         Raises:
             TopologyError: A queue of that name exists with other arguments.
         """
-        await self._on_connection(lambda channel: declare(channel, queues))
-        self._remember(queues)
+        for queue in queues:
+            await self._control.run(partial(declare, queue=queue, known_exchanges=self._exchanges))
+            self._remember([queue])
 
     async def delete(self, queue: Queue) -> None:
         """Delete a queue with all that is in it; nothing happens if there is none."""
         self._queues.pop(queue.name, None)
-        await self._on_connection(lambda channel: channel.delete_queue(queue.name))
+        await self._control.run(lambda channel: channel.delete_queue(queue.name))
 
     async def count(self, queue: Queue) -> int:
         """Return how many messages are ready in a queue; TopologyError if it does not exist."""
-        return await self._on_connection(lambda channel: channel.count(queue.name))
-
-    async def _on_connection(self, work: Callable[[Channel], Awaitable[T]]) -> T:
-        """Run on a channel of its own (a refusal closes it), again if the connection breaks meanwhile."""
-        while not self._stopped:
-            await self._publishing.wait_up()
-            connection = self._publishing.connection
-            if connection is None:
-                continue
-            try:
-                channel = await connection.channel()
-                try:
-                    return await work(channel)
-                finally:
-                    await channel.close()
-            except LinkLostError:
-                await asyncio.sleep(0.05)
-        raise BusClosedError("the bus is stopped")
+        return await self._control.run(lambda channel: channel.count(queue.name))
 
     async def _set_up_publishing(self, connection: Connection) -> None:
         await declare_all(connection, self._exchanges, list(self._queues.values()))
@@ -179,6 +174,7 @@ class Bus:
         Over reconnects it is sent again with the same id until it is confirmed, so it may arrive twice.
 
         Raises:
+            MessageTooLargeError: It is over 8 MiB.
             UnroutableError: `mandatory` and no queue is bound, or the exchange is none that this bus knows.
             BusClosedError: The bus was stopped; the message may have arrived all the same.
         """
@@ -229,6 +225,11 @@ class Bus:
         headers: dict[str, Any] | None = None,
         sender: str | None = None,
     ) -> Outgoing:
+        if len(body) > BODY_LIMIT_BYTES:
+            text = (
+                f"{kind} of {len(body)} bytes is over the limit of {BODY_LIMIT_BYTES}: send large bytes through storage"
+            )
+            raise MessageTooLargeError(text)
         if to.exchange not in self._exchanges:
             # RabbitMQ would close the channel, and with it stop everything else that is in flight.
             raise UnroutableError(f"exchange {to.exchange!r} is unknown: declare a queue on it first")
@@ -317,7 +318,7 @@ class Bus:
 
     async def _set_up_consuming(self, connection: Connection) -> None:
         subscriptions = list(self._subscriptions)
-        await declare_all(connection, (), [subscription.queue for subscription in subscriptions])
+        await declare_all(connection, self._exchanges, [subscription.queue for subscription in subscriptions])
         for subscription in subscriptions:
             await subscription.set_up(connection)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from qonduit_service_kit.bus.amqp import ANSWER_TIMEOUT_S
 from qonduit_service_kit.bus.backoff import backoff_s
 from qonduit_service_kit.bus.declaring import declare
 from qonduit_service_kit.bus.delivery import Delivery, RawDelivery, raw_message
@@ -61,7 +62,7 @@ class Subscription:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again: asyncio.Task[None] | None = None
-        self._delivered = metrics.delivered.labels(queue.name)
+        self._delivered = metrics.delivered.labels(queue.label)
         name = f"bus consumer {queue.name}"
         self._workers = [asyncio.create_task(self._work(), name=name) for _ in range(concurrency)]
 
@@ -72,15 +73,18 @@ class Subscription:
         self._connection = connection
         channel = await connection.channel()
         await channel.prefetch(self._prefetch)
-        settler = ChannelSettler(channel, self.queue.name, self._park, self._metrics, in_order=self._in_order)
+        settler = ChannelSettler(channel, self.queue, self._park, self._metrics, in_order=self._in_order)
         self._settler = settler
 
         def arrived(incoming: Incoming) -> None:
             self._buffer.append((settler, incoming))
             self._wake.set()
 
-        self._consumer_tag = await channel.consume(self.queue.name, arrived, lambda: self._interrupted(channel))
-        channel.closed.add_done_callback(lambda _reason: self._interrupted(channel))
+        def interrupted() -> None:
+            self._interrupted(settler, connection)
+
+        self._consumer_tag = await channel.consume(self.queue.name, arrived, interrupted)
+        channel.closed.add_done_callback(lambda _reason: interrupted())
 
     def down(self) -> None:
         """The connection is gone: what was not begun comes again, so it is forgotten here."""
@@ -88,29 +92,34 @@ class Subscription:
         self._settler = None
         self._buffer.clear()
 
-    def _interrupted(self, channel: Channel) -> None:
-        """The broker ended this consumer (its queue was deleted) or closed its channel: begin again."""
-        current = self._settler is not None and self._settler.channel is channel
-        if current and not self._stopping.is_set() and (self._again is None or self._again.done()):
-            self._again = asyncio.create_task(self._begin_again(), name=f"bus consumer {self.queue.name} again")
+    def _interrupted(self, settler: ChannelSettler, connection: Connection) -> None:
+        """The broker ended this consumer (its queue was deleted) or closed its channel: begin again.
 
-    async def _begin_again(self) -> None:
+        When the whole connection is gone, the link sets up everything on the next one.
+        """
+        if settler is not self._settler or connection.closed.done() or self._stopping.is_set():
+            return
+        _log.warning("RabbitMQ ended a consumer, beginning again", queue=self.queue.name)
+        self._settler = None
+        self._buffer.clear()
+        name = f"bus consumer {self.queue.name} again"
+        self._again = asyncio.create_task(self._begin_again(settler.channel, connection), name=name)
+
+    async def _begin_again(self, channel: Channel, connection: Connection) -> None:
         failures = 0
-        while (connection := self._connection) is not None and not self._stopping.is_set():
-            _log.warning("RabbitMQ ended a consumer, beginning again", queue=self.queue.name)
-            settler, self._settler = self._settler, None
-            self._buffer.clear()
+        while True:
             await asyncio.sleep(backoff_s(failures))
-            failures += 1
+            if self._connection is not connection or self._stopping.is_set():
+                return
             try:
-                if settler is not None:
-                    await settler.channel.close()
+                await channel.close()
                 channel = await connection.channel()
-                await declare(channel, [self.queue])
+                await declare(channel, self.queue)
                 await channel.close()
                 await self.set_up(connection)
             except BusError as error:
                 _log.warning("cannot consume, trying again", queue=self.queue.name, reason=str(error))
+                failures += 1
             else:
                 return
 
@@ -125,8 +134,9 @@ class Subscription:
         self._wake.set()
         settler, self._settler = self._settler, None
         if settler is not None:
-            with suppress(BusError):
-                await settler.channel.cancel(self._consumer_tag)
+            with suppress(BusError, TimeoutError):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await settler.channel.cancel(self._consumer_tag)
         tasks = [*self._workers, *([self._again] if self._again else [])]
         running = {task for task in tasks if task is not asyncio.current_task() and not task.done()}
         if running:
@@ -158,7 +168,7 @@ class Subscription:
         """
         self._delivered.inc()
         if incoming.redelivered:
-            self._metrics.redelivered.labels(self.queue.name).inc()
+            self._metrics.redelivered.labels(self.queue.label).inc()
         attempt = 1
         while not await self._try(settler, incoming, attempt):
             pause = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** (min(attempt, 16) - 1))
@@ -180,7 +190,7 @@ class Subscription:
                 return False
             await settler.park(incoming, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer.
-            self._metrics.failed.labels(self.queue.name).inc()
+            self._metrics.failed.labels(self.queue.label).inc()
             _log.error("handler failed", queue=self.queue.name, type=incoming.type, attempt=attempt, exc_info=error)
             # A dead letter has nowhere further to go: it is tried until it succeeds.
             if attempt < HANDLER_ATTEMPTS or self.queue.name == DEAD_LETTERS.name:

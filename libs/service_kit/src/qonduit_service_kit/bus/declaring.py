@@ -18,17 +18,13 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("bus")
 
 
-async def declare(channel: Channel, queues: Iterable[Queue]) -> None:
-    """Declare queues with their exchanges and bindings; TopologyError if one exists with other arguments."""
-    exchanges: set[str] = set()
-    for queue in queues:
-        for address in queue.addresses:
-            if address.exchange not in exchanges:
-                exchanges.add(address.exchange)
-                await channel.declare_exchange(address.exchange, exchange_type(address.exchange))
-        await channel.declare_queue(queue.name, queue.arguments())
-        for address in queue.addresses:
-            await channel.bind(queue.name, address.exchange, address.key)
+async def declare(channel: Channel, queue: Queue, *, known_exchanges: Iterable[str] = ()) -> None:
+    """Declare a queue with its exchanges and bindings; TopologyError if it exists with other arguments."""
+    for exchange in {address.exchange for address in queue.addresses}.difference(known_exchanges):
+        await channel.declare_exchange(exchange, exchange_type(exchange))
+    await channel.declare_queue(queue.name, queue.arguments())
+    for address in queue.addresses:
+        await channel.bind(queue.name, address.exchange, address.key)
 
 
 async def declare_all(connection: Connection, exchanges: Iterable[str], queues: Iterable[Queue]) -> None:
@@ -38,11 +34,12 @@ async def declare_all(connection: Connection, exchanges: Iterable[str], queues: 
     would help nobody.
     """
     channel = await connection.channel()
-    for exchange in exchanges:
+    known = list(exchanges)
+    for exchange in known:
         await channel.declare_exchange(exchange, exchange_type(exchange))
     for queue in queues:
         try:
-            await declare(channel, [queue])
+            await declare(channel, queue, known_exchanges=known)
         except TopologyError as error:
             _log.error("a queue differs from what this version declares", queue=queue.name, reason=str(error))
             channel = await connection.channel()

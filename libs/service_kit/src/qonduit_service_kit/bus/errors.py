@@ -1,11 +1,12 @@
 """Errors of the bus.
 
 BusError
-├── UnroutableError   no queue would take the message; trying again helps only once there is one
-├── BusClosedError    the bus was stopped
-├── LinkLostError     the connection broke; the bus itself tries again
-└── TopologyError     the broker refused a declaration; a person must act
-RejectMessage         raised by handlers, not by the bus
+├── UnroutableError       no queue would take the message; trying again helps only once there is one
+├── MessageTooLargeError  the message must travel through storage instead
+├── BusClosedError        the bus was stopped
+├── LinkLostError         the connection broke; the bus itself tries again
+└── TopologyError         the broker refused a declaration; a person must act
+RejectMessage             raised by handlers, not by the bus
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ class BusError(Exception):
 
 class UnroutableError(BusError):
     """No queue is bound for this message."""
+
+
+class MessageTooLargeError(BusError):
+    """The message is larger than the bus carries."""
 
 
 class BusClosedError(BusError):

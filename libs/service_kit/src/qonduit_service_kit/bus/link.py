@@ -10,7 +10,7 @@ import structlog
 
 from qonduit_service_kit.bus.amqp import CONNECT_TIMEOUT_S, Connection
 from qonduit_service_kit.bus.backoff import backoff_s
-from qonduit_service_kit.bus.errors import BusError
+from qonduit_service_kit.bus.errors import BusClosedError, BusError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,17 +45,18 @@ class Link:
         self._up = asyncio.Event()
         self._connection: Connection | None = None
         self._made = 0
+        self._stopped = False
         self.last_error = ""
 
     @property
     def connected(self) -> bool:
         """Whether the connection is up and set up."""
-        return self._up.is_set()
+        return self._up.is_set() and not self._stopped
 
     @property
     def connection(self) -> Connection | None:
         """The connection while it is up."""
-        return self._connection if self._up.is_set() else None
+        return self._connection if self.connected else None
 
     @property
     def where(self) -> str:
@@ -69,15 +70,19 @@ class Link:
             self._task = asyncio.create_task(self._keep(), name=f"bus link {self._owner}/{self._role}")
 
     async def wait_up(self) -> None:
-        """Return once connected."""
+        """Return once connected; BusClosedError once stopped."""
         await self._up.wait()
+        if self._stopped:
+            raise BusClosedError("the bus is stopped")
 
     async def stop(self) -> None:
         """Close the connection and try no more; safe to call twice."""
+        self._stopped = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        self._up.set()  # Whoever waits for the connection learns that there will be none.
 
     async def _keep(self) -> None:
         failures = 0

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.bus.errors import BusClosedError, LinkLostError, UnroutableError
+from qonduit_service_kit.bus.errors import BusClosedError, BusError, LinkLostError, UnroutableError
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus.amqp import Channel, Connection, Outgoing
@@ -97,6 +97,9 @@ class Publisher:
             self._channel.publish(message)
         except LinkLostError:
             self._backlog.append(message)
+            return
+        except BusError as error:
+            message.confirmed.set_exception(error)
             return
         self._in_flight[self._next_tag] = message
         self._next_tag += 1

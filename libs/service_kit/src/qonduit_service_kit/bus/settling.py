@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.bus.amqp import Channel, Incoming
     from qonduit_service_kit.bus.metrics import BusMetrics
+    from qonduit_service_kit.bus.topology import Queue
 
     Park = Callable[[Incoming, str, str], Awaitable[None]]
     """Puts a message among the dead letters: (message, source queue, reason); returns once that is confirmed."""
@@ -24,7 +25,7 @@ _log = structlog.get_logger("bus")
 class ChannelSettler:
     """Settles deliveries on the channel they came by; on a closed one the broker has taken them back already."""
 
-    def __init__(self, channel: Channel, queue: str, park: Park, metrics: BusMetrics, *, in_order: bool) -> None:
+    def __init__(self, channel: Channel, queue: Queue, park: Park, metrics: BusMetrics, *, in_order: bool) -> None:
         self.channel = channel
         self._queue = queue
         self._park = park
@@ -62,9 +63,9 @@ class ChannelSettler:
 
     async def park(self, incoming: Incoming, reason: str) -> None:
         """First among the dead letters, then off the queue: a crash between makes two, never none."""
-        _log.error("message goes to the dead letters", queue=self._queue, type=incoming.type, reason=reason)
-        await self._park(incoming, self._queue, reason)
-        self._metrics.dead.labels(self._queue).inc()
+        _log.error("message goes to the dead letters", queue=self._queue.name, type=incoming.type, reason=reason)
+        await self._park(incoming, self._queue.name, reason)
+        self._metrics.dead.labels(self._queue.label).inc()
         self.flush()
         self._send(incoming.tag, multiple=False)
 

@@ -56,6 +56,11 @@ class Queue:
         """Everything that is bound to this queue."""
         return (self.address, *self.also_bound)
 
+    @property
+    def label(self) -> str:
+        """What metrics call it: one name for all queues of a kind, of which there is one a job or a worker."""
+        return self.address.exchange.removeprefix("qonduit.")
+
     def arguments(self) -> dict[str, Any]:
         """Arguments for the broker, all honoured by RabbitMQ 3.10 to 4.x."""
         arguments: dict[str, Any] = {"x-queue-type": self.kind.value}
