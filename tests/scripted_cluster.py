@@ -82,7 +82,11 @@ class ServiceProcess:
         if self.process is None:
             return None
         self.process.terminate()
-        return self.process.wait(20)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         if self.process is not None:
@@ -138,6 +142,8 @@ class Job:
         """Wait until the log holds a text."""
         deadline = time.monotonic() + PATIENCE_S
         while text not in (log := await self.log()):
+            over = [event.text for event in self.events if event.kind is EventKind.FINISHED]
+            assert not over, f"the job ended without {text!r} in its log: {log[-2000:]} {over}"
             assert time.monotonic() < deadline, f"{text!r} is not in the log: {log[-2000:]}"
             await asyncio.sleep(0.02)
 
@@ -195,11 +201,11 @@ class ScriptedCluster:
         await self.heartbeat()
 
     async def stop(self) -> None:
-        self.worker.stop()
-        self.storage.stop()
-        await self.bus.stop()
         if self._channel is not None:
             await self._channel.close()
+        await self.bus.stop()
+        self.storage.stop()
+        self.worker.stop()
 
     async def _receive(self, delivery: Delivery) -> None:
         async with self._news:

@@ -7,6 +7,7 @@ socket is the capability: who can reach it is the program.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -22,13 +23,14 @@ import msgpack
 from qonduit.exceptions import NotAvailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 SOCKET_VARIABLE = "QONDUIT_AGENT_SOCKET"
 MAX_FRAME_BYTES = 8 * 1024**2
 CHUNK_BYTES = 1024**2
 """Large bytes travel in pieces of this size."""
 
+_LONGEST_ADDRESS = 107
 _LENGTH = struct.Struct(">I")
 
 
@@ -164,13 +166,7 @@ class AgentChannel:
         if self._gone is not None:
             raise self._gone
         if self._socket is None:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.connect(self._path)
-            except OSError as error:
-                connection.close()
-                raise AgentGoneError(f"the agent cannot be reached at {self._path}: {error}") from error
-            self._socket = connection
+            self._socket = _connected(self._path)
         return self._socket
 
     def _send(self, op: str, fields: Mapping[str, Any]) -> tuple[_Call, int]:
@@ -224,6 +220,28 @@ class AgentChannel:
             handler(message)
         except Exception:  # noqa: BLE001 - One handler's failure must not end the thread that all calls need.
             traceback.print_exc(file=sys.stderr)
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with short_path(path) as short:
+            connection.connect(short)
+    except OSError as error:
+        connection.close()
+        raise AgentGoneError(f"the agent cannot be reached at {path}: {error}") from error
+    return connection
+
+
+@contextlib.contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """Give a name of a socket that fits in an address, which holds 107 bytes, however deep its folder lies."""
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}" if len(os.fsencode(path)) > _LONGEST_ADDRESS else path
+    finally:
+        os.close(descriptor)
 
 
 def _receive(connection: socket.socket) -> dict[str, Any] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from qonduit.program.channel import MAX_FRAME_BYTES, decode_frame, encode_frame, frame_length
+from qonduit.program.channel import MAX_FRAME_BYTES, decode_frame, encode_frame, frame_length, short_path
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_worker.storage import StorageError
@@ -86,7 +87,14 @@ class ProgramServer:
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with short_path(str(self._path)) as short:
+                listener.bind(short)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+        except BaseException:
+            listener.close()
+            raise
         # The folder around it belongs to one sandbox alone, whose user is not this one.
         self._path.chmod(0o666)
 
