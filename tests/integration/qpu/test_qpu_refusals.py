@@ -7,14 +7,15 @@ import json
 from typing import TYPE_CHECKING
 
 import aiohttp
-from qonduit_service_kit.messages import GATEWAY, QpuRequest
+from qonduit_service_kit.bus import GATEWAY_INBOX
+from qonduit_service_kit.messages import GATEWAY, QPU_BROKER, QpuReply, QpuRequest
 
 if TYPE_CHECKING:
-    from conftest import Sandbox, Worker
+    from qpu_world import Sandbox, Worker
 
 PROGRAM = """
 import json
-from qiskit import QuantumCircuit, transpile
+from qiskit import ClassicalRegister, QuantumCircuit, transpile
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2, Session
 service = QiskitRuntimeService()
 backend = service.backend("ibm_torino")
@@ -27,13 +28,16 @@ wide = QuantumCircuit(40)
 wide.ry(0.1, range(40))
 wide.measure_all()
 wide = transpile(wide, backend, optimization_level=0)
-slow = QuantumCircuit(22)
-for _ in range(40):
-    slow.ry(0.1, range(22))
-    for number in range(21):
-        slow.cz(number, number + 1)
-slow.measure_all()
-slow = transpile(slow, backend, initial_layout=None, optimization_level=0)
+ROW = [*range(14, -1, -1), 15, *range(19, 23)]
+slow = QuantumCircuit(133)
+for _ in range(12):
+    for qubit in ROW:
+        slow.rz(0.1, qubit)
+        slow.sx(qubit)
+    for pair in zip(ROW, ROW[1:]):
+        slow.cz(*pair)
+slow.add_register(ClassicalRegister(len(ROW), "meas"))
+slow.measure(ROW, range(len(ROW)))
 
 def told(call):
     try:
@@ -204,9 +208,6 @@ print(json.dumps([first.job_id(), second.job_id()]))
 
 
 async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> None:
-    from qonduit_service_kit.bus import GATEWAY_INBOX  # noqa: PLC0415
-    from qonduit_service_kit.messages import QPU_BROKER, QpuReply  # noqa: PLC0415
-
     sandbox = await worker.sandbox(user="grace")
     await sandbox.run(PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()\nprint(1)")
     replies: asyncio.Queue[QpuReply] = asyncio.Queue()

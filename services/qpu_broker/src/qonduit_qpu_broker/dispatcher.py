@@ -145,7 +145,7 @@ class Dispatcher:
         )
         try:
             outcome = await self._upstream.run(submission, lambda: self._started(job))
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a fault of ours must not leave a program waiting for ever.
             _log.exception("an upstream broke its promise", qpu_job_id=qpu_job_id)
             outcome = Outcome(QpuState.FAILED, 0.0, reason="Internal error of the QPU broker; its log has more.")
         await self.finish(job, outcome)

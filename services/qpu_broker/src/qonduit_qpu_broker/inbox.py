@@ -39,6 +39,7 @@ class Inbox:
 
     def __init__(
         self,
+        *,
         bus: Bus,
         ledger: LedgerThread,
         payloads: Payloads,
@@ -84,10 +85,10 @@ class Inbox:
             if problem.status >= _SERVER_ERROR:
                 _log.warning("a request failed", method=request.method, path=request.path, reason=problem.message)
             answer = Answer(problem.status, problem.body())
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the client gets an answer, the log gets the traceback.
             _log.exception("a request failed", method=request.method, path=request.path, request_id=request.request_id)
-            problem = Problem("Internal error of the QPU broker.", trace=request.request_id)
-            answer = Answer(problem.status, problem.body())
+            fault = Problem("Internal error of the QPU broker.", trace=request.request_id)
+            answer = Answer(fault.status, fault.body())
         self._metrics.requests.labels(request.method, str(answer.status)).inc()
         return answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -62,12 +62,12 @@ class Payloads:
             raise Unavailable(f"storage does not answer: {error.details()}") from error
         return bytes(data)
 
-    def _stub(self) -> storage_pb2_grpc.BlobServiceStub:
+    def _stub(self) -> storage_pb2_grpc.BlobServiceAsyncStub:
         if self._channel is None:
             raise Unavailable("the connection to storage is closed")
         return storage_pb2_grpc.BlobServiceStub(self._channel)
 
-    def _call(self) -> dict[str, object]:
+    def _call(self) -> dict[str, Any]:
         ticket = self._signer.sign(Ticket.lasting("qpu_broker", _TICKET_S, blobs="rw", service="qpu_broker"))
         return {
             "metadata": (("authorization", f"Bearer {ticket}"),),

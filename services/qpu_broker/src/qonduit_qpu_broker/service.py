@@ -52,17 +52,25 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
     )
     backends = BackendsApi(upstream, payloads, dispatcher.queue_length)
     jobs = JobsApi(
-        ledger,
-        payloads,
-        dispatcher,
-        outbox,
-        backends,
-        metrics,
+        ledger=ledger,
+        payloads=payloads,
+        dispatcher=dispatcher,
+        outbox=outbox,
+        backends=backends,
+        metrics=metrics,
         programs=upstream.programs,
         max_body_bytes=settings.max_body_bytes,
     )
     sessions = SessionsApi(ledger, dispatcher, backends)
-    inbox = Inbox(bus, ledger, payloads, Router(backends, jobs, sessions), sessions, dispatcher, metrics)
+    inbox = Inbox(
+        bus=bus,
+        ledger=ledger,
+        payloads=payloads,
+        router=Router(backends, jobs, sessions),
+        sessions_api=sessions,
+        dispatcher=dispatcher,
+        metrics=metrics,
+    )
     queue, telling = Background(dispatcher.run, name="dispatcher"), Background(outbox.run, name="outbox")
     # Stopped in reverse: first nothing new comes in, last the ledger closes.
     return (ledger, payloads, upstream, bus, telling, dispatcher, queue, inbox)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from qonduit_service_kit.messages import QpuState
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from qonduit_service_kit.messages import QpuState
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,13 @@ class JobsApi:
 
     def __init__(
         self,
+        *,
         ledger: LedgerThread,
         payloads: Payloads,
         dispatcher: Dispatcher,
         outbox: Outbox,
         backends: BackendsApi,
         metrics: BrokerMetrics,
-        *,
         programs: frozenset[str],
         max_body_bytes: int,
     ) -> None:

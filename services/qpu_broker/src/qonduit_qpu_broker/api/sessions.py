@@ -93,7 +93,7 @@ class SessionsApi:
 
     async def _owned(self, request: QpuRequest, session_id: str) -> SessionRecord:
         session = await self._ledger.run(lambda ledger: sessions.get(ledger, session_id))
-        if session is not None:
-            if (session.job_id == request.job_id) if request.job_id else (session.user == request.user):
-                return session
+        mine = ("job_id", request.job_id) if request.job_id else ("user", request.user)
+        if session is not None and getattr(session, mine[0]) == mine[1]:
+            return session
         raise NotFound(f"There is no session {session_id}.", code=1216)

@@ -106,7 +106,7 @@ def advance(
                 " result_digest = ? WHERE qpu_job_id = ?",
                 (state, at, reason, code, qpu_s, result, result_digest, qpu_job_id),
             )
-            _add_transition(ledger, qpu_job_id, state, at, reason, qpu_s)
+            _add_transition(ledger, qpu_job_id, state, at, text=reason, qpu_s=qpu_s)
     return get(ledger, qpu_job_id) if path else None
 
 
@@ -115,6 +115,7 @@ def _add_transition(
     qpu_job_id: str,
     state: QpuState,
     at: float,
+    *,
     text: str = "",
     qpu_s: float | None = None,
 ) -> None:

@@ -87,7 +87,7 @@ class DeviceModels:
         return DeviceModel(self._catalog.configuration(backend), self._catalog.properties(backend))
 
 
-class _DescribedBackend(BackendV2):
+class _DescribedBackend(BackendV2):  # type: ignore[misc,unused-ignore]
     """A target with the face of a backend; nothing runs on it."""
 
     def __init__(self, target: Target) -> None:

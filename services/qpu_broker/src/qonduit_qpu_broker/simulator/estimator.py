@@ -45,21 +45,21 @@ def run_estimator(params: Mapping[str, Any], session: Session) -> tuple[Primitiv
 
 
 def _run_pub(pub: EstimatorPub, session: Session, generator: np.random.Generator) -> PubResult:
-    points = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
-    points, observables = np.broadcast_arrays(points, np.asarray(pub.observables))
+    numbered = np.arange(pub.parameter_values.size).reshape(pub.parameter_values.shape)
+    broadcast: Any = np.broadcast_arrays(numbered, np.asarray(pub.observables))
+    points, observables = broadcast
     active = frozenset(active_qubits(pub.circuit))
     terms = {index: _terms(observables[index], active) for index in np.ndindex(points.shape)}
     values = _expectations(pub, {term[:2] for found in terms.values() for term in found}, session)
     evs = np.zeros(points.shape)
     for index, found in terms.items():
-        evs[index] = sum(factor * values(points[index], letters, qubits) for letters, qubits, factor in found)
+        evs[index] = math.fsum(factor * values(points[index], letters, qubits) for letters, qubits, factor in found)
     noisy: NDArray[np.float64] = np.asarray(generator.normal(evs, pub.precision))
     stds = np.full(points.shape, pub.precision)
-    shots = _shots(pub)
     return PubResult(
         DataBin(evs=noisy, stds=stds, ensemble_standard_error=stds.copy(), shape=points.shape),
         metadata={
-            "shots": shots,
+            "shots": _shots(pub),
             "target_precision": pub.precision,
             "circuit_metadata": pub.circuit.metadata or {},
             "resilience": {},
@@ -119,7 +119,8 @@ def _label(letters: str, qubits: tuple[int, ...]) -> str:
 
 
 def _shots(pub: EstimatorPub) -> int:
-    return min(_MAX_TRAJECTORIES, math.ceil(1 / pub.precision**2 - 1e-6))
+    precision: float = pub.precision
+    return min(_MAX_TRAJECTORIES, math.ceil(1 / precision**2 - 1e-6))
 
 
 def _seconds(pub: EstimatorPub, session: Session) -> float:

@@ -85,7 +85,8 @@ class BrokerCalls:
         """Return the broker's answer; BrokerGoneError once stopped."""
         body, digest = call.body, ""
         if body is not None and len(body) > INLINE_LIMIT_BYTES:
-            body, digest = None, await self._blobs.put(body)
+            digest = await self._blobs.put(body)
+            body = None
         request = QpuRequest(
             request_id=uuid.uuid4().hex,
             reply_to=self._context.reply_to,

@@ -63,7 +63,7 @@ class Routes:
             return problem(413, f"A job is at most {MAX_BODY_BYTES} bytes.", solution="Split it into several jobs.")
         except web.HTTPException as error:
             return problem(error.status, f"{request.method} {request.path}: {error.reason}")
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the program gets an answer, the log gets the traceback.
             _log.exception("a request failed", method=request.method, path=request.path)
             return problem(503, "The QPU endpoint could not answer; try again.")
 

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from qonduit_qpu_broker.ledger import jobs, listing, programs, sessions
+from qonduit_qpu_broker.ledger.records import NewJob
+from qonduit_qpu_broker.ledger.schema import connect
+from qonduit_service_kit.messages import Address, QpuState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INBOX = Address("qonduit.workers", "w1")
+JOB = NewJob(
+    job_id="job-1",
+    attempt=1,
+    user="ada",
+    call_number=1,
+    digest="d1",
+    program="sampler",
+    backend="ibm_torino",
+    session_id="",
+    tags=("mine",),
+    private=False,
+    cost_s=0,
+    api_version="2026-04-15",
+    body=b"{}",
+    body_digest="",
+)
+SESSION = sessions.NewSession("job-1", "ada", 1, "s", "batch", "ibm_torino", "crn:", 60)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = connect(tmp_path / "ledger.sqlite3")
+    programs.note_program(connection, "job-1", 1, "ada", INBOX)
+    yield connection
+    connection.close()
+
+
+def _complete(ledger: sqlite3.Connection, qpu_job_id: str, qpu_s: float = 2.0) -> None:
+    jobs.advance(ledger, qpu_job_id, QpuState.COMPLETED, at=2.0, qpu_s=qpu_s, result=b"counts")
+
+
+def test_the_same_call_is_one_job(ledger: sqlite3.Connection) -> None:
+    first, new = jobs.submit(ledger, JOB)
+    again, new_again = jobs.submit(ledger, JOB)
+    assert (new, new_again) == (True, False)
+    assert first == again
+    assert jobs.submit(ledger, replace(JOB, call_number=2))[1]
+    assert jobs.submit(ledger, replace(JOB, digest="d2"))[1]
+
+
+def test_a_new_attempt_gets_the_paid_result_and_hears_all_steps_again(ledger: sqlite3.Connection) -> None:
+    first, _ = jobs.submit(ledger, JOB)
+    _complete(ledger, first.qpu_job_id)
+    programs.published(ledger, [due.position for due in programs.due(ledger, 10)])
+    assert programs.due(ledger, 10) == ()
+    programs.note_program(ledger, "job-1", 2, "ada", INBOX)
+    again, new = jobs.submit(ledger, replace(JOB, attempt=2))
+    assert not new
+    assert (again.qpu_job_id, again.state) == (first.qpu_job_id, QpuState.COMPLETED)
+    told = [(due.transition.sequence, due.transition.attempt) for due in programs.due(ledger, 10)]
+    assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("ended", [QpuState.CANCELLED, QpuState.FAILED])
+def test_what_ended_without_a_result_is_submitted_anew_for_a_new_attempt_only(
+    ledger: sqlite3.Connection, ended: QpuState
+) -> None:
+    first, _ = jobs.submit(ledger, JOB)
+    jobs.advance(ledger, first.qpu_job_id, ended, at=2.0, qpu_s=0.0)
+    assert jobs.submit(ledger, JOB)[0].qpu_job_id == first.qpu_job_id
+    second, new = jobs.submit(ledger, replace(JOB, attempt=2))
+    assert new
+    assert second.qpu_job_id != first.qpu_job_id
+    assert listing.list_jobs(ledger, listing.JobFilter(job_id="job-1"))[1] == 1
+
+
+def test_seconds_are_booked_once_and_steps_have_no_gap(ledger: sqlite3.Connection) -> None:
+    job, _ = jobs.submit(ledger, JOB)
+    _complete(ledger, job.qpu_job_id)
+    _complete(ledger, job.qpu_job_id, qpu_s=50.0)
+    jobs.advance(ledger, job.qpu_job_id, QpuState.RUNNING, at=9.0)
+    assert listing.seconds_by_device(ledger) == {("ibm_torino", "job"): 2.0}
+    told = [
+        (due.transition.sequence, due.transition.state, due.transition.qpu_seconds) for due in programs.due(ledger, 9)
+    ]
+    assert told == [(0, QpuState.QUEUED, None), (1, QpuState.RUNNING, None), (2, QpuState.COMPLETED, 2.0)]
+
+
+def test_an_attempt_that_is_over_may_not_submit(ledger: sqlite3.Connection) -> None:
+    assert programs.note_program(ledger, "job-1", 2, "ada", INBOX)
+    assert not programs.note_program(ledger, "job-1", 1, "ada", INBOX)
+    assert programs.end_program(ledger, "job-1", 2)
+    assert not programs.end_program(ledger, "job-1", 2), "told again, there is nothing left to do"
+    assert not programs.note_program(ledger, "job-1", 2, "ada", INBOX)
+    assert programs.note_program(ledger, "job-1", 3, "ada", INBOX)
+    assert not programs.end_program(ledger, "job-1", 2), "a late end of an old attempt ends nothing"
+
+
+def test_a_session_opened_again_keeps_its_id(ledger: sqlite3.Connection) -> None:
+    first = sessions.open_session(ledger, SESSION)
+    sessions.close(ledger, first.session_id)
+    closed = sessions.get(ledger, first.session_id)
+    assert closed is not None
+    assert closed.closed_at is not None
+    again = sessions.open_session(ledger, SESSION)
+    assert again == first
+
+
+def test_a_session_closes_with_its_last_job(ledger: sqlite3.Connection) -> None:
+    session = sessions.open_session(ledger, SESSION)
+    job, _ = jobs.submit(ledger, replace(JOB, session_id=session.session_id))
+    sessions.close(ledger, session.session_id)
+    waiting = sessions.get(ledger, session.session_id)
+    assert waiting is not None
+    assert (waiting.accepting, waiting.closed_at) == (False, None)
+    _complete(ledger, job.qpu_job_id)
+    sessions.settle(ledger, session.session_id)
+    ended = sessions.get(ledger, session.session_id)
+    assert ended is not None
+    assert ended.closed_at is not None
+    assert listing.seconds_by_device(ledger) == {("ibm_torino", "batch"): 2.0}
+
+
+def test_filters(ledger: sqlite3.Connection) -> None:
+    made = [jobs.submit(ledger, replace(JOB, call_number=n, tags=(f"t{n}", "all")))[0] for n in range(5)]
+    jobs.submit(ledger, replace(JOB, job_id="job-2", user="eve"))
+    _complete(ledger, made[0].qpu_job_id)
+
+    def count(**wanted: object) -> int:
+        return listing.list_jobs(ledger, listing.JobFilter(**wanted))[1]  # type: ignore[arg-type]
+
+    assert count(job_id="job-1") == 5
+    assert count(user="eve") == 1
+    assert count(job_id="job-1", pending=True) == 4
+    assert count(job_id="job-1", pending=False) == 1
+    assert count(tags=("t3", "all")) == 1
+    assert count(tags=("t3", "t4")) == 0
+    assert count(created_after=made[0].created_at + 3600) == 0
+    assert count(program="estimator") == 0
+    page, total = listing.list_jobs(ledger, listing.JobFilter(job_id="job-1", limit=2, offset=1, ascending=True))
+    assert (page, total) == (tuple(jobs.get(ledger, job.qpu_job_id) for job in made[1:3]), 5)
+
+
+def test_what_is_committed_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    first = connect(path)
+    job, _ = jobs.submit(first, JOB)
+    first.close()
+    second = connect(path)
+    assert jobs.unfinished(second) == (job,)
+    assert jobs.body(second, job.qpu_job_id) == b"{}"
+    second.close()
+
+
+def test_a_ledger_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ValueError, match="newer release"):
+        connect(path)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from qonduit_service_kit.messages import QpuState, QpuTransition
+from qonduit_worker.qpu_endpoint import job_table
+from qonduit_worker.qpu_endpoint.broker_calls import Received
+from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
+from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
+from qonduit_worker.qpu_endpoint.identity import Identity
+from qonduit_worker.qpu_endpoint.job_table import JobTable
+
+
+def _step(sequence: int, state: QpuState, qpu_seconds: float | None = None) -> QpuTransition:
+    return QpuTransition("q1", "job", 1, sequence, state, 1.0, "ibm_torino", qpu_seconds=qpu_seconds)
+
+
+QUEUED = _step(0, QpuState.QUEUED)
+RUNNING = _step(1, QpuState.RUNNING)
+COMPLETED = _step(2, QpuState.COMPLETED, 2.5)
+
+
+def test_transitions_come_out_in_order_and_once_however_they_come_in() -> None:
+    table = JobTable()
+    assert table.apply(RUNNING) == []
+    assert table.apply(QUEUED) == [QUEUED, RUNNING]
+    assert table.apply(QUEUED) == []
+    assert table.apply(COMPLETED) == [COMPLETED]
+    assert table.apply(COMPLETED) == []
+    assert table.consumed_s == 2.5
+
+
+class _Broker:
+    """Counts what it is asked; answers when let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.up = asyncio.Event()
+        self.up.set()
+
+    async def answer(self) -> Received:
+        self.asked += 1
+        await self.up.wait()
+        return Received(200, "application/json", str(self.asked).encode())
+
+
+async def test_a_rapid_repeat_is_held_until_something_changes() -> None:
+    table, broker = JobTable(), _Broker()
+    table.apply(QUEUED)
+    assert (await table.poll("q1", broker.answer)).body == b"1"
+    held = asyncio.create_task(table.poll("q1", broker.answer))
+    done, _ = await asyncio.wait([held], timeout=0.05)
+    assert not done
+    table.apply(RUNNING)
+    assert (await asyncio.wait_for(held, 1)).body == b"2"
+
+
+async def test_a_job_that_ended_is_asked_for_once_more_and_never_again() -> None:
+    table, broker = JobTable(), _Broker()
+    for step in (QUEUED, RUNNING, COMPLETED):
+        table.apply(step)
+    answers = [(await table.poll("q1", broker.answer)).body for _ in range(5)]
+    assert answers == [b"1"] * 5
+    table.touch("q1")
+    assert (await table.poll("q1", broker.answer)).body == b"2"
+
+
+async def test_while_the_broker_is_down_a_waiting_program_gets_what_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RESYNC_S", "PATIENCE_S", "HOLD_S"):
+        monkeypatch.setattr(job_table, name, 0.01)
+    table, broker = JobTable(), _Broker()
+    table.apply(QUEUED)
+    await table.poll("q1", broker.answer)
+    broker.up.clear()
+    assert (await asyncio.wait_for(table.poll("q1", broker.answer), 1)).body == b"1"
+    assert broker.asked == 2
+
+
+async def test_a_lost_transition_does_not_hang_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RESYNC_S", "HOLD_S"):
+        monkeypatch.setattr(job_table, name, 0.01)
+    table, broker = JobTable(), _Broker()
+    table.apply(QUEUED)
+    await table.poll("q1", broker.answer)
+    assert (await asyncio.wait_for(table.poll("q1", broker.answer), 1)).body == b"2"
+
+
+async def test_ids_that_nobody_knows_are_not_kept() -> None:
+    table = JobTable()
+
+    async def unknown() -> Received:
+        return Received(404, "application/json", b"{}")
+
+    for number in range(100):
+        assert (await table.poll(f"q{number}", unknown)).status == 404
+    assert not table._jobs
+
+
+def test_the_same_posts_get_the_same_numbers_in_any_order() -> None:
+    first, second = CallNumbers(), CallNumbers()
+    posts = [("/jobs", "a"), ("/jobs", "b"), ("/jobs", "a"), ("/sessions", "a")]
+    numbers = sorted((path, body, first.take(path, body)) for path, body in posts)
+    again = sorted((path, body, second.take(path, body)) for path, body in reversed(posts))
+    assert numbers == again == [("/jobs", "a", 1), ("/jobs", "a", 2), ("/jobs", "b", 1), ("/sessions", "a", 1)]
+
+
+def test_a_post_that_the_client_repeats_after_our_failure_keeps_its_number() -> None:
+    numbers = CallNumbers()
+    taken = numbers.take("/jobs", "a")
+    numbers.give_back("/jobs", "a", taken)
+    assert numbers.take("/jobs", "a") == taken
+    assert numbers.take("/jobs", "a") == taken + 1
+
+
+async def test_programs_that_ask_for_the_same_device_share_one_request() -> None:
+    cache, broker = DeviceCache(), _Broker()
+    broker.up.clear()
+    key = ("/backends/ibm_torino/properties", (), "2026-04-15")
+    asking = [asyncio.create_task(cache.get(key, broker.answer)) for _ in range(5)]
+    await asyncio.sleep(0)
+    broker.up.set()
+    assert {answer.body for answer in await asyncio.gather(*asking)} == {b"1"}
+    assert (await cache.get(key, broker.answer)).body == b"1"
+
+
+async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() -> None:
+    cache = DeviceCache(capacity_bytes=100)
+
+    async def large() -> Received:
+        return Received(200, "application/json", b"x" * 60)
+
+    async def failing() -> Received:
+        return Received(503, "application/json", b"")
+
+    for number in range(5):
+        await cache.get((f"/backends/{number}/properties", (), ""), large)
+    assert cache._size_bytes <= 100
+    await cache.get(("/backends", (), ""), failing)
+    assert (await cache.get(("/backends", (), ""), large)).status == 200
+
+
+def test_a_token_is_good_for_its_own_program_only() -> None:
+    mine, other = Identity("job-1"), Identity("job-2")
+    bearer = "Bearer " + mine.access_token()["access_token"]
+    assert mine.admits(bearer)
+    assert mine.admits(f"apikey {mine.token}")
+    assert not other.admits(bearer)
+    assert not other.admits(f"apikey {mine.token}")
+    for nonsense in ("", "Bearer", "Bearer a.b.c", "Basic eDp5", "apikey ", "apikey \u00e9"):
+        assert not mine.admits(nonsense)
