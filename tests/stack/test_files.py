@@ -8,6 +8,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import grpc
+import h5py
 import pytest
 from qonduit_api.v1 import files_pb2, files_pb2_grpc
 
@@ -19,6 +20,13 @@ def a_tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("empty"))
+    return buffer.getvalue()
+
+
+def an_h5() -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["numbers"] = [1, 2, 3]
     return buffer.getvalue()
 
 
@@ -67,6 +75,6 @@ def test_taken(stack: Stack) -> None:
     for name, content in {
         "classifier_name.pkl.tar": a_tar(),
         "output.json.tar": gzipped.getvalue(),
-        "numbers.h5": b"\x89HDF\r\n\x1a\n" + bytes(200),
+        "numbers.h5": an_h5(),
     }.items():
         assert upload(stack, name, content) is None

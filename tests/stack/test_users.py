@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import h5py
 import pytest
 from qonduit.exceptions import AuthenticationError, NotFoundError
 
@@ -32,7 +33,8 @@ def test_a_second_user_sees_nothing_of_the_first(
     job = submit("print('private')\nfrom qiskit_serverless import save_result\nsave_result({'secret': 1})\n")
     job.result(timeout=60)
     theirs = tmp_path / "mine.h5"
-    theirs.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with h5py.File(theirs, "w") as file:
+        file["numbers"] = [1, 2, 3]
     client.file_upload(str(theirs))
     try:
         assert job.job_id not in [other.job_id for other in stranger.jobs()]
