@@ -281,7 +281,7 @@ class ScriptedCluster:
         ticket = Ticket.lasting(
             "ada", 3600, job_id=job_id, read_space="users/ada", write_space="users/ada", blobs="rw", log=job_id
         )
-        artifact = await self.put(artifact_of({"main.py": program}))
+        artifact = await self.put(artifact_of({"main.py": program, **fields.pop("files", {})}))
         return JobSpec(
             job_id=job_id,
             attempt=attempt,

@@ -1,4 +1,4 @@
-"""Starts a driver: the user's entrypoint, as `__main__`, in a process that was forked for it."""
+"""Starts programs: a driver's entrypoint as `__main__`, or an executor, in a process that was forked for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qonduit.program import executor
 from qonduit.program.channel import agent
 from qonduit.program.runtime_redirect import redirect_runtime_client
 
@@ -27,13 +28,8 @@ _COMPAT_FOLDER: Final = str(Path(__file__).parent.parent / "compat")
 
 def run_driver() -> None:
     """Run the entrypoint that the environment names; raises SystemExit with its exit code when it fails."""
-    folder = Path(os.environ.get(JOB_FOLDER_VARIABLE, "/job"))
-    entrypoint = folder / os.environ[ENTRYPOINT_VARIABLE]
-    os.chdir(folder)
+    entrypoint = _enter()
     sys.argv = [str(entrypoint)]
-    sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
-    if "qiskit_ibm_runtime" in sys.modules:
-        redirect_runtime_client()
     try:
         _execute(entrypoint)
     except SystemExit:
@@ -41,6 +37,23 @@ def run_driver() -> None:
     except BaseException as error:  # noqa: BLE001 - Whatever a program lets out is its end, told to its author.
         _tell(error)
         raise SystemExit(1) from None
+
+
+def run_executor() -> None:
+    """Take tasks, with the same modules in reach as in the driver; returns when told to end."""
+    _enter()
+    executor.run_executor()
+
+
+def _enter() -> Path:
+    """Go to the program's folder and make its modules importable; returns the path of its entrypoint."""
+    folder = Path(os.environ.get(JOB_FOLDER_VARIABLE, "/job"))
+    entrypoint = folder / os.environ.get(ENTRYPOINT_VARIABLE, "")
+    os.chdir(folder)
+    sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
+    if "qiskit_ibm_runtime" in sys.modules:
+        redirect_runtime_client()
+    return entrypoint
 
 
 def _execute(entrypoint: Path) -> None:

@@ -128,5 +128,6 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         limit=spec.limit,
         storage_ticket=spec.storage_ticket,
         artifact_digest=spec.artifact_digest,
-        environment=dict(spec.environment),
+        # Executors look for modules where the driver does: beside the entrypoint.
+        environment={**spec.environment, "QONDUIT_ENTRYPOINT": spec.entrypoint},
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qonduit_worker.zygotes import ZygotePool
 
 DRIVER_ENTRY = "qonduit.program.runner:run_driver"
-EXECUTOR_ENTRY = "qonduit.program.executor:run_executor"
+EXECUTOR_ENTRY = "qonduit.program.runner:run_executor"
 
 
 @dataclass(frozen=True, slots=True)

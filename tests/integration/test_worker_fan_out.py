@@ -1,0 +1,123 @@
+"""Tasks: a driver's calls run in executors that the scheduler grants, and their cpu is booked to the stage."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from qonduit_service_kit.messages import (
+    DriverWaiting,
+    ExecutorGranted,
+    LeaseRevoked,
+    Reason,
+    Stage,
+    TaskDemand,
+    WorkerHeartbeat,
+)
+from scripted_cluster import MIB, ScriptedCluster
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from qonduit_service_kit.testing import PrivateBroker
+    from scripted_cluster import Job
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PROGRAM = f"""
+import time
+from qiskit_serverless import Job, distribute_task, get, put, save_result, update_status
+from beside import double
+
+@distribute_task(target={{"cpu": 1, "mem": {128 * MIB}}})
+def burn(number, table, seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    print("burnt", number)
+    return double(number) + len(table)
+
+update_status(Job.MAPPING)
+table = put(list(range(100_000)))
+references = [burn(number, table, 0.1) for number in range(5)]
+update_status(Job.POST_PROCESSING)
+save_result(get(references))
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedCluster]:
+    url = broker.vhost_url("worker-fan-out")
+    preload = '["qonduit.program.executor", "qonduit.program.runner", "qonduit.job"]'
+    async with ScriptedCluster.running(url, tmp_path_factory.mktemp("cluster"), PRELOAD=preload) as made:
+        yield made
+
+
+async def grant_executors(job: Job, count: int) -> list[str]:
+    """Do what a scheduler does on demand: grant executors."""
+    cluster = job.cluster
+    demand = await cluster.until(
+        lambda: next((demand for demand in cluster.of(TaskDemand) if demand.job_id == job.spec.job_id), None), "demand"
+    )
+    leases = [f"{job.lease_id}-{number}" for number in range(count)]
+    for lease_id in leases:
+        await cluster.send(
+            ExecutorGranted(
+                term=cluster.term,
+                lease_id=lease_id,
+                job_id=demand.job_id,
+                attempt=demand.attempt,
+                user=demand.user,
+                shape=demand.shape,
+                driver_worker_id=demand.worker_id,
+                storage_ticket=demand.storage_ticket,
+                environment=demand.environment,
+                artifact_digest=demand.artifact_digest,
+            )
+        )
+    return leases
+
+
+async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(PROGRAM, files={"beside.py": "def double(number):\n    return 2 * number\n"})
+    leases = await grant_executors(job, 2)
+    assert await job.result() == [100_000 + 2 * number for number in range(5)]
+    end = await job.finished()
+    used = {usage.stage: usage.cpu_s for usage in end.usage}
+    # Booked to the stage in which they were submitted, however late they ran.
+    assert used[Stage.MAPPING] >= 0.5
+    assert used[Stage.POST_PROCESSING] < 0.5
+    log = await job.log()
+    assert {f"burnt {number}" for number in range(5)} <= set(log.splitlines())
+    for lease_id in leases:
+        await cluster.send(LeaseRevoked(cluster.term, lease_id, "done"))
+    await cluster.heartbeat(leases=0, after=len(cluster.of(WorkerHeartbeat)))
+
+
+async def test_a_driver_that_waits_lends_its_cpu(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(PROGRAM, files={"beside.py": "def double(number):\n    return number\n"})
+    told = await cluster.until(
+        lambda: next((told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id), None), "waiting"
+    )
+    assert told.waiting
+    (lease_id,) = await grant_executors(job, 1)
+    await job.result()
+    told = [told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id][-1]
+    assert not told.waiting
+    await cluster.send(LeaseRevoked(cluster.term, lease_id, "done"))
+
+
+async def test_a_task_over_its_memory_fails_and_says_so(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(
+        "from qiskit_serverless import distribute_task, get\n"
+        f'@distribute_task(target={{"mem": {96 * MIB}}})\n'
+        "def eat():\n    return len([bytearray(1024**2) for _ in range(4096)])\n"
+        "get(eat())\n"
+    )
+    granting = asyncio.create_task(grant_executors(job, 1))
+    end = await job.finished()
+    await granting
+    assert end.reason is Reason.PROGRAM_ERROR
+    assert "96 MiB" in end.text
