@@ -86,10 +86,10 @@ class Stack:
         """Return a service's present process id."""
         return int(self.services[service]["pid"])
 
-    def all_pids(self) -> list[int]:
-        """Return the process ids of the supervisor and of everything below it."""
+    def processes(self) -> list[psutil.Process]:
+        """Return the supervisor and everything below it."""
         supervisor = psutil.Process(json.loads((self.data_dir / "stack.json").read_text())["supervisor_pid"])
-        return [supervisor.pid, *(child.pid for child in supervisor.children(recursive=True))]
+        return [supervisor, *supervisor.children(recursive=True)]
 
     def metrics_url(self, service: str) -> str:
         """Return where a service's metrics are."""
