@@ -110,6 +110,7 @@ def build(members: Sequence[Member]) -> Artifact:
         size = file.tell()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        file.seek(0)
     except OSError as error:
         file.close()
         raise InvalidFunctionError(f"The function's files cannot be packed: {error}.") from error

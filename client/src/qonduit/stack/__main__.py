@@ -8,5 +8,5 @@ from qonduit.stack.errors import StackError
 if __name__ == "__main__":
     try:
         run_in_background(options_from_json(sys.argv[1]), int(sys.argv[2]))
-    except StackError as error:
-        sys.exit(f"{error}")
+    except StackError:
+        sys.exit(1)  # Whoever started it has been told.
