@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
+import pytest  # noqa: TC002 -- its annotations are read at run time.
 from qonduit_service_kit.messages import QpuState, QpuTransition
 from qonduit_worker.qpu_endpoint import job_table
 from qonduit_worker.qpu_endpoint.broker_calls import Received
@@ -64,6 +64,16 @@ async def test_a_job_that_ended_is_asked_for_once_more_and_never_again() -> None
     assert answers == [b"1"] * 5
     table.touch("q1")
     assert (await table.poll("q1", broker.answer)).body == b"2"
+
+
+async def test_a_job_that_ended_in_an_earlier_attempt_is_not_waited_for() -> None:
+    table = JobTable()
+
+    async def ended() -> Received:
+        return Received(200, "application/json", b'{"state": {"status": "Completed"}}')
+
+    for _ in range(3):
+        assert (await asyncio.wait_for(table.poll("q1", ended), 1)).status == 200
 
 
 async def test_while_the_broker_is_down_a_waiting_program_gets_what_was_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,10 +241,12 @@ print(json.dumps({"least": least.num_qubits, "took": took, "names": names, "oper
 
 async def test_a_token_of_the_authors_own_is_neither_needed_nor_passed_on(worker: Worker, services: Services) -> None:
     done = await (await worker.sandbox()).run(
-        BELL
-        + """
+        """
 from qonduit.program.runtime_redirect import redirect_runtime_client
 redirect_runtime_client()
+"""
+        + BELL
+        + """
 redirect_runtime_client()
 service = QiskitRuntimeService(channel="ibm_cloud", token="SECRET-OF-THE-AUTHOR", instance="crn:v1:of:the:author::::::")
 named = QiskitRuntimeService(name="my-saved-account")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.payloads import Payloads
     from qonduit_qpu_broker.upstream import Device, Upstream
 
+_STORED_FOR_S = 600.0
+
 
 class BackendsApi:
     """Answers about devices."""
@@ -26,7 +29,7 @@ class BackendsApi:
         self._upstream = upstream
         self._payloads = payloads
         self._queue_length = queue_length
-        self._digests: dict[tuple[str, str], str] = {}
+        self._stored: dict[tuple[str, str], tuple[str, float]] = {}
 
     def device(self, name: str) -> Device:
         """Return a device; NotFound, with what there is."""
@@ -58,11 +61,13 @@ class BackendsApi:
         return await self._described("properties", name, self._upstream.properties)
 
     async def _described(self, kind: str, name: str, describe: Callable[[str], bytes]) -> Answer:
-        """Answer with a description, large ones by a digest that is stored once."""
-        if digest := self._digests.get((kind, name)):
+        """Answer with a description, large ones by a digest; now and then it is made sure that they are in storage."""
+        digest, stored_at = self._stored.get((kind, name), ("", 0.0))
+        if digest and time.monotonic() - stored_at < _STORED_FOR_S:
             return Answer(digest=digest)
         description = describe(name)
         if len(description) <= INLINE_LIMIT_BYTES:
             return Answer(body=description)
-        self._digests[kind, name] = digest = await self._payloads.put(description)
+        digest = await self._payloads.put(description)
+        self._stored[kind, name] = (digest, time.monotonic())
         return Answer(digest=digest)

@@ -19,6 +19,7 @@ from qonduit_qpu_broker.api.documents import (
     parse_body,
     session_state,
 )
+from qonduit_qpu_broker.api.lifetimes import refuse_if_over
 from qonduit_qpu_broker.api.submission import Posted, read_submission, read_tags
 from qonduit_qpu_broker.ledger import jobs, listing, sessions
 from qonduit_qpu_broker.ledger.records import JobRecord, NewJob
@@ -91,6 +92,7 @@ class JobsApi:
         )
 
         def write(ledger: sqlite3.Connection) -> tuple[JobRecord, bool]:
+            refuse_if_over(ledger, request)
             if posted.session_id:
                 _check_session(ledger, request, posted)
             return jobs.submit(ledger, job)

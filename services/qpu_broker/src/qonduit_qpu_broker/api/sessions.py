@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from qonduit_qpu_broker.api.answer import NO_CONTENT, Answer, of_json
 from qonduit_qpu_broker.api.documents import parse_body, session_document
+from qonduit_qpu_broker.api.lifetimes import refuse_if_over
 from qonduit_qpu_broker.ledger import jobs, sessions
 from qonduit_qpu_broker.problems import BadRequest, NotFound
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from qonduit_service_kit.messages import QpuRequest
 
     from qonduit_qpu_broker.api.backends import BackendsApi
@@ -53,7 +56,12 @@ class SessionsApi:
             raise BadRequest(f"There is no session mode {new.mode!r}; use 'dedicated' or 'batch'.")
         if new.backend:
             self._backends.device(new.backend)
-        record = await self._ledger.run(lambda ledger: sessions.open_session(ledger, new))
+
+        def write(ledger: sqlite3.Connection) -> SessionRecord:
+            refuse_if_over(ledger, request)
+            return sessions.open_session(ledger, new)
+
+        record = await self._ledger.run(write)
         return await self._document(record)
 
     async def get(self, request: QpuRequest, session_id: str) -> Answer:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("local-devices")
 _DIED_CODE = 9998
-_KEPT_DESCRIPTIONS = 32
+_KEPT_DESCRIPTIONS = 4
 
 
 class LocalDevices:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,6 +112,17 @@ class JobTable:
         except TimeoutError:
             return
         job.received, job.received_version, job.received_at = received, version, time.monotonic()
+        job.final = job.final or _tells_an_end(received)
         if received.status != 200 and job.next_sequence == 0:  # noqa: PLR2004 -- HTTP's own.
             # No such job: a program that guesses ids must not fill the table.
             self._jobs.pop(qpu_job_id, None)
+
+
+def _tells_an_end(received: Received) -> bool:
+    """Whether a document shows a job that ended, as one of an earlier attempt, of which no transition comes."""
+    if received.status != 200:  # noqa: PLR2004 -- HTTP's own.
+        return False
+    try:
+        return QpuState(json.loads(received.body)["state"]["status"]).final
+    except (ValueError, KeyError, TypeError):
+        return False
