@@ -131,6 +131,18 @@ class AgentChannel:
         if self._handlers:
             self._handlers.clear()  # They belong to objects of the parent.
 
+    def close(self) -> None:
+        """Disconnect; the next call connects again."""
+        with self._direct:
+            connection, reader = self._socket, self._reader
+            if connection is not None:
+                connection.shutdown(socket.SHUT_RDWR)
+        if reader is not None:
+            reader.join()
+        if connection is not None:
+            connection.close()
+        self.forget_connection()
+
     def on_push(self, name: str, handler: Callable[[Mapping[str, Any]], object]) -> None:
         """Have `handler` called with the fields of each push of that name.
 
@@ -190,8 +202,7 @@ class AgentChannel:
         while True:
             message = _receive(connection)
             if message is None:
-                self._gone = AgentGoneError("the agent closed the channel")
-                raise self._gone
+                raise AgentGoneError("the agent closed the channel")
             if message.get("id") == number:
                 return message
 

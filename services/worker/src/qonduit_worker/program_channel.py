@@ -62,7 +62,7 @@ class ProgramSession:
         if self._writer.is_closing():
             raise ConnectionResetError("the program closed its channel")
         if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self.close()
+            self._writer.transport.abort()
             raise ConnectionResetError("the program does not read what it is told")
         self._writer.write(encode_frame(message))
         await self._writer.drain()
