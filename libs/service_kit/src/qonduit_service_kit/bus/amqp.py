@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pika
 import pika.exceptions
@@ -29,8 +28,7 @@ _ACCESS_REFUSED = 403
 _PERSISTENT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A message as the broker delivered it."""
 
     tag: int
@@ -229,6 +227,23 @@ class Channel:
             await asyncio.wait([self.closed], timeout=ANSWER_TIMEOUT_S)
 
 
+class _OneWrite(AsyncioConnection):  # type: ignore[misc,unused-ignore]
+    """Writes all frames of one turn of the event loop at once: pika would make three system calls a message."""
+
+    _waiting: list[bytes] | None = None
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        if self._waiting is None:
+            self._waiting = []
+            asyncio.get_running_loop().call_soon(self._write_waiting)
+        self._waiting += marshaled_frames
+
+    def _write_waiting(self) -> None:
+        frames, self._waiting = self._waiting, None
+        if frames and not self.is_closed:
+            super()._output_marshaled_frames([b"".join(frames)])
+
+
 class Connection:
     """One connection, open until `closed` has a reason."""
 
@@ -254,7 +269,7 @@ class Connection:
             if not closed.done():
                 closed.set_result(error)
 
-        inner = AsyncioConnection(
+        inner = _OneWrite(
             _parameters(url, name), on_open_callback=on_open, on_open_error_callback=on_end, on_close_callback=on_end
         )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Bus:
         well_known: Iterable[Queue] = WELL_KNOWN,
     ) -> None:
         self._app_id = app_id
+        self._id_prefix = f"{uuid.uuid4().hex}-"
+        self._ids = itertools.count()
         self._metrics = metrics_for(registry)
         self._queues: dict[str, Queue] = {}
         self._exchanges = set(EXCHANGES)
@@ -238,7 +241,7 @@ class Bus:
             to.key,
             body,
             kind=kind,
-            message_id=message_id or uuid.uuid4().hex,
+            message_id=message_id or f"{self._id_prefix}{next(self._ids)}",
             app_id=sender or self._app_id,
             persistent=persistent,
             mandatory=mandatory,
