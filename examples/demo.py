@@ -8,6 +8,7 @@ Everything lives in a temporary folder and on free loopback ports; nothing is le
 from __future__ import annotations
 
 import os
+import pprint
 import signal
 import subprocess
 import sys
@@ -15,12 +16,12 @@ import tarfile
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qiskit import QuantumCircuit
 from qiskit.circuit.random import random_circuit
 from qonduit import Configuration, QiskitFunction, ServerlessClient
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,15 +50,7 @@ def show(job: Job) -> dict[str, object]:
     for status in job.follow():
         console.print(f"  {status}")
     result: dict[str, object] = job.result()
-    timeline, usage = Table("time", "status", "more", box=None), Table("stage", box=None)
-    for entry in job.timeline():
-        timeline.add_row(entry.time.astimezone().strftime("%H:%M:%S.%f")[:-3], entry.status, entry.text)
-    for heading in ("wall s", "CPU s", "QPU s", "peak MiB"):
-        usage.add_column(heading, justify="right")
-    for stage in job.usage().stages:
-        seconds = (f"{stage.wall_s:.2f}", f"{stage.cpu_s:.2f}", f"{stage.qpu_s:.2f}")
-        usage.add_row(stage.status, *seconds, f"{stage.peak_mem_bytes / 2**20:.0f}")
-    console.print(timeline, usage, sep="\n")
+    console.print(f"\n{job.timeline()}\n\n{job.usage()}\n")
     return result
 
 
@@ -68,18 +61,20 @@ def run(
     console.rule(f"[bold]{title}")
     function = client.upload(QiskitFunction(title=title, entrypoint=f"{title}.py", working_dir=str(PROGRAMS)))
     result = show(function.run(config=config, **arguments))
-    console.print("result:", {key: _short(value) for key, value in result.items()})
+    console.print("result:", pprint.pformat(_short(result), width=100))
     return result
 
 
 def _short(value: object) -> object:
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    text = repr(value)
-    return value if len(text) <= 100 else f"<{type(value).__name__}>"  # noqa: PLR2004 - What fits on a line.
+    """Return a value as one would tell of it: circuits and large things by their size."""
+    if isinstance(value, QuantumCircuit):
+        return f"<circuit: {value.num_qubits} qubits, {value.size()} gates>"
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list) else value
 
 
-def transpile_arguments() -> dict[str, object]:
+def transpile_arguments() -> dict[str, Any]:
     """Make what the transpiling programs take: three random circuits and a device."""
     circuits = [random_circuit(3, 3, seed=seed) for seed in range(3)]
     return {"circuit_list": circuits, "backend": "ibm_torino", "optimization_level": 1}
