@@ -102,7 +102,8 @@ class Service:
 class Client:
     """All services of the API with one token."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, name: str = "admin") -> None:
+        self.name = name
         self._channel = channel(address, token=token)
         self.functions: Any = functions_pb2_grpc.FunctionServiceStub(self._channel)
         self.jobs: Any = jobs_pb2_grpc.JobServiceStub(self._channel)
@@ -117,17 +118,18 @@ class Client:
     async def upload(self, title: str = "hello", **spec: Any) -> functions_pb2.UploadFunctionResponse:
         """Upload a function with one program."""
         artifact = tar({"program.py": PROGRAM})
-        return await self.functions.UploadFunction(
-            iter(list(upload_messages(artifact, title=title, **{"entrypoint": "program.py", **spec})))
-        )
+        messages = list(upload_messages(artifact, title=title, **{"entrypoint": "program.py", **spec}))
+        answer: functions_pb2.UploadFunctionResponse = await self.functions.UploadFunction(iter(messages))
+        return answer
 
     async def run(self, title: str = "hello", **request: Any) -> jobs_pb2.Job:
         """Run a function."""
-        answer = await self.jobs.Run(jobs_pb2.RunRequest(function_title=title, **request))
+        answer: jobs_pb2.RunResponse = await self.jobs.Run(jobs_pb2.RunRequest(function_title=title, **request))
         return answer.job
 
     async def get(self, job_id: str) -> jobs_pb2.Job:
-        return (await self.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id))).job
+        answer: jobs_pb2.GetJobResponse = await self.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id))
+        return answer.job
 
     async def timeline(self, job_id: str) -> list[str]:
         answer = await self.jobs.GetTimeline(jobs_pb2.GetTimelineRequest(job_id=job_id))
@@ -135,12 +137,12 @@ class Client:
 
     async def until(self, job_id: str, *statuses: str) -> jobs_pb2.Job:
         """Watch until the job has one of these statuses (or is over)."""
-        last = None
+        last: jobs_pb2.Job | None = None
         async with asyncio.timeout(PATIENCE_S):
             async for answer in self.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id)):
                 last = answer.job
-                if answer.job.status in statuses:
-                    return answer.job
+                if last is not None and last.status in statuses:
+                    return last
         raise AssertionError(f"the watch of {job_id} ended with {last and last.status}, not with {statuses}")
 
     async def close(self) -> None:
@@ -174,15 +176,17 @@ class Cluster:
         """Wait until the scheduler is told of a job, passing over everything else."""
         while True:
             message = await asyncio.wait_for(self.scheduler.get(), PATIENCE_S)
-            if isinstance(message, JobSubmitted) and message.spec.job_id in (job_id or message.spec.job_id):
-                if attempt in {0, message.spec.attempt}:
-                    return message.spec
+            if not isinstance(message, JobSubmitted):
+                continue
+            spec = message.spec
+            if job_id in {"", spec.job_id} and attempt in {0, spec.attempt}:
+                return spec
 
-    async def told(self, inbox: asyncio.Queue[Any], kind: type) -> Any:
-        """Wait for the next message of a kind."""
+    async def told(self, inbox: asyncio.Queue[Any], kind: type, job_id: str = "") -> Any:
+        """Wait for the next message of a kind, about a job if one is named."""
         while True:
             message = await asyncio.wait_for(inbox.get(), PATIENCE_S)
-            if isinstance(message, kind):
+            if isinstance(message, kind) and job_id in {"", getattr(message, "job_id", "")}:
                 return message
 
     async def say(self, message: object) -> None:

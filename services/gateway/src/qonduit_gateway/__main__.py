@@ -12,13 +12,15 @@ from qonduit_gateway.database.migrate import upgrade
 from qonduit_gateway.settings import GatewaySettings
 from qonduit_gateway.wiring import build
 
+_MIGRATION_TIMEOUT_S = 24 * 3600.0
+
 
 async def _migrate() -> None:
     settings = GatewaySettings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database, busy_timeout_s=settings.database_busy_timeout_s)
     try:
-        changed = await database.write(upgrade)
+        changed = await database.write(upgrade, timeout_s=_MIGRATION_TIMEOUT_S)
     finally:
         await database.close()
     sys.stdout.write(f"{database.where}: {'migrated' if changed else 'is up to date'}\n")

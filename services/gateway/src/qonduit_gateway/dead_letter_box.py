@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.bus import DEAD_LETTERS
+from qonduit_service_kit.bus import DEAD_LETTERS, WELL_KNOWN
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import Address
+from qonduit_service_kit.messages import Address, worker
 
 from qonduit_gateway.database import dead_letter_rows
 from qonduit_gateway.database.dead_letter_rows import DeadLetter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from qonduit_gateway.instruments import Instruments
 
 _AGAIN_S = 1.0
+_WORKER_INBOX = re.compile(r"worker\.(.+)\.inbox")
 _REPLAYED = "qonduit-replayed"
 _log = get_logger("dead-letters")
 
@@ -58,11 +60,10 @@ class DeadLetterBox:
             UnroutableError: The queue is gone.
         """
         now = self._clock()
-        # The default exchange leads to a queue by its name. The header tells a second death from a second delivery.
-        to = Address("", letter.queue) if letter.queue else letter.address
+        # The header tells a second death from a second delivery.
         headers = {_REPLAYED: f"{letter.number}@{now}"}
         await self._bus.publish_raw(
-            to, letter.body, type_name=letter.type_name, message_id=letter.message_id, headers=headers
+            _way_to(letter), letter.body, type_name=letter.type_name, message_id=letter.message_id, headers=headers
         )
         await self._database.write(lambda connection: dead_letter_rows.mark_replayed(connection, letter.number, at=now))
 
@@ -89,6 +90,15 @@ class DeadLetterBox:
         if new:
             self._instruments.dead_letter(letter.queue)
             _log.error("dead letter", queue=letter.queue, message=letter.type_name, reason=letter.reason)
+
+
+def _way_to(letter: DeadLetter) -> Address:
+    """Return the address that leads to the letter's queue alone; what came by a fanout must not go to all again."""
+    for queue in WELL_KNOWN:
+        if queue.name == letter.queue:
+            return queue.address
+    inbox = _WORKER_INBOX.fullmatch(letter.queue)
+    return letter.address if inbox is None else worker(inbox[1])
 
 
 def _fingerprint(delivery: RawDelivery) -> str:

@@ -65,6 +65,7 @@ SERVICES = tuple(
     f"qonduit_api.v1.{name}"
     for name in ("FunctionService", "JobService", "FileService", "QpuService", "ClusterService")
 )
+_MIGRATION_TIMEOUT_S = 80.0
 _log = get_logger("gateway")
 
 
@@ -78,7 +79,7 @@ class DatabasePart:
 
     async def start(self) -> None:
         """Run the missing migrations, make sure of the administrator, count the jobs."""
-        if await self._database.write(upgrade):
+        if await self._database.write(upgrade, timeout_s=_MIGRATION_TIMEOUT_S):
             _log.info("database migrated", database=self._database.where)
         path = self._settings.admin_token_file
         if path is not None:

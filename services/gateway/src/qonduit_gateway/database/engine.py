@@ -56,17 +56,19 @@ class Database:
         """The address, without its password."""
         return self._url.render_as_string(hide_password=True)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, timeout_s: float | None = None) -> T:
         """Run `work` in a transaction that may write, and return its result once it is committed.
+
+        It waits `timeout_s` seconds at most; by default a little more than twice the time to wait for a lock.
 
         Raises:
             DatabaseUnavailableError: Nothing was committed, or it can't be known whether it was.
         """
-        return await self._run(self._writers, self._writing_engine, work)
+        return await self._run(self._writers, self._writing_engine, work, timeout_s)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that only reads; errors as for `write`."""
-        return await self._run(self._readers, self._reading_engine, work)
+        return await self._run(self._readers, self._reading_engine, work, None)
 
     async def close(self) -> None:
         """Wait for what runs and close every connection; safe to call twice."""
@@ -78,7 +80,9 @@ class Database:
         self._writing_engine.dispose()
         self._reading_engine.dispose()
 
-    async def _run(self, pool: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
+    async def _run(
+        self, pool: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T], timeout_s: float | None
+    ) -> T:
         def transaction() -> T:
             try:
                 with engine.begin() as connection:
@@ -91,7 +95,7 @@ class Database:
                 raise
 
         try:
-            async with asyncio.timeout(2 * self._busy_timeout_s + _SLACK_S):
+            async with asyncio.timeout(timeout_s or 2 * self._busy_timeout_s + _SLACK_S):
                 return await asyncio.get_running_loop().run_in_executor(pool, transaction)
         except TimeoutError:
             raise DatabaseUnavailableError("it is too busy to answer in time") from None
