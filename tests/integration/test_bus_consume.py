@@ -16,6 +16,7 @@ from qonduit_service_kit.bus import (
     RawDelivery,
     RawMessage,
     RejectMessage,
+    Subscription,
     tasks_queue,
     worker_inbox,
 )
@@ -216,18 +217,90 @@ async def test_a_cancelled_subscription_gives_back_what_it_had(make_bus: MakeBus
 
 async def test_a_handler_may_cancel_its_own_subscription(make_bus: MakeBus) -> None:
     bus = await make_bus()
+    mine: asyncio.Future[Subscription] = asyncio.get_running_loop().create_future()
     ended = asyncio.Event()
 
     async def only_once(delivery: Delivery) -> None:
         await delivery.ack()
-        await subscription.cancel()
+        await (await mine).cancel()
         ended.set()
 
     await bus.publish(GATEWAY, SchedulerHello("a"))
     await bus.publish(GATEWAY, SchedulerHello("b"))
-    subscription = await bus.consume(GATEWAY_INBOX, only_once)
+    mine.set_result(await bus.consume(GATEWAY_INBOX, only_once))
     await ended.wait()
-    assert await bus.count(GATEWAY_INBOX) == 1
+    got: asyncio.Queue[str] = asyncio.Queue()
+    await bus.consume(GATEWAY_INBOX, into(got))
+    assert await got.get() == "b"
+
+
+async def test_what_a_handler_settled_is_not_handled_again_when_it_fails_after(make_bus: MakeBus) -> None:
+    bus = await make_bus()
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def acknowledges_and_fails(delivery: Delivery) -> None:
+        seen.put_nowait(delivery.message.scheduler_id)
+        await delivery.ack()
+        raise OSError("after the fact")
+
+    await bus.consume(GATEWAY_INBOX, acknowledges_and_fails)
+    for text in "abc":
+        await bus.publish(GATEWAY, SchedulerHello(text))
+    assert [await seen.get() for _ in range(3)] == ["a", "b", "c"]
+
+
+async def test_a_cancellation_inside_a_handler_is_a_failure_like_others(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "RETRY_FIRST_S", 0.001)
+    bus = await make_bus()
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def awaits_something_cancelled(delivery: Delivery) -> None:
+        seen.put_nowait(delivery.redelivered)
+        if not delivery.redelivered:
+            inner = asyncio.ensure_future(asyncio.Event().wait())
+            inner.cancel()
+            await inner
+
+    await bus.consume(GATEWAY_INBOX, awaits_something_cancelled)
+    await bus.publish(GATEWAY, SchedulerHello("x"))
+    assert [await seen.get() for _ in range(2)] == [False, True]
+
+
+async def test_a_dead_letter_that_cannot_be_kept_yet_is_tried_again(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "RETRY_FIRST_S", 0.0001)
+    monkeypatch.setattr(consumer_module, "RETRY_MAX_S", 0.0001)
+    bus = await make_bus()
+    kept = asyncio.Event()
+    tries = 0
+
+    async def keeps_at_last(_delivery: RawDelivery) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= consumer_module.HANDLER_ATTEMPTS + 5:
+            raise OSError("the database is busy")
+        kept.set()
+
+    await bus.publish_raw(DEAD_LETTERS.address, b"x", type_name="any")
+    await bus.consume_raw(DEAD_LETTERS, keeps_at_last)
+    await kept.wait()
+
+
+async def test_a_message_given_back_comes_again(make_bus: MakeBus) -> None:
+    bus = await make_bus()
+    seen: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def handler(delivery: Delivery) -> None:
+        seen.put_nowait(delivery.redelivered)
+        if not delivery.redelivered:
+            await delivery.requeue()
+
+    await bus.consume(GATEWAY_INBOX, handler)
+    await bus.publish(GATEWAY, SchedulerHello("x"))
+    assert [await seen.get() for _ in range(2)] == [False, True]
 
 
 async def test_handlers_run_side_by_side_up_to_the_concurrency(make_bus: MakeBus) -> None:

@@ -611,7 +611,9 @@ class QpuRequest:
     api_version: str = ""
     """The client's IBM-API-Version header, forwarded as it came."""
     call_number: int = 0
-    """Counts this program's POST /jobs and POST /sessions; same program, same calls, same numbers."""
+    """Counts how often its caller sent this POST with this body; same program, same calls, same numbers."""
+    caller: str = ""
+    """Which of the attempt's endpoints asks (its driver, or one of its executors): each counts for itself."""
     body: bytes | None = None
     body_digest: str = ""
     """Set instead of `body` when the bytes are in storage."""

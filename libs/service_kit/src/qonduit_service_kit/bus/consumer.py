@@ -183,20 +183,45 @@ class Subscription:
         """Run the handler once; return whether the message is settled."""
         try:
             delivery = self._wrap(settler, incoming, again=incoming.redelivered or attempt > 1)
+        except DecodeError as error:
+            return await self._park_unless_parked(settler, incoming, str(error))
+        try:
             await self._handler(delivery)
             await delivery.ack()
-        except (RejectMessage, DecodeError) as error:
-            if self.queue.name == DEAD_LETTERS.name:
-                return False
-            await settler.park(incoming, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer.
-            self._metrics.failed.labels(self.queue.label).inc()
-            _log.error("handler failed", queue=self.queue.name, type=incoming.type, attempt=attempt, exc_info=error)
-            # A dead letter has nowhere further to go: it is tried until it succeeds.
-            if attempt < HANDLER_ATTEMPTS or self.queue.name == DEAD_LETTERS.name:
-                return False
-            await settler.park(incoming, f"{type(error).__name__}: {error}")
+        except RejectMessage as error:
+            reason, final = str(error), True
+        except (Exception, asyncio.CancelledError) as error:
+            # Whatever a handler raises must not end the consumer, also the cancellation of something it awaited.
+            if self._cancelled():
+                raise
+            self._note_failure(incoming, error, attempt)
+            reason, final = f"{type(error).__name__}: {error}", attempt >= HANDLER_ATTEMPTS
+        else:
+            return True
+        if delivery.settled:
+            return True
+        return final and await self._park_unless_parked(settler, incoming, reason)
+
+    @staticmethod
+    def _cancelled() -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    async def _park_unless_parked(self, settler: ChannelSettler, incoming: Incoming, reason: str) -> bool:
+        """Send a message to the dead letters; False if it must be tried again."""
+        if self.queue.name == DEAD_LETTERS.name:
+            return False  # It has nowhere further to go: it is tried until it succeeds.
+        try:
+            await settler.park(incoming, reason)
+        except BusError as error:
+            _log.warning("a message could not be parked", queue=self.queue.name, reason=str(error))
+            return False
         return True
+
+    def _note_failure(self, incoming: Incoming, error: BaseException, attempt: int) -> None:
+        self._metrics.failed.labels(self.queue.label).inc()
+        text = "handler failed"
+        _log.error(text, queue=self.queue.name, type=incoming.type, attempt=attempt, exc_info=error)
 
     def _wrap(self, settler: ChannelSettler, incoming: Incoming, *, again: bool) -> Delivery | RawDelivery:
         if self._raw:

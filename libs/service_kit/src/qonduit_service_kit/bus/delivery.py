@@ -59,8 +59,8 @@ class _Settled:
     async def reject(self, reason: str) -> None:
         """Send the message to the dead letters, with a reason."""
         if not self.settled:
-            self.settled = True
             await self._settler.park(self._incoming, reason)
+            self.settled = True
 
     async def requeue(self) -> None:
         """Give the message back to its queue, for any consumer; counts towards its delivery limit."""
