@@ -20,10 +20,12 @@ from qonduit_service_kit.bus import GATEWAY_INBOX, QPU_INBOX, SCHEDULER_INBOX, B
 from qonduit_service_kit.messages import (
     DriverGranted,
     EventKind,
+    ExecutorGranted,
     JobEvent,
     JobSpec,
     LeaseEnded,
     Shape,
+    TaskDemand,
     WorkerHeartbeat,
     worker,
 )
@@ -133,6 +135,30 @@ class Job:
         end = await self.finished()
         assert end.reason.value == "NONE", end.text
         return json.loads(await self.cluster.blob(end.result_digest)) if end.result_digest else None
+
+    async def grant_executors(self, count: int) -> list[str]:
+        """Do what a scheduler does once there is demand: grant executors."""
+        demand = await self.cluster.until(
+            lambda: next((demand for demand in self.cluster.of(TaskDemand) if demand.job_id == self.spec.job_id), None),
+            "demand",
+        )
+        leases = [f"{self.lease_id}-{number}" for number in range(count)]
+        for lease_id in leases:
+            await self.cluster.send(
+                ExecutorGranted(
+                    term=self.cluster.term,
+                    lease_id=lease_id,
+                    job_id=demand.job_id,
+                    attempt=demand.attempt,
+                    user=demand.user,
+                    shape=demand.shape,
+                    driver_worker_id=demand.worker_id,
+                    storage_ticket=demand.storage_ticket,
+                    environment=demand.environment,
+                    artifact_digest=demand.artifact_digest,
+                )
+            )
+        return leases
 
     async def log(self) -> str:
         """Return the log as it is now."""

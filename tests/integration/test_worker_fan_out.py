@@ -9,11 +9,9 @@ import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import (
     DriverWaiting,
-    ExecutorGranted,
     LeaseRevoked,
     Reason,
     Stage,
-    TaskDemand,
     WorkerHeartbeat,
 )
 from scripted_cluster import MIB, ScriptedCluster
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from qonduit_service_kit.testing import PrivateBroker
-    from scripted_cluster import Job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,34 +52,9 @@ async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactor
         yield made
 
 
-async def grant_executors(job: Job, count: int) -> list[str]:
-    """Do what a scheduler does on demand: grant executors."""
-    cluster = job.cluster
-    demand = await cluster.until(
-        lambda: next((demand for demand in cluster.of(TaskDemand) if demand.job_id == job.spec.job_id), None), "demand"
-    )
-    leases = [f"{job.lease_id}-{number}" for number in range(count)]
-    for lease_id in leases:
-        await cluster.send(
-            ExecutorGranted(
-                term=cluster.term,
-                lease_id=lease_id,
-                job_id=demand.job_id,
-                attempt=demand.attempt,
-                user=demand.user,
-                shape=demand.shape,
-                driver_worker_id=demand.worker_id,
-                storage_ticket=demand.storage_ticket,
-                environment=demand.environment,
-                artifact_digest=demand.artifact_digest,
-            )
-        )
-    return leases
-
-
 async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) -> None:
     job = await cluster.run(PROGRAM, files={"beside.py": "def double(number):\n    return 2 * number\n"})
-    leases = await grant_executors(job, 2)
+    leases = await job.grant_executors(2)
     assert await job.result() == [100_000 + 2 * number for number in range(5)]
     end = await job.finished()
     used = {usage.stage: usage.cpu_s for usage in end.usage}
@@ -102,7 +74,7 @@ async def test_a_driver_that_waits_lends_its_cpu(cluster: ScriptedCluster) -> No
         lambda: next((told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id), None), "waiting"
     )
     assert told.waiting
-    (lease_id,) = await grant_executors(job, 1)
+    (lease_id,) = await job.grant_executors(1)
     await job.result()
     told = [told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id][-1]
     assert not told.waiting
@@ -116,7 +88,7 @@ async def test_a_task_over_its_memory_fails_and_says_so(cluster: ScriptedCluster
         "def eat():\n    return len([bytearray(1024**2) for _ in range(4096)])\n"
         "get(eat())\n"
     )
-    granting = asyncio.create_task(grant_executors(job, 1))
+    granting = asyncio.create_task(job.grant_executors(1))
     end = await job.finished()
     await granting
     assert end.reason is Reason.PROGRAM_ERROR

@@ -106,6 +106,22 @@ async def test_a_restart_of_rabbitmq_loses_nothing(own_broker: PrivateBroker, tm
         assert (await job.log()).splitlines() == [f"line {number}" for number in range(60)]
 
 
+async def test_tasks_that_rabbitmq_forgot_are_sent_again(own_broker: PrivateBroker, tmp_path: Path) -> None:
+    async with ScriptedCluster.running(own_broker.url, tmp_path) as cluster:
+        job = await cluster.run(
+            "from qiskit_serverless import distribute_task, get, save_result\n"
+            "@distribute_task()\ndef square(number):\n    return number**2\n"
+            "references = [square(number) for number in range(3)]\n"
+            "print('submitted')\n"
+            "save_result(get(references))\n"
+        )
+        await job.logged("submitted")
+        await asyncio.to_thread(own_broker.kill)
+        await asyncio.to_thread(own_broker.start)
+        await job.grant_executors(1)
+        assert await job.result() == [0, 1, 4]
+
+
 async def test_a_restart_of_storage_loses_nothing(bus_url: str, tmp_path: Path) -> None:
     async with ScriptedCluster.running(bus_url, tmp_path) as cluster:
         job = await cluster.run(COUNTS)

@@ -32,6 +32,7 @@ from qonduit_service_kit.messages import (
 
 from qonduit_worker import metrics
 from qonduit_worker.driver import Driver
+from qonduit_worker.driver_ops import Reconnected
 from qonduit_worker.events import EventOutbox
 from qonduit_worker.executor import Executor
 from qonduit_worker.heart import Heart
@@ -59,7 +60,14 @@ class Agent:
         self._drivers: dict[str, Driver] = {}
         self._executors: dict[str, Executor] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heart = Heart(workshop, self._leases, sandbox_tier=sandbox_tier, refresh=self._refresh, fence=self.fence)
+        self._heart = Heart(
+            workshop,
+            self._leases,
+            sandbox_tier=sandbox_tier,
+            refresh=self._refresh,
+            fence=self.fence,
+            reconnected=self._tell_reconnected,
+        )
         self._subscription: Subscription | None = None
 
     # --- Start and stop ------------------------------------------------------------------------
@@ -97,6 +105,12 @@ class Agent:
         self._drivers.clear()
         self._executors.clear()
         self._leases.begin_anew(uuid.uuid4().hex)
+        self._heart.changed()
+
+    async def _tell_reconnected(self) -> None:
+        """RabbitMQ was away: what it kept in memory alone may be gone."""
+        for driver in self._drivers.values():
+            await driver.mail.put(Reconnected())
         self._heart.changed()
 
     def _end_all(self) -> None:
@@ -190,7 +204,12 @@ class Agent:
     # --- Leases --------------------------------------------------------------------------------
 
     async def _drive(self, grant: DriverGranted) -> None:
-        driver = Driver(grant, self._shop)
+        try:
+            driver = Driver(grant, self._shop)
+        except OSError as error:
+            _log.error("driver_refused", job=grant.spec.job_id, reason=str(error))
+            await self._end_lease(grant.lease_id, f"no place for it here: {error}", refused=True)
+            return
         self._drivers[grant.lease_id] = driver
         try:
             cause = await driver.run()
@@ -200,7 +219,13 @@ class Agent:
         await driver.clean_up()
 
     async def _execute(self, grant: ExecutorGranted) -> None:
-        executor = Executor(grant, self._shop)
+        try:
+            executor = Executor(grant, self._shop)
+        except OSError as error:
+            _log.error("executor_refused", job=grant.job_id, reason=str(error))
+            await asyncio.sleep(_RETRY_S)
+            await self._end_lease(grant.lease_id, f"no place for it here: {error}", refused=True)
+            return
         self._executors[grant.lease_id] = executor
         cause = "it failed"
         try:
@@ -226,14 +251,14 @@ class Agent:
             await events.close()
         await self._tell_ended(grant.lease_id, Admission.ATTEMPT_STOPPED.value)
 
-    async def _end_lease(self, lease_id: str, cause: str) -> None:
+    async def _end_lease(self, lease_id: str, cause: str, *, refused: bool = False) -> None:
         if self._leases.end(lease_id):
             self._heart.changed()
-            await self._tell_ended(lease_id, cause)
+            await self._tell_ended(lease_id, cause, refused=refused)
 
-    async def _tell_ended(self, lease_id: str, cause: str) -> None:
+    async def _tell_ended(self, lease_id: str, cause: str, *, refused: bool = False) -> None:
         with contextlib.suppress(UnroutableError):
-            await self._shop.bus.publish(SCHEDULER, LeaseEnded(self._shop.worker_id, lease_id, cause))
+            await self._shop.bus.publish(SCHEDULER, LeaseEnded(self._shop.worker_id, lease_id, cause, refused))
 
     def _refresh(self) -> None:
         """Bring the leases up to date before they are told."""

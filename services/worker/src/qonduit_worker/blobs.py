@@ -31,6 +31,7 @@ class BlobCache:
         self._capacity_bytes = capacity_bytes
         self._fetching: dict[str, asyncio.Task[Path]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
         for leftover in folder.glob("*.part"):
             leftover.unlink(missing_ok=True)
         self._size_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())

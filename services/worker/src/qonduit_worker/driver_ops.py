@@ -30,6 +30,10 @@ MOST_TASKS_IN_A_CALL = 10_000
 _MOST_ERROR_CHARACTERS = 64 * 1024
 
 
+class Reconnected:
+    """RabbitMQ was away and is back."""
+
+
 class DriverOps:
     """The operations of one driver's channel."""
 
@@ -79,6 +83,8 @@ class DriverOps:
         match message:
             case SchedulerElected():
                 await self.desk.tell_demand_again()
+            case Reconnected():
+                await self.desk.send_queued_again()
             case QpuReply():
                 self.qpu.handle_reply(message)
             case QpuTransition():

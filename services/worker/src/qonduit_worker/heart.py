@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOOKS_A_LEASE: Final = 30
 """How often in a lease's life the watch looks whether it still holds."""
+_LOOK_S: Final = 0.5
+"""The watch looks at least this often: RabbitMQ takes longer to restart."""
 
 _log = get_logger(__name__)
 
@@ -39,12 +41,14 @@ class Heart:
         sandbox_tier: str,
         refresh: Callable[[], None],
         fence: Callable[[str], Awaitable[None]],
+        reconnected: Callable[[], Awaitable[None]],
     ) -> None:
         self._shop = workshop
         self._leases = leases
         self._tier = sandbox_tier
         self._refresh = refresh
         self._fence = fence
+        self._reconnected = reconnected
         self._sequence = 0
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,8 +99,12 @@ class Heart:
         """Look whether RabbitMQ still takes heartbeats, and whether this process was itself stopped for long."""
         ttl = self._shop.settings.lease_ttl_s
         begun = looked = time.monotonic()
+        away = False
         while True:
-            await asyncio.sleep(ttl / _LOOKS_A_LEASE)
+            await asyncio.sleep(min(ttl / _LOOKS_A_LEASE, _LOOK_S))
+            if away and self._shop.bus.connected:
+                await self._reconnected()
+            away = not self._shop.bus.connected
             now = time.monotonic()
             silent_s = now - max(self._shop.bus.last_confirm_at, begun)
             if now - looked > ttl:

@@ -30,9 +30,11 @@ class Room:
         """Make a new one."""
         sandbox_id = f"{kind.lower()}-{uuid.uuid4().hex[:12]}"
         room = cls(sandbox_id, parent / sandbox_id)
-        room.directory.mkdir(mode=0o700, parents=True)
+        room.directory.mkdir(parents=True)
+        # The sandbox's own user passes through here, and may not look around.
+        room.directory.chmod(0o711)
         for folder in (room.job, room.data, room.run, room.parts):
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         return room
 
     @property
