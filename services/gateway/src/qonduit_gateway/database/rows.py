@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 def inserted(connection: Connection, table: Table, **values: Any) -> bool:
     """Insert a row unless one with the same key is there; tell whether it was inserted."""
-    if connection.dialect.name == "postgresql":
-        return connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
-    return connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return connection.execute(statement).first() is not None

@@ -1,0 +1,89 @@
+"""What the gateway reads in a tar that passes by."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qonduit_gateway.functions.artifact import NotATarError, TarListing
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+LONG = "folder/" * 20 + "ünïcode-program.py"
+
+
+def packed(members: list[tarfile.TarInfo], tar_format: int = tarfile.PAX_FORMAT, size: int = 0) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tar_format) as archive:
+        for member in members:
+            member.size = size if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    return out.getvalue()
+
+
+def read(content: bytes, step: int = 10_000) -> TarListing:
+    listing = TarListing()
+    for start in range(0, len(content), step):
+        listing.feed(content[start : start + step])
+    listing.finish()
+    return listing
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+@pytest.mark.parametrize("step", [1, 511, 512, 513, 100_000])
+def test_names_and_sizes_are_found_however_the_bytes_are_cut(tar_format: int, step: int) -> None:
+    names = ["./program.py", "data/file.bin", *([] if tar_format == tarfile.USTAR_FORMAT else [LONG])]
+    listing = read(packed([tarfile.TarInfo(name) for name in names], tar_format, size=700), step)
+
+    assert [member.path for member in listing.members] == [name.removeprefix("./") for name in names]
+    assert {member.size_bytes for member in listing.members} == {700}
+    assert not listing.unsafe
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up.py", "a/../../b"])
+def test_names_that_leave_the_folder_are_unsafe(name: str) -> None:
+    assert read(packed([tarfile.TarInfo(name)], tarfile.USTAR_FORMAT)).unsafe == [name]
+
+
+def test_devices_are_unsafe_and_folders_and_links_are_not() -> None:
+    kinds = {"dev": tarfile.CHRTYPE, "pipe": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
+    members = []
+    for name, kind in kinds.items():
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        members.append(member)
+    assert read(packed(members)).unsafe == ["dev", "pipe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x1f\x8b" + bytes(600), "gzip"),
+        (b"PK\x03\x04" + bytes(600), "zip"),
+        (b"just text " * 100, "not a tar"),
+        (b"short", "ends in the middle"),
+        (b"", "ends in the middle"),
+    ],
+)
+def test_what_is_no_tar_is_named(content: bytes, said: str) -> None:
+    with pytest.raises(NotATarError, match=said):
+        read(content)
+
+
+def test_a_tar_that_was_cut_off_is_refused() -> None:
+    whole = packed([tarfile.TarInfo("program.py")], size=5000)
+    with pytest.raises(NotATarError, match="ends in the middle"):
+        read(whole[:3000])
+
+
+@given(st.binary(max_size=3000), st.integers(1, 700))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_read_or_refused(noise: bytes, step: int) -> None:
+    valid = packed([tarfile.TarInfo(LONG)])
+    for content in (noise, valid[:512] + noise, valid[: len(noise)] + noise):
+        try:
+            read(content, step)
+        except NotATarError:
+            continue
