@@ -19,8 +19,10 @@ JOB = NewJob(
     job_id="job-1",
     attempt=1,
     user="ada",
+    caller="driver",
     call_number=1,
     digest="d1",
+    reply_to=INBOX,
     program="sampler",
     backend="ibm_torino",
     session_id="",
@@ -31,13 +33,13 @@ JOB = NewJob(
     body=b"{}",
     body_digest="",
 )
-SESSION = sessions.NewSession("job-1", "ada", 1, "s", "batch", "ibm_torino", "crn:", 60)
+SESSION = sessions.NewSession("job-1", "ada", 1, "driver", 1, "s", "batch", "ibm_torino", "crn:", 60)
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection = connect(tmp_path / "ledger.sqlite3")
-    programs.note_program(connection, "job-1", 1, "ada", INBOX)
+    programs.note_program(connection, "job-1", 1, "ada")
     yield connection
     connection.close()
 
@@ -55,12 +57,23 @@ def test_the_same_call_is_one_job(ledger: sqlite3.Connection) -> None:
     assert jobs.submit(ledger, replace(JOB, digest="d2"))[1]
 
 
+def test_two_executors_that_post_the_same_have_a_job_each_and_hear_of_their_own(ledger: sqlite3.Connection) -> None:
+    elsewhere = Address("qonduit.workers", "w2")
+    first, _ = jobs.submit(ledger, JOB)
+    second, new = jobs.submit(ledger, replace(JOB, caller="executor", reply_to=elsewhere))
+    assert new
+    heard = {due.transition.qpu_job_id: due.to for due in programs.due(ledger, 10)}
+    assert heard == {first.qpu_job_id: INBOX, second.qpu_job_id: elsewhere}
+    again = [jobs.submit(ledger, replace(JOB, attempt=2, caller=caller))[0] for caller in ("x", "y")]
+    assert [job.qpu_job_id for job in again] == [first.qpu_job_id, second.qpu_job_id]
+
+
 def test_a_new_attempt_gets_the_paid_result_and_hears_all_steps_again(ledger: sqlite3.Connection) -> None:
     first, _ = jobs.submit(ledger, JOB)
     _complete(ledger, first.qpu_job_id)
     programs.published(ledger, [due.position for due in programs.due(ledger, 10)])
     assert programs.due(ledger, 10) == ()
-    programs.note_program(ledger, "job-1", 2, "ada", INBOX)
+    programs.note_program(ledger, "job-1", 2, "ada")
     again, new = jobs.submit(ledger, replace(JOB, attempt=2))
     assert not new
     assert (again.qpu_job_id, again.state) == (first.qpu_job_id, QpuState.COMPLETED)
@@ -94,22 +107,24 @@ def test_seconds_are_booked_once_and_steps_have_no_gap(ledger: sqlite3.Connectio
 
 
 def test_an_attempt_that_is_over_may_not_submit(ledger: sqlite3.Connection) -> None:
-    assert programs.note_program(ledger, "job-1", 2, "ada", INBOX)
-    assert not programs.note_program(ledger, "job-1", 1, "ada", INBOX)
+    assert programs.note_program(ledger, "job-1", 2, "ada")
+    assert not programs.note_program(ledger, "job-1", 1, "ada")
     assert programs.end_program(ledger, "job-1", 2)
     assert not programs.end_program(ledger, "job-1", 2), "told again, there is nothing left to do"
-    assert not programs.note_program(ledger, "job-1", 2, "ada", INBOX)
-    assert programs.note_program(ledger, "job-1", 3, "ada", INBOX)
+    assert not programs.note_program(ledger, "job-1", 2, "ada")
+    assert programs.note_program(ledger, "job-1", 3, "ada")
     assert not programs.end_program(ledger, "job-1", 2), "a late end of an old attempt ends nothing"
 
 
 def test_a_session_opened_again_keeps_its_id(ledger: sqlite3.Connection) -> None:
     first = sessions.open_session(ledger, SESSION)
+    assert sessions.open_session(ledger, replace(SESSION, call_number=2)).session_id != first.session_id
     sessions.close(ledger, first.session_id)
     closed = sessions.get(ledger, first.session_id)
     assert closed is not None
     assert closed.closed_at is not None
-    again = sessions.open_session(ledger, SESSION)
+    assert sessions.open_session(ledger, SESSION) == closed, "a repeated request opens nothing"
+    again = sessions.open_session(ledger, replace(SESSION, attempt=2))
     assert again == first
 
 

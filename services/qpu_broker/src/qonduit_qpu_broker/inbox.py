@@ -8,7 +8,6 @@ from qonduit_service_kit.bus import QPU_INBOX, RejectMessage, UnroutableError
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     INLINE_LIMIT_BYTES,
-    Address,
     ProgramEnded,
     QpuReply,
     QpuRequest,
@@ -55,7 +54,7 @@ class Inbox:
         self._sessions = sessions_api
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._known: dict[str, tuple[int, Address]] = {}
+        self._known: dict[str, int] = {}
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -93,19 +92,14 @@ class Inbox:
         return answer
 
     async def _note_program(self, request: QpuRequest) -> None:
-        """Remember where a program's answers and transitions go; an attempt that is over may only read."""
-        if not request.job_id:
-            return
-        here = (request.attempt, request.reply_to)
-        if self._known.get(request.job_id) == here:
+        """Note that a program lives; an attempt that is over may only read."""
+        if not request.job_id or self._known.get(request.job_id) == request.attempt:
             return
         lives = await self._ledger.run(
-            lambda ledger: programs.note_program(
-                ledger, request.job_id, request.attempt, request.user, request.reply_to
-            )
+            lambda ledger: programs.note_program(ledger, request.job_id, request.attempt, request.user)
         )
         if lives:
-            self._known[request.job_id] = here
+            self._known[request.job_id] = request.attempt
         elif request.method != "GET":
             raise Conflict(f"Attempt {request.attempt} of {request.job_id} is over.")
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def refuse_if_over(ledger: sqlite3.Connection, request: QpuRequest) -> None:
-    """Raise Conflict for an attempt that is over, and remember where one that lives hears of its jobs.
+    """Raise Conflict for an attempt that is over, and note one that lives.
 
     Called in the transaction that writes, so that nothing is written behind a program's end.
     """
-    if not programs.note_program(ledger, request.job_id, request.attempt, request.user, request.reply_to):
+    if not programs.note_program(ledger, request.job_id, request.attempt, request.user):
         raise Conflict(f"Attempt {request.attempt} of {request.job_id} is over.")

@@ -43,6 +43,8 @@ class SessionsApi:
             new = sessions.NewSession(
                 job_id=request.job_id,
                 user=request.user,
+                attempt=request.attempt,
+                caller=request.caller,
                 call_number=request.call_number,
                 digest=request.body_digest or hashlib.sha256(body).hexdigest(),
                 mode=str(document.get("mode") or "dedicated"),

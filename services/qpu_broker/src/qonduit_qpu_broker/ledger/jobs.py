@@ -17,43 +17,68 @@ if TYPE_CHECKING:
 
 
 def submit(ledger: sqlite3.Connection, job: NewJob) -> tuple[JobRecord, bool]:
-    """Write a job and its first transition, or return the one that this very call made before.
+    """Write a job and its first transition, or return the one that this call made before; and whether it is new.
 
-    A call is (job, call number, digest). When a program runs again after a lost worker, the same call gets the
-    same QPU job with what it has already paid for; its steps are told again, to the new attempt. What ended
-    without a result is submitted anew for a new attempt. Returns the job, and whether it is new.
+    A call is known by attempt, caller, call number and digest. When a program runs again after a lost worker, the
+    first call with a body takes over a job of an earlier attempt with that body, and with it what was paid for; its
+    steps are told again, to the new attempt. What ended without a result is submitted anew.
     """
-    row = ledger.execute(
-        f"SELECT {JOB_COLUMNS} FROM qpu_jobs "  # noqa: S608 -- column names of our own.
-        "WHERE job_id = ? AND call_number = ? AND digest = ? AND superseded = 0",
-        (job.job_id, job.call_number, job.digest),
-    ).fetchone()
-    if row is not None:
-        found = job_of(row)
-        if job.attempt <= found.attempt:
-            return found, False
-        if found.state not in {QpuState.FAILED, QpuState.CANCELLED}:
-            ledger.execute("UPDATE qpu_jobs SET attempt = ? WHERE qpu_job_id = ?", (job.attempt, found.qpu_job_id))
-            ledger.execute("UPDATE transitions SET published = 0 WHERE qpu_job_id = ?", (found.qpu_job_id,))
-            return get(ledger, found.qpu_job_id) or found, False
-        ledger.execute("UPDATE qpu_jobs SET superseded = 1 WHERE qpu_job_id = ?", (found.qpu_job_id,))
+    found = _find(
+        ledger,
+        "attempt = ? AND caller = ? AND call_number = ?",
+        job,
+        (job.attempt, job.caller, job.call_number),
+    )
+    if found is not None:
+        return found, False
+    lost = (QpuState.FAILED, QpuState.CANCELLED)
+    earlier = _find(ledger, "attempt < ? AND state NOT IN (?, ?)", job, (job.attempt, *lost))
+    if earlier is not None:
+        return _take_over(ledger, earlier, job), False
+    ledger.execute(
+        "UPDATE qpu_jobs SET superseded = 1 WHERE job_id = ? AND digest = ? AND attempt < ? AND state IN (?, ?)",
+        (job.job_id, job.digest, job.attempt, *lost),
+    )
     return _insert(ledger, job), True
+
+
+def _find(ledger: sqlite3.Connection, condition: str, job: NewJob, values: tuple[object, ...]) -> JobRecord | None:
+    row = ledger.execute(
+        f"SELECT {JOB_COLUMNS} FROM qpu_jobs WHERE job_id = ? AND digest = ? AND superseded = 0"  # noqa: S608 -- our own.
+        f" AND {condition} ORDER BY position LIMIT 1",
+        (job.job_id, job.digest, *values),
+    ).fetchone()
+    return None if row is None else job_of(row)
+
+
+def _take_over(ledger: sqlite3.Connection, earlier: JobRecord, job: NewJob) -> JobRecord:
+    ledger.execute(
+        "UPDATE qpu_jobs SET attempt = ?, caller = ?, call_number = ?, reply_exchange = ?, reply_key = ?"
+        " WHERE qpu_job_id = ?",
+        (job.attempt, job.caller, job.call_number, job.reply_to.exchange, job.reply_to.key, earlier.qpu_job_id),
+    )
+    ledger.execute("UPDATE transitions SET published = 0 WHERE qpu_job_id = ?", (earlier.qpu_job_id,))
+    return get(ledger, earlier.qpu_job_id) or earlier
 
 
 def _insert(ledger: sqlite3.Connection, job: NewJob) -> JobRecord:
     now = time.time()
     qpu_job_id = f"q{secrets.token_hex(10)}"
     ledger.execute(
-        "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, call_number, digest, program, backend, session_id,"
+        "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, caller, call_number, digest,"
+        " reply_exchange, reply_key, program, backend, session_id,"
         " tags, private, cost_s, api_version, body, body_digest, state, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             qpu_job_id,
             job.job_id,
             job.attempt,
             job.user,
+            job.caller,
             job.call_number,
             job.digest,
+            job.reply_to.exchange,
+            job.reply_to.key,
             job.program,
             job.backend,
             job.session_id,

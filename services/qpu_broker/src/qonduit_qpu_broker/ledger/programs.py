@@ -1,4 +1,4 @@
-"""Which programs talk to the broker, where their answers go, and what they must still be told."""
+"""Which programs talk to the broker, and what they must still be told."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ class Due:
     transition: QpuTransition
 
 
-def note_program(ledger: sqlite3.Connection, job_id: str, attempt: int, user: str, reply_to: Address) -> bool:
-    """Remember where a program runs; False for a request of an attempt that is over."""
+def note_program(ledger: sqlite3.Connection, job_id: str, attempt: int, user: str) -> bool:
+    """Note that an attempt lives; False if it is over."""
     ledger.execute(
-        "INSERT INTO programs (job_id, attempt, user, reply_exchange, reply_key) VALUES (?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT (job_id) DO UPDATE SET attempt = ?2, reply_exchange = ?4, reply_key = ?5,"
-        " ended = CASE WHEN ?2 > attempt THEN 0 ELSE ended END WHERE ?2 >= attempt",
-        (job_id, attempt, user, reply_to.exchange, reply_to.key),
+        "INSERT INTO programs (job_id, attempt, user) VALUES (?1, ?2, ?3) ON CONFLICT (job_id) DO UPDATE SET"
+        " ended = CASE WHEN ?2 > attempt THEN 0 ELSE ended END, attempt = ?2 WHERE ?2 >= attempt",
+        (job_id, attempt, user),
     )
     row = ledger.execute("SELECT attempt, ended FROM programs WHERE job_id = ?", (job_id,)).fetchone()
     return bool(row["attempt"] == attempt and not row["ended"])
@@ -46,7 +45,7 @@ def due(ledger: sqlite3.Connection, limit: int) -> tuple[Due, ...]:
     """Return transitions that are not confirmed yet, in the order they happened."""
     rows = ledger.execute(
         "SELECT t.position, t.qpu_job_id, t.sequence, t.state, t.at, t.text, t.qpu_s, j.job_id, j.attempt, j.backend,"
-        " p.reply_exchange, p.reply_key, p.ended FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
+        " j.reply_exchange, j.reply_key, p.ended FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
         " JOIN programs p USING (job_id) WHERE t.published = 0 ORDER BY t.position LIMIT ?",
         (limit,),
     )

@@ -11,6 +11,8 @@ from qonduit_service_kit.messages import QpuState
 if TYPE_CHECKING:
     import sqlite3
 
+    from qonduit_service_kit.messages import Address
+
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
@@ -50,8 +52,10 @@ class NewJob:
     job_id: str
     attempt: int
     user: str
+    caller: str
     call_number: int
     digest: str
+    reply_to: Address
     program: str
     backend: str
     session_id: str

@@ -15,14 +15,14 @@ CREATE TABLE programs (
     job_id TEXT PRIMARY KEY,
     attempt INTEGER NOT NULL,
     user TEXT NOT NULL,
-    reply_exchange TEXT NOT NULL,
-    reply_key TEXT NOT NULL,
     ended INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE qpu_sessions (
     session_id TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
     user TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    caller TEXT NOT NULL,
     call_number INTEGER NOT NULL,
     digest TEXT NOT NULL,
     mode TEXT NOT NULL,
@@ -33,7 +33,7 @@ CREATE TABLE qpu_sessions (
     created_at REAL NOT NULL,
     activated_at REAL,
     closed_at REAL,
-    UNIQUE (job_id, call_number, digest)
+    UNIQUE (job_id, attempt, caller, call_number, digest)
 );
 CREATE TABLE qpu_jobs (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -41,8 +41,11 @@ CREATE TABLE qpu_jobs (
     job_id TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     user TEXT NOT NULL,
+    caller TEXT NOT NULL,
     call_number INTEGER NOT NULL,
     digest TEXT NOT NULL,
+    reply_exchange TEXT NOT NULL,
+    reply_key TEXT NOT NULL,
     superseded INTEGER NOT NULL DEFAULT 0,
     program TEXT NOT NULL,
     backend TEXT NOT NULL,
@@ -65,7 +68,8 @@ CREATE TABLE qpu_jobs (
     cancel_request_id TEXT NOT NULL DEFAULT '',
     delete_request_id TEXT NOT NULL DEFAULT ''
 );
-CREATE UNIQUE INDEX one_job_a_call ON qpu_jobs (job_id, call_number, digest) WHERE superseded = 0;
+CREATE UNIQUE INDEX one_job_a_call ON qpu_jobs (job_id, attempt, caller, call_number, digest)
+    WHERE superseded = 0;
 CREATE INDEX jobs_of_program ON qpu_jobs (job_id, position);
 CREATE INDEX jobs_of_session ON qpu_jobs (session_id) WHERE session_id != '';
 CREATE INDEX unfinished_jobs ON qpu_jobs (position) WHERE finished_at IS NULL;

@@ -19,6 +19,8 @@ class NewSession:
 
     job_id: str
     user: str
+    attempt: int
+    caller: str
     call_number: int
     digest: str
     mode: str
@@ -44,23 +46,30 @@ def open_session(ledger: sqlite3.Connection, session: NewSession) -> SessionReco
     It keeps its id, so that a program that runs again posts the same bodies, and gets what it paid for.
     """
     row = ledger.execute(
-        f"SELECT {SESSION_COLUMNS} FROM qpu_sessions WHERE job_id = ? AND call_number = ? AND digest = ?",  # noqa: S608 -- columns of our own.
-        (session.job_id, session.call_number, session.digest),
+        f"SELECT {SESSION_COLUMNS}, attempt FROM qpu_sessions"  # noqa: S608 -- columns of our own.
+        " WHERE job_id = ?1 AND digest = ?2 AND (attempt < ?3 OR (attempt = ?3"
+        " AND caller = ?4 AND call_number = ?5)) ORDER BY attempt DESC, created_at LIMIT 1",
+        (session.job_id, session.digest, session.attempt, session.caller, session.call_number),
     ).fetchone()
     if row is not None:
         found = session_of(row)
-        ledger.execute(
-            "UPDATE qpu_sessions SET accepting = 1, closed_at = NULL WHERE session_id = ?", (found.session_id,)
-        )
+        if row["attempt"] < session.attempt:
+            ledger.execute(
+                "UPDATE qpu_sessions SET accepting = 1, closed_at = NULL, attempt = ?, caller = ?, call_number = ?"
+                " WHERE session_id = ?",
+                (session.attempt, session.caller, session.call_number, found.session_id),
+            )
         return get(ledger, found.session_id) or found
     session_id = str(uuid.uuid4())
     ledger.execute(
-        "INSERT INTO qpu_sessions (session_id, job_id, user, call_number, digest, mode, backend, instance, max_ttl_s,"
-        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO qpu_sessions (session_id, job_id, user, attempt, caller, call_number, digest, mode, backend,"
+        " instance, max_ttl_s, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             session_id,
             session.job_id,
             session.user,
+            session.attempt,
+            session.caller,
             session.call_number,
             session.digest,
             session.mode,

@@ -80,6 +80,7 @@ class BrokerCalls:
         self._context = context
         self._waiting: dict[str, asyncio.Future[QpuReply]] = {}
         self._stopped = False
+        self._caller = uuid.uuid4().hex
 
     async def call(self, call: Call) -> Received:
         """Return the broker's answer; BrokerGoneError once stopped."""
@@ -98,6 +99,7 @@ class BrokerCalls:
             query=call.query,
             api_version=call.api_version,
             call_number=call.call_number,
+            caller=self._caller,
             body=body,
             body_digest=digest,
         )
