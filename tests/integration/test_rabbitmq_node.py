@@ -111,7 +111,7 @@ def test_a_start_that_fails_tells_the_end_of_the_log_and_leaves_nothing(
         (folder / "rabbitmq.config").write_text("nonsense")
 
     monkeypatch.setattr("qonduit.stack.rabbitmq.write_config", nonsense)
-    with pytest.raises(RabbitMQStartError, match="ended while starting[^$]*failed_to_read"):
+    with pytest.raises(RabbitMQStartError, match=r"ended while starting[^$]*failed_to_read"):
         node.start()
     assert node.pid is None
 

@@ -77,3 +77,9 @@ def test_a_file_without_a_key_is_named(tmp_path: Path) -> None:
     path.write_text("not a key")
     with pytest.raises(ValueError, match=r"internal\.key holds no key"):
         load_or_create_key(path)
+
+
+def test_a_service_that_speaks_for_no_user_is_believed() -> None:
+    signer = TicketSigner(b"k" * 32)
+    ticket = Ticket.lasting("", 60, service="gateway")
+    assert signer.verify(signer.sign(ticket)) == ticket

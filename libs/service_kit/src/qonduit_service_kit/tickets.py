@@ -58,7 +58,9 @@ class TicketSigner:
 
     def sign(self, ticket: Ticket) -> str:
         """Return the ticket as text."""
-        claims = {name: value for name, value in asdict(ticket).items() if value and name != "expires_at"}
+        claims = {
+            name: value for name, value in asdict(ticket).items() if name == "user" or (value and name != "expires_at")
+        }
         return jwt.encode({**claims, "exp": ticket.expires_at}, self._key, algorithm=_ALGORITHM)
 
     def verify(self, text: str) -> Ticket:

@@ -1,0 +1,136 @@
+"""Parallel tasks as a program's author sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit import Job
+
+    Submit = Callable[..., Job]
+
+HEAD = "from qiskit_serverless import distribute_task, get, get_arguments, put, save_result\n"
+
+
+def test_many_tasks_of_two_shapes_come_back_in_order(submit: Submit) -> None:
+    text = HEAD + (
+        "@distribute_task(target={'cpu': 0.5, 'mem': 200 * 2**20})\ndef half(n):\n    return n / 2\n"
+        "@distribute_task\ndef double(n, plus=0):\n    return 2 * n + plus\n"
+        "halves = [half(n) for n in range(40)]\n"
+        "doubles = [double(n, plus=1) for n in range(40)]\n"
+        "save_result({'halves': get(halves), 'doubles': get(doubles), 'one': get(double(21))})\n"
+    )
+    result = submit(text).result(timeout=100)
+    assert result["halves"] == [n / 2 for n in range(40)]
+    assert result["doubles"] == [2 * n + 1 for n in range(40)]
+    assert result["one"] == 42
+
+
+def test_an_exception_arrives_as_its_own_type_with_the_remote_traceback(submit: Submit) -> None:
+    text = HEAD + (
+        "class Odd(ValueError):\n    pass\n"
+        "@distribute_task()\ndef even(n):\n    if n % 2:\n        raise Odd(f'{n} is odd')\n    return n\n"
+        "try:\n    get([even(2), even(3)])\n"
+        "except Odd as error:\n"
+        "    save_result({'text': str(error), 'notes': error.__notes__, 'rest': get(even(4))})\n"
+    )
+    result = submit(text).result(timeout=60)
+    assert result["text"] == "3 is odd"
+    assert "in even" in result["notes"][0]
+    assert "executor.py" not in result["notes"][0]
+    assert result["rest"] == 4
+
+
+def test_a_task_over_its_memory_fails_alone_and_its_neighbours_go_on(submit: Submit) -> None:
+    text = HEAD + (
+        "from qonduit.program.tasks import TaskOutOfMemoryError\n"
+        "@distribute_task(target={'cpu': 1, 'mem': 128 * 2**20})\n"
+        "def fill(mib):\n    return len(bytearray(mib * 2**20))\n"
+        "good, bad, after = fill(10), fill(500), fill(20)\n"
+        "try:\n    get(bad)\n    text = 'no error'\nexcept TaskOutOfMemoryError as error:\n    text = str(error)\n"
+        "save_result({'text': text, 'good': get(good), 'after': get(after)})\n"
+    )
+    result = submit(text).result(timeout=60)
+    assert "128 MiB" in result["text"]
+    assert (result["good"], result["after"]) == (10 * 2**20, 20 * 2**20)
+
+
+def test_a_task_that_kills_its_executor_fails_with_that_reason(submit: Submit) -> None:
+    text = HEAD + (
+        "import os, signal\n"
+        "from qonduit.program.tasks import TaskLostError\n"
+        "@distribute_task()\ndef die():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "@distribute_task()\ndef live():\n    return 'alive'\n"
+        "try:\n    get(die())\nexcept TaskLostError as error:\n"
+        "    save_result({'text': str(error), 'other': get(live())})\n"
+    )
+    result = submit(text).result(timeout=100)
+    assert "4 times" in result["text"]
+    assert "signal 9" in result["text"]
+    assert result["other"] == "alive"
+
+
+def test_large_arguments_values_and_put_objects(submit: Submit) -> None:
+    text = HEAD + (
+        "import numpy as np\n"
+        "array = np.arange(1_000_000, dtype=float)\n"
+        "shared = put(array)\n"
+        "@distribute_task()\ndef total(values, times):\n    return float(values.sum()) * times\n"
+        "@distribute_task()\ndef grow(values):\n    return values * 2\n"
+        "doubled = get(grow(array))\n"
+        "assert np.array_equal(doubled, array * 2)\n"
+        "assert np.array_equal(get(shared), array)\n"
+        "save_result({'totals': get([total(shared, n) for n in range(4)])})\n"
+    )
+    result = submit(text).result(timeout=100)
+    whole = 999_999 * 1_000_000 / 2
+    assert result["totals"] == [whole * n for n in range(4)]
+
+
+def test_a_reference_as_an_argument_stands_for_its_value(submit: Submit) -> None:
+    text = HEAD + (
+        "@distribute_task()\ndef add(a, b):\n    return a + b\n"
+        "first = add(1, 2)\n"
+        "save_result({'sum': get(add(first, 10)), 'nested': get(add([first], [4]))})\n"
+    )
+    assert submit(text).result(timeout=60) == {"sum": 13, "nested": [3, 4]}
+
+
+def test_waiting_no_longer_than_asked(submit: Submit) -> None:
+    text = HEAD + (
+        "import time\n"
+        "from qiskit_serverless import get_refs_by_status\n"
+        "@distribute_task()\ndef pause(seconds):\n    time.sleep(seconds)\n    return seconds\n"
+        "slow, quick = pause(60), pause(0)\n"
+        "done, pending = get_refs_by_status([slow, quick], num_returns=1)\n"
+        "late = 'no error'\n"
+        "try:\n    get(slow, timeout=0.1)\nexcept TimeoutError as error:\n    late = str(error)\n"
+        "save_result({'done': [get(ref) for ref in done], 'pending': len(pending), 'late': late})\n"
+    )
+    result = submit(text).result(timeout=50)
+    assert result["done"] == [0]
+    assert result["pending"] == 1
+    assert "1 of 1" in result["late"]
+
+
+def test_what_a_task_prints_is_in_the_jobs_log(submit: Submit) -> None:
+    text = HEAD + (
+        "@distribute_task()\ndef speak(n):\n    print(f'task {n} speaks')\n"
+        "get([speak(n) for n in range(3)])\nprint('the driver ends')\n"
+    )
+    job = submit(text)
+    job.result(timeout=60)
+    log = job.logs()
+    assert all(f"task {n} speaks" in log for n in range(3))
+    assert "the driver ends" in log
+
+
+def test_an_argument_that_cannot_travel_is_named(submit: Submit) -> None:
+    text = HEAD + (
+        "import threading\n"
+        "@distribute_task()\ndef use(lock):\n    return 1\n"
+        "try:\n    use(threading.Lock())\nexcept TypeError as error:\n    save_result({'text': str(error)})\n"
+    )
+    assert "use()" in submit(text).result(timeout=60)["text"]
