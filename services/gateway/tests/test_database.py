@@ -220,7 +220,7 @@ async def test_a_fenced_off_attempt_is_told_once_in_a_while(book: Book) -> None:
     for sequence in range(5):
         assert await book.ledger.apply(event(job_id, sequence, EventKind.STAGE)) is Verdict.STALE
     stops = (await book.outbox())[before:]
-    assert [(stop.attempt, stop.cause) for stop in stops] == [(1, Reason.NONE)]
+    assert [(stop.attempt, stop.cause) for stop in stops] == [(1, Reason.WORKER_LOST)]
     book.now += 60
     await book.ledger.apply(event(job_id, 9, EventKind.STAGE))
     assert len(await book.outbox()) == before + 2

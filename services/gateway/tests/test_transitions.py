@@ -201,6 +201,6 @@ def test_the_last_loss_is_an_error_that_counts() -> None:
 def test_an_old_attempt_is_told_to_stop_unless_it_is_over() -> None:
     second = on_lost(RUNNING, 1, "gone", worker_id="w1", at=1.0, max_attempts=MAX_ATTEMPTS).after
     stale = on_event(second, event(EventKind.STAGE, 2), max_attempts=MAX_ATTEMPTS)
-    assert stale.effects == (Stop("w1", 1, Reason.NONE),)
+    assert stale.effects == (Stop("w1", 1, Reason.WORKER_LOST),)
     over = on_event(second, event(EventKind.FINISHED, 3), max_attempts=MAX_ATTEMPTS)
     assert (over.verdict, over.effects, over.after) == (Verdict.STALE, (), second)

@@ -135,7 +135,7 @@ async def test_a_lost_attempt_is_requeued_with_the_next_number_and_the_old_one_i
     second = await cluster.submitted(job.job_id, attempt=2)
     assert second.attempt == 2
     stop = await cluster.told(cluster.worker, StopAttempt, job.job_id)
-    assert (stop.attempt, stop.cause) == (1, Reason.NONE)
+    assert (stop.attempt, stop.cause) == (1, Reason.WORKER_LOST)
 
     # The first attempt's worker was only out of reach; what it says now must change nothing.
     await cluster.say(cluster.event(first, EventKind.STAGE, stage=Stage.MAPPING))

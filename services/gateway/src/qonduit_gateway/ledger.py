@@ -189,7 +189,7 @@ class JobLedger:
 
     async def _stop_unknown(self, event: JobEvent) -> None:
         """End what runs for a job that is not in the book: the database was set back to an older one."""
-        stop = Stop(event.worker_id, event.attempt, Reason.NONE)
+        stop = Stop(event.worker_id, event.attempt, Reason.WORKER_LOST)
         if event.kind is EventKind.FINISHED or not self._worth_sending(event.job_id, Verdict.STALE, stop):
             return
         row = self._outgoing.stop(event.job_id, stop)

@@ -58,7 +58,7 @@ class OutgoingFactory:
     def stop(self, job_id: str, effect: Stop) -> Outgoing:
         """Return the outbox row that tells a worker to end an attempt."""
         # What is fenced off has no claim to a farewell: its successor may be starting.
-        grace_s = 0.0 if effect.cause is Reason.NONE else 5.0
+        grace_s = 0.0 if effect.cause is Reason.WORKER_LOST else 5.0
         body = StopAttempt(job_id, effect.attempt, effect.cause, grace_s)
         message_id = f"{job_id}.stop.{effect.attempt}"
         return Outgoing(Lane.BUS, message_id, worker(effect.worker_id), wire_type(body), encode(body))

@@ -58,7 +58,7 @@ class QpuLink:
         self._timeout_s = timeout_s
         self._open: dict[str, asyncio.Future[QpuReply]] = {}
 
-    async def get(self, user: str, path: str, *, query: tuple[tuple[str, str], ...] = (), job_id: str = "") -> Answer:
+    async def get(self, user: str, path: str, *, query: tuple[tuple[str, str], ...] = ()) -> Answer:
         """Make a GET request of the runtime API.
 
         Raises:
@@ -68,7 +68,7 @@ class QpuLink:
             request_id=uuid.uuid4().hex,
             reply_to=GATEWAY,
             user=user,
-            job_id=job_id,
+            job_id="",
             attempt=0,
             method="GET",
             path=path,

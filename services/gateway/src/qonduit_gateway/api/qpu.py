@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qonduit_gateway.qpu_link import Answer, QpuLink
 
 _PIECE_BYTES = 512 * 1024
+_PAGE = "200"
 
 
 class QpuService(qpu_pb2_grpc.QpuServiceServicer):  # type: ignore[misc,unused-ignore]
@@ -70,9 +71,17 @@ class QpuService(qpu_pb2_grpc.QpuServiceServicer):  # type: ignore[misc,unused-i
         if not mine:
             text = f"There is no job {job_id[:100]!r} of yours."
             raise ApiError(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", text, metadata={"job_id": job_id[:100]})
-        answer = _good(await self._link.get(owner, "/jobs", query=(("qonduit_job_id", job_id),), job_id=job_id))
-        jobs = [_qpu_job(job_id, each) for each in answer.json().get("jobs", [])]
+        jobs = [_qpu_job(job_id, each) for each in await self._jobs(owner, job_id)]
         return qpu_pb2.ListQpuJobsResponse(qpu_jobs=sorted(jobs, key=lambda each: each.create_time.ToNanoseconds()))
+
+    async def _jobs(self, owner: str, job_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            query = (("qonduit_job_id", job_id), ("limit", _PAGE), ("offset", str(len(found))))
+            page = _good(await self._link.get(owner, "/jobs", query=query)).json()
+            found += page.get("jobs", [])
+            if not page.get("jobs") or len(found) >= page.get("count", 0):
+                return found
 
     async def _devices(self) -> list[dict[str, Any]]:
         answer = _good(await self._link.get(caller().name, "/backends"))
@@ -94,12 +103,12 @@ def _backend(device: dict[str, Any]) -> qpu_pb2.Backend:
         qubits=int(device.get("qubits") or 0),
         status=str(status.get("name", "") if isinstance(status, dict) else status or ""),
         queue_length=int(device.get("queue_length") or 0),
-        simulated=bool(device.get("simulated", device.get("is_simulator", False))),
+        simulated=bool(device.get("qonduit_simulated", False)),
     )
 
 
 def _qpu_job(job_id: str, found: dict[str, Any]) -> qpu_pb2.QpuJob:
-    state, usage = found.get("state") or {}, found.get("usage") or {}
+    state, times = found.get("state") or {}, found.get("timestamps") or {}
     made = qpu_pb2.QpuJob(
         qpu_job_id=str(found.get("id", "")),
         job_id=job_id,
@@ -107,10 +116,10 @@ def _qpu_job(job_id: str, found: dict[str, Any]) -> qpu_pb2.QpuJob:
         state=str(state.get("status") or found.get("status") or ""),
         program=str((found.get("program") or {}).get("id", "")),
         session_id=str(found.get("session_id") or ""),
-        qpu_seconds=float(usage.get("quantum_seconds") or usage.get("seconds") or 0.0),
+        qpu_seconds=float(found.get("qpu_seconds") or 0.0),
     )
-    for field, key in (("create_time", "created"), ("start_time", "running"), ("end_time", "ended")):
-        at = _timestamp(found.get(key))
+    for field, key in (("create_time", "created"), ("start_time", "running"), ("end_time", "finished")):
+        at = _timestamp(times.get(key))
         if at is not None:
             getattr(made, field).CopyFrom(at)
     return made

@@ -91,7 +91,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell a worker to end an attempt."""
+    """Tell a worker to end an attempt: for its user (CANCELED), or because it is fenced off (WORKER_LOST)."""
 
     worker_id: str
     attempt: int
@@ -152,7 +152,7 @@ def on_lost(before: Progress, attempt: int, text: str, *, worker_id: str, at: fl
     target = TABLE[before.state][trigger]
     # The worker may be alive behind a broken network: it is told to end what is no longer valid.
     lost_on = worker_id or before.worker_id
-    stops = (Stop(lost_on, attempt, Reason.NONE),) if lost_on else ()
+    stops = (Stop(lost_on, attempt, Reason.WORKER_LOST),) if lost_on else ()
     if target is JobState.QUEUED:
         after = _requeued(before, at)
         entry = _own_entry(after, at, f"attempt {attempt} was lost: {text}")
@@ -241,7 +241,7 @@ def _late(before: Progress, event: JobEvent) -> Decision:
 def _stale(before: Progress, event: JobEvent) -> Decision:
     # An attempt from the future can't be: only this service raises attempts. A restored backup can make one.
     over = event.kind is EventKind.FINISHED or not event.worker_id
-    stops = () if over else (Stop(event.worker_id, event.attempt, Reason.NONE),)
+    stops = () if over else (Stop(event.worker_id, event.attempt, Reason.WORKER_LOST),)
     return Decision(Verdict.STALE, before, effects=stops)
 
 
