@@ -56,9 +56,7 @@ class Target:
         if not 0.001 <= self.cpu <= 100_000:  # noqa: PLR2004 - A thousandth of a core is the unit.
             raise ValueError(f"target cpu must be a positive number of cores, not {self.cpu!r}")
         if self.mem < 16 * 1024**2:
-            raise ValueError(
-                f"target mem is in bytes and must be at least 16 MiB (16 * 1024**2), not {self.mem!r}"
-            )
+            raise ValueError(f"target mem is in bytes and must be at least 16 MiB (16 * 1024**2), not {self.mem!r}")
         if self.gpu < 0:
             raise ValueError(f"target gpu must not be negative, not {self.gpu!r}")
 
@@ -70,9 +68,7 @@ def _as_target(target: Target | Mapping[str, Any] | None) -> Target:
         return target
     known = {"cpu", "mem", "gpu", "qpu"}  # The public client stores qpu and never uses it; so do we.
     if unknown := set(target) - known:
-        raise ValueError(
-            f"target has no {min(unknown)!r}; its keys are 'cpu' (cores), 'mem' (bytes) and 'gpu'"
-        )
+        raise ValueError(f"target has no {min(unknown)!r}; its keys are 'cpu' (cores), 'mem' (bytes) and 'gpu'")
     return Target(
         cpu=float(target.get("cpu", 1)),
         mem=int(target.get("mem") or DEFAULT_MEM_BYTES),
