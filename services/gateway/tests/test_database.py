@@ -303,6 +303,20 @@ async def test_a_transaction_that_fails_leaves_nothing(book: Book) -> None:
     assert (await book.ledger.submit(submission, None))[1]
 
 
+async def test_a_change_is_told_though_its_caller_went_away(book: Book) -> None:
+    submission = await book.submission()
+    caller = asyncio.create_task(book.ledger.submit(submission, None))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await book.database.write(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+    async with asyncio.timeout(5):
+        while not book.told:  # noqa: ASYNC110 - the caller is gone, and with it whoever would be told.
+            await asyncio.sleep(0.001)
+    assert book.told[0].job.job_id == submission.job_id
+
+
 async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Any) -> None:
     missing = Database(f"sqlite:///{tmp_path}/no/such/folder/x.db", busy_timeout_s=0.2)
     with pytest.raises(DatabaseUnavailableError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +68,30 @@ async def test_a_job_is_accepted_announced_watched_to_done_and_its_result_read(
     assert by_status["QUEUED"].wall_seconds > 0
     assert (usage.total.cpu_seconds, usage.total.qpu_seconds, usage.total.peak_mem_bytes) == (2.0, 0.25, 100)
     assert (await cluster.told(cluster.scheduler, JobWithdrawn, job.job_id)).attempt == 1
+
+
+async def test_metrics_count_a_job_and_its_stages_once(client: Client, cluster: Cluster, gateway: Service) -> None:
+    await client.upload()
+    before = await asyncio.to_thread(_metrics, gateway)
+    job = await client.run()
+    spec = await cluster.submitted(job.job_id)
+    await cluster.begin(spec)
+    usage = (StageUsage(Stage.MAPPING, 3.0, 2.5, 0.5, 1), StageUsage(Stage.NONE, 1.0, 0.25))
+    end = await cluster.tell(spec, EventKind.FINISHED, usage=usage)
+    await cluster.say(end)
+    await client.until(job.job_id, "DONE")
+    after = await asyncio.to_thread(_metrics, gateway)
+
+    grown = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+    assert grown['qonduit_job_stage_cpu_seconds_total{stage="RUNNING: MAPPING"}'] == 2.5
+    assert grown['qonduit_job_stage_cpu_seconds_total{stage="RUNNING"}'] == 0.25
+    assert grown['qonduit_job_stage_wall_seconds_total{stage="RUNNING: MAPPING"}'] == 3.0
+    assert grown['qonduit_job_stage_qpu_seconds_total{stage="RUNNING: MAPPING"}'] == 0.5
+    assert grown["qonduit_jobs_submitted_total"] == 1
+    assert grown['qonduit_jobs_finished_total{reason="NONE",state="DONE"}'] == 1
+    assert grown['qonduit_jobs{state="DONE"}'] == 1
+    assert grown["qonduit_job_queue_wait_seconds_count"] == 1
+    assert grown["qonduit_job_start_latency_seconds_count"] == 1
 
 
 async def test_followers_of_the_log_are_told_when_the_job_is_over(
@@ -204,6 +229,13 @@ async def _cancel(client: Client, job_id: str) -> jobs_pb2.CancelJobResponse:
 async def _statuses(client: Client, job_id: str) -> list[str]:
     async with asyncio.timeout(PATIENCE_S):
         return [answer.job.status async for answer in client.jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id))]
+
+
+def _metrics(gateway: Service) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.metrics_port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = [line.rsplit(" ", 1) for line in lines if line.startswith("qonduit_job")]
+    return {name: float(value) for name, value in pairs}
 
 
 async def _log(client: Client, job_id: str) -> bytes:

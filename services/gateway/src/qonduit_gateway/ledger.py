@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qonduit_service_kit.messages import EventKind, Reason
 
@@ -14,7 +15,7 @@ from qonduit_gateway.jobs.model import Entry, Job, Progress, Source
 from qonduit_gateway.jobs.transitions import Announce, Decision, Stop, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from qonduit_service_kit.messages import AttemptLost, JobEvent, PlacementRefused, StageUsage
     from sqlalchemy import Connection
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from qonduit_gateway.database.idempotency_rows import Claim
     from qonduit_gateway.jobs.model import Submission
     from qonduit_gateway.outgoing import OutgoingFactory
+
+T = TypeVar("T")
 
 _STOP_AGAIN_S = 30.0
 
@@ -71,6 +74,7 @@ class JobLedger:
         self._max_attempts = max_attempts
         self._tell_again_s = tell_again_s
         self._clock = clock
+        self._running: set[asyncio.Task[Any]] = set()
         self._stops_sent: dict[tuple[str, int, str], float] = {}
 
     async def submit(self, submission: Submission, claim: Claim | None) -> tuple[Job, bool]:
@@ -97,11 +101,14 @@ class JobLedger:
             outbox_rows.add(connection, [self._outgoing.make(job, Announce())], at=now)
             return None
 
-        known = await self._database.write(accept)
-        if known is not None:
-            return known, False
-        self._told(Change(job, None, Verdict.APPLIED, now, effects=1))
-        return job, True
+        async def write() -> tuple[Job, bool]:
+            known = await self._database.write(accept)
+            if known is not None:
+                return known, False
+            self._told(Change(job, None, Verdict.APPLIED, now, effects=1))
+            return job, True
+
+        return await self._to_the_end(write())
 
     async def apply(self, event: JobEvent) -> Verdict:
         """Apply a worker's event once; repeated, late and fenced-off ones change no state."""
@@ -119,11 +126,10 @@ class JobLedger:
                 history_rows.record_usage(connection, job.job_id, event.attempt, event.sequence, event.usage)
             return self._commit(connection, job, decision)
 
-        change = await self._database.write(move)
+        change = await self._to_the_end(self._write(move))
         if change is None:
             await self._stop_unknown(event)
             return Verdict.STALE
-        self._told(change)
         return change.verdict
 
     async def cancel(self, job_id: str) -> Change | None:
@@ -156,10 +162,21 @@ class JobLedger:
             job = job_rows.get(connection, job_id, lock=True)
             return None if job is None else self._commit(connection, job, decide(job.progress))
 
+        return await self._to_the_end(self._write(move))
+
+    async def _write(self, move: Callable[[Connection], Change | None]) -> Change | None:
         change = await self._database.write(move)
         if change is not None:
             self._told(change)
         return change
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let a change be told even if its caller goes away while it is committed."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await asyncio.shield(task)
 
     def _commit(self, connection: Connection, job: Job, decision: Decision) -> Change:
         now = self._clock()

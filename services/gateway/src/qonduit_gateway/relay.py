@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import grpc
 from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.errors import ApiError
 from qonduit_service_kit.logs import get_logger
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _BATCH = 100
 _AGAIN_S = 1.0
+_NEVER = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
 _log = get_logger("outbox")
 
 
@@ -125,6 +127,9 @@ class OutboxRelay:
         try:
             await self._close_log(log)
         except ApiError as error:
+            if error.code in _NEVER:
+                _log.error("a log can't be closed", job=log, cause=error.text)
+                return True
             _log.warning("a log could not be closed, trying again", job=log, cause=error.text)
             return False
         return True

@@ -9,6 +9,7 @@ from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import Reason
 
 from qonduit_gateway.database import job_rows, outbox_rows
+from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Announce, Stop
 
@@ -57,14 +58,14 @@ class Sweeper:
         now = self._clock()
 
         def tell(connection: Connection) -> int:
-            if outbox_rows.backlog(connection).rows:
+            if outbox_rows.backlog(connection, Lane.BUS).rows:
                 return 0  # What was said before is still on its way: the broker may be down.
             return sum(self._again(connection, state, now) for state in (JobState.QUEUED, JobState.CANCELING))
 
         told = await self._database.write(tell)
         if told:
             _log.info("told again", jobs=told)
-            self._relay.wake()
+        self._relay.wake()
         self._instruments.set_outbox(await self._database.read(outbox_rows.backlog), now)
 
     def _again(self, connection: Connection, state: JobState, now: float) -> int:

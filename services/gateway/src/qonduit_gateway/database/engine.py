@@ -94,11 +94,19 @@ class Database:
                     raise DatabaseUnavailableError(_cause(error)) from error
                 raise
 
+        begun = pool.submit(transaction)
+        ended = asyncio.wrap_future(begun)
         try:
             async with asyncio.timeout(timeout_s or 2 * self._busy_timeout_s + _SLACK_S):
-                return await asyncio.get_running_loop().run_in_executor(pool, transaction)
+                return await asyncio.shield(ended)
         except TimeoutError:
-            raise DatabaseUnavailableError("it is too busy to answer in time") from None
+            if begun.cancel():
+                raise DatabaseUnavailableError("it is too busy to answer in time") from None
+            # It has begun, and what it waits for has time limits of its own: its end is soon known.
+            return await ended
+        except asyncio.CancelledError:
+            begun.cancel()
+            raise
 
 
 def parse_url(url: str) -> URL:
@@ -148,6 +156,7 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": max(1, int(busy_timeout_s)),
+            "tcp_user_timeout": 2 * milliseconds,
             "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
         },
     )

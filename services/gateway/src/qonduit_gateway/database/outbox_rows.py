@@ -77,7 +77,8 @@ def remove(connection: Connection, numbers: Iterable[int]) -> None:
     connection.execute(delete(outbox).where(outbox.c.outbox_id.in_(list(numbers))))
 
 
-def backlog(connection: Connection) -> Backlog:
-    """Tell how many rows wait, and since when the oldest does."""
-    row = connection.execute(select(func.count(), func.min(outbox.c.created_at))).one()
+def backlog(connection: Connection, *lanes: Lane) -> Backlog:
+    """Tell how many rows of some lanes (of all, without any) wait, and since when the oldest does."""
+    query = select(func.count(), func.min(outbox.c.created_at))
+    row = connection.execute(query.where(outbox.c.lane.in_([lane.value for lane in lanes or Lane]))).one()
     return Backlog(row[0], row[1])
