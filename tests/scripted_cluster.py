@@ -326,7 +326,8 @@ class ScriptedCluster:
 
     async def grant(self, spec: JobSpec, *, lease_id: str = "", term: int | None = None) -> Job:
         job = Job(spec, lease_id or f"lease-{uuid.uuid4().hex[:8]}", self)
-        await self.send(DriverGranted(term if term is not None else self.term, job.lease_id, spec))
+        incarnation = self.of(WorkerHeartbeat)[-1].incarnation
+        await self.send(DriverGranted(self.term if term is None else term, job.lease_id, spec, incarnation))
         return job
 
     async def run(self, program: str, **fields: Any) -> Job:

@@ -74,11 +74,8 @@ class Agent:
 
     async def start(self) -> None:
         """Take grants from now on."""
-        inbox = worker_inbox(self._shop.worker_id)
-        # Whatever waits there was meant for an earlier life, whose leases are gone.
-        await self._shop.bus.delete(inbox)
-        await self._shop.bus.declare(inbox)
-        self._subscription = await self._shop.bus.consume(inbox, self._receive)
+        # What waits there for an earlier life is refused: grants name the life they are for.
+        self._subscription = await self._shop.bus.consume(worker_inbox(self._shop.worker_id), self._receive)
         await self._heart.start()
 
     async def stop(self) -> None:
