@@ -46,29 +46,64 @@ def metrics(stack: Stack, service: str) -> str:
     return text
 
 
-def cpu_seconds_by_stage(stack: Stack) -> dict[str, float]:
-    """Sum what the worker's /metrics say."""
-    totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(metrics(stack, "worker")):
-        for sample in family.samples:
-            if sample.name == "qonduit_worker_stage_cpu_seconds_total":
-                stage = sample.labels["stage"]
-                totals[stage] = totals.get(stage, 0.0) + sample.value
-    return totals
+def total(stack: Stack, service: str, name: str, **labels: str) -> float:
+    """Sum a counter's samples that carry these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(metrics(stack, service))
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def stage_cpu_seconds(stack: Stack, stage: str) -> float:
+    return total(stack, "worker", "qonduit_worker_stage_cpu_seconds_total", stage=stage)
 
 
 def test_cpu_seconds_per_stage_are_what_was_burned(stack: Stack, submit: Callable[..., Job]) -> None:
-    before = cpu_seconds_by_stage(stack)
+    stages = ("MAPPING", "OPTIMIZING_FOR_HARDWARE")
+    before = [stage_cpu_seconds(stack, stage) for stage in stages]
     job = submit(BURN)
     job.result(timeout=100)
     usage = {stage.status: stage.cpu_s for stage in job.usage().stages}
     assert usage["RUNNING: MAPPING"] == pytest.approx(2.0, rel=0.1)
     assert usage["RUNNING: OPTIMIZING_FOR_HARDWARE"] == pytest.approx(4.0, rel=0.1)
     assert job.usage().total.cpu_s == pytest.approx(6.0, rel=0.1, abs=0.4)
-    after = cpu_seconds_by_stage(stack)
-    assert after["MAPPING"] - before.get("MAPPING", 0.0) == pytest.approx(2.0, rel=0.1)
-    burned = after["OPTIMIZING_FOR_HARDWARE"] - before.get("OPTIMIZING_FOR_HARDWARE", 0.0)
-    assert burned == pytest.approx(4.0, rel=0.1)
+    mapping, optimizing = (stage_cpu_seconds(stack, s) - b for s, b in zip(stages, before, strict=True))
+    assert mapping == pytest.approx(2.0, rel=0.1)
+    assert optimizing == pytest.approx(4.0, rel=0.1)
+
+
+SAMPLE = """\
+from qiskit import QuantumCircuit
+from qiskit.transpiler import generate_preset_pass_manager
+from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
+from qiskit_serverless import save_result
+
+circuit = QuantumCircuit(1)
+circuit.x(0)
+circuit.measure_all()
+backend = QiskitRuntimeService().backend("ibm_torino")
+isa_circuit = generate_preset_pass_manager(optimization_level=0, backend=backend).run(circuit)
+jobs = [SamplerV2(mode=backend).run([isa_circuit], shots=shots) for shots in (2000, 6000)]
+for job in jobs:
+    job.result()
+save_result({"seconds": [job.usage() for job in jobs]})
+"""
+
+
+def test_qpu_seconds_are_what_the_device_charged(stack: Stack, submit: Callable[..., Job]) -> None:
+    before = total(stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
+    job = submit(SAMPLE)
+    first, second = job.result(timeout=100)["seconds"]
+    assert second == pytest.approx(3 * first, rel=0.01)
+    assert first > 0
+    usage = {stage.status: stage.qpu_s for stage in job.usage().stages}
+    assert usage["RUNNING: EXECUTING_QPU"] == pytest.approx(first + second, rel=0.01)
+    assert sum(usage.values()) == usage["RUNNING: EXECUTING_QPU"]
+    after = total(stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
+    assert after - before == pytest.approx(first + second, rel=0.01)
+    assert total(stack, "gateway", "qonduit_job_stage_qpu_seconds_total", stage="EXECUTING_QPU") >= first + second
 
 
 def test_wall_seconds_of_the_stages_are_the_job(submit: Callable[..., Job]) -> None:
