@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Gauge, Histogram
 from qonduit_service_kit.metrics import REGISTRY
 
-from qonduit_gateway.jobs.model import JobState, status_text
+from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Verdict
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Instruments:
         after = change.job.progress
         self._finished.labels(after.state.value, after.reason.value).inc()
         for usage in change.usage:
-            stage = status_text(JobState.RUNNING, usage.stage)
+            stage = usage.stage.value  # As the workers name it.
             self._cpu.labels(stage).inc(usage.cpu_s)
             self._wall.labels(stage).inc(usage.wall_s)
             self._qpu.labels(stage).inc(usage.qpu_s)
