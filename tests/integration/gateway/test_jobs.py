@@ -83,10 +83,10 @@ async def test_metrics_count_a_job_and_its_stages_once(client: Client, cluster: 
     after = await asyncio.to_thread(_metrics, gateway)
 
     grown = {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
-    assert grown['qonduit_job_stage_cpu_seconds_total{stage="RUNNING: MAPPING"}'] == 2.5
+    assert grown['qonduit_job_stage_cpu_seconds_total{stage="MAPPING"}'] == 2.5
     assert grown['qonduit_job_stage_cpu_seconds_total{stage="RUNNING"}'] == 0.25
-    assert grown['qonduit_job_stage_wall_seconds_total{stage="RUNNING: MAPPING"}'] == 3.0
-    assert grown['qonduit_job_stage_qpu_seconds_total{stage="RUNNING: MAPPING"}'] == 0.5
+    assert grown['qonduit_job_stage_wall_seconds_total{stage="MAPPING"}'] == 3.0
+    assert grown['qonduit_job_stage_qpu_seconds_total{stage="MAPPING"}'] == 0.5
     assert grown["qonduit_jobs_submitted_total"] == 1
     assert grown['qonduit_jobs_finished_total{reason="NONE",state="DONE"}'] == 1
     assert grown['qonduit_jobs{state="DONE"}'] == 1
