@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import Stage, StageUsage
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from qonduit_gateway.database.rows import inserted
 from qonduit_gateway.database.schema import job_events, job_usage
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+_KNOWN = select(job_events.c.event_id).where(
+    job_events.c.job_id == bindparam("wanted_job"),
+    job_events.c.attempt == bindparam("wanted_attempt"),
+    job_events.c.source == Source.WORKER.value,
+    job_events.c.sequence == bindparam("wanted_sequence"),
+)
+
 
 def is_known(connection: Connection, job_id: str, attempt: int, sequence: int) -> bool:
     """Tell whether a worker's event is in the history already: it is a duplicate."""
-    query = select(job_events.c.event_id).where(
-        job_events.c.job_id == job_id,
-        job_events.c.attempt == attempt,
-        job_events.c.source == Source.WORKER.value,
-        job_events.c.sequence == sequence,
-    )
-    return connection.execute(query).first() is not None
+    event = {"wanted_job": job_id, "wanted_attempt": attempt, "wanted_sequence": sequence}
+    return connection.execute(_KNOWN, event).first() is not None
 
 
 def add(connection: Connection, job_id: str, entry: Entry) -> bool:

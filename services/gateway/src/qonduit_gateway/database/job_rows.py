@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import Reason, Shape, Stage
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, or_, select, update
 
 from qonduit_gateway.database.schema import function_versions, jobs
 from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission
@@ -26,37 +26,44 @@ _WITH_PROGRAM = select(
     function_versions.c.dependencies,
     function_versions.c.environment,
 ).join_from(jobs, function_versions)
+_GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"))
+_GET_LOCKED = _GET.with_for_update(of=jobs)
+_TOLD_COLUMNS = ("tell_again_at", "told_count")
+_PROGRESS_COLUMNS = tuple(each.name for each in fields(Progress))
+_UNCHANGED = update(jobs).where(
+    jobs.c.job_id == bindparam("changed_job"), jobs.c.revision == bindparam("changed_revision")
+)
+_SAVE = _UNCHANGED.values({name: bindparam(name) for name in _PROGRESS_COLUMNS})
+_SAVE_TOLD = _UNCHANGED.values({name: bindparam(name) for name in (*_PROGRESS_COLUMNS, *_TOLD_COLUMNS)})
 
 
 def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
     """Insert a new job, of which the scheduler is told in the same transaction."""
     submission = job.submission
     connection.execute(
-        jobs.insert().values(
-            job_id=submission.job_id,
-            owner=submission.owner,
-            version_id=submission.program.version_id,
-            function_title=submission.program.title,
-            arguments_digest=submission.arguments_digest,
-            cpu_millis=submission.shape.cpu_millis,
-            mem_bytes=submission.shape.mem_bytes,
-            gpus=submission.shape.gpus,
-            time_limit_s=submission.time_limit_s,
-            priority=submission.priority,
-            created_at=submission.created_at,
-            tell_again_at=tell_again_at,
-            told_count=1,
+        jobs.insert(),
+        {
+            "job_id": submission.job_id,
+            "owner": submission.owner,
+            "version_id": submission.program.version_id,
+            "function_title": submission.program.title,
+            "arguments_digest": submission.arguments_digest,
+            "cpu_millis": submission.shape.cpu_millis,
+            "mem_bytes": submission.shape.mem_bytes,
+            "gpus": submission.shape.gpus,
+            "time_limit_s": submission.time_limit_s,
+            "priority": submission.priority,
+            "created_at": submission.created_at,
+            "tell_again_at": tell_again_at,
+            "told_count": 1,
             **_columns(job.progress),
-        )
+        },
     )
 
 
 def get(connection: Connection, job_id: str, *, lock: bool = False) -> Job | None:
     """Return a job, or None; with `lock`, nobody else changes it before this transaction ends."""
-    query = _WITH_PROGRAM.where(jobs.c.job_id == job_id)
-    if lock:
-        query = query.with_for_update(of=jobs)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_GET_LOCKED if lock else _GET, {"wanted": job_id}).one_or_none()
     return None if row is None else _job(row)
 
 
@@ -65,9 +72,8 @@ def save_progress(connection: Connection, job: Job, before: Progress, *, tell_ag
     values = _columns(job.progress)
     if job.progress.state is not before.state or job.progress.attempt != before.attempt:
         values |= {"tell_again_at": tell_again_at, "told_count": 1}
-    changed = connection.execute(
-        update(jobs).where(jobs.c.job_id == job.job_id, jobs.c.revision == before.revision).values(**values)
-    ).rowcount
+    values |= {"changed_job": job.job_id, "changed_revision": before.revision}
+    changed = connection.execute(_SAVE_TOLD if "told_count" in values else _SAVE, values).rowcount
     if changed != 1:
         raise RuntimeError(f"job {job.job_id} was changed by somebody else, though it was locked")
 
@@ -125,11 +131,8 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
 
 
 def _columns(progress: Progress) -> dict[str, Any]:
-    return asdict(progress) | {
-        "state": progress.state.value,
-        "stage": progress.stage.value,
-        "reason": progress.reason.value,
-    }
+    values = {name: getattr(progress, name) for name in _PROGRESS_COLUMNS}
+    return values | {name: values[name].value for name in ("state", "stage", "reason")}
 
 
 def _job(row: Row[Any]) -> Job:

@@ -46,18 +46,20 @@ class Backlog:
 
 def add(connection: Connection, outgoing: Iterable[Outgoing], *, at: float) -> None:
     """Write rows to be sent once the transaction is committed."""
-    for each in outgoing:
-        connection.execute(
-            outbox.insert().values(
-                lane=each.lane.value,
-                message_id=each.message_id,
-                exchange=each.to.exchange,
-                routing_key=each.to.key,
-                type_name=each.type_name,
-                body=each.body,
-                created_at=at,
-            )
-        )
+    rows = [
+        {
+            "lane": each.lane.value,
+            "message_id": each.message_id,
+            "exchange": each.to.exchange,
+            "routing_key": each.to.key,
+            "type_name": each.type_name,
+            "body": each.body,
+            "created_at": at,
+        }
+        for each in outgoing
+    ]
+    if rows:
+        connection.execute(outbox.insert(), rows)
 
 
 def waiting(connection: Connection, lane: Lane, *, limit: int) -> list[tuple[int, Outgoing]]:
