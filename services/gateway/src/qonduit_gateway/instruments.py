@@ -114,9 +114,10 @@ class Instruments:
 
     def _observe_end(self, change: Change) -> None:
         after = change.job.progress
-        self._finished.labels(after.state.value, after.reason.value).inc()
         for usage in change.usage:
             stage = usage.stage.value  # As the workers name it.
             self._cpu.labels(stage).inc(usage.cpu_s)
             self._wall.labels(stage).inc(usage.wall_s)
             self._qpu.labels(stage).inc(usage.qpu_s)
+        # Last, so that a job that is counted as finished is counted in full.
+        self._finished.labels(after.state.value, after.reason.value).inc()
