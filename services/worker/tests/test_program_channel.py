@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from qonduit.program.channel import MAX_FRAME_BYTES, AgentChannel, AgentError, AgentGoneError, encode_frame
-from qonduit_worker.program_channel import ProgramServer, RequestError
+from qonduit_worker.program_channel import MAX_REQUEST_BYTES, MAX_UNSENT_BYTES, ProgramServer, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -134,8 +134,9 @@ async def test_a_closed_channel_is_an_error_and_no_hang(server: ProgramServer, c
         struct.pack(">I", 1) + b"\x05",
         struct.pack(">I", 5) + b"\x81\x01\xa3abc"[:5],
         b"\0\0",
+        struct.pack(">I", 8 + 10**6) + b"\x81\xa1x\xdd" + struct.pack(">I", 10**6) + b"\x90" * 10**6,
     ],
-    ids=["too long", "not msgpack", "no map", "cut off", "half a header"],
+    ids=["too long", "not msgpack", "no map", "cut off", "half a header", "a million lists"],
 )
 async def test_bad_frames_end_one_connection_and_nothing_else(
     server: ProgramServer, channel: AgentChannel, junk: bytes
@@ -149,14 +150,56 @@ async def test_bad_frames_end_one_connection_and_nothing_else(
     assert await asyncio.to_thread(channel.call, "echo", value=3) == 3
 
 
-async def test_a_program_that_does_not_read_is_cut_off(server: ProgramServer) -> None:
+async def test_a_program_that_does_not_read_holds_up_nobody_and_is_cut_off(server: ProgramServer) -> None:
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(str(server._path))
         deaf.sendall(encode_frame({"id": 1, "op": "subscribe"}))
         await asyncio.to_thread(deaf.recv, 1024)
-        pushes = [asyncio.create_task(server.push("news", data=b"x" * 1024**2)) for _ in range(80)]
-        _, stuck = await asyncio.wait(pushes, timeout=10)
-        assert not stuck
+        for _ in range(80):
+            await asyncio.wait_for(server.push("news", data=b"x" * 1024**2), 10)
+        taken = 0
+        while data := await asyncio.to_thread(deaf.recv, 1024**2):
+            taken += len(data)
+        assert taken < 80 * 1024**2
+
+
+async def test_many_deaf_processes_of_a_program_hold_no_more_memory_than_one(server: ProgramServer) -> None:
+    deaf = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    for one in deaf:
+        one.connect(str(server._path))
+        one.sendall(encode_frame({"id": 1, "op": "subscribe"}))
+        await asyncio.to_thread(one.recv, 1024)
+    for _ in range(30):
+        await asyncio.wait_for(server.push("news", data=b"x" * 1024**2), 10)
+    assert sum(session.unsent_bytes for session in server._sessions) <= MAX_UNSENT_BYTES
+    for one in deaf:
+        one.close()
+
+
+async def test_requests_that_take_long_hold_a_bounded_number_of_bytes(server: ProgramServer) -> None:
+    held: list[int] = []
+    full, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: ProgramSession, fields: Mapping[str, Any]) -> None:
+        held.append(len(fields["junk"]))
+        if len(held) == MAX_REQUEST_BYTES // MAX_FRAME_BYTES:
+            full.set()
+        await go_on.wait()
+
+    server.register("hold", hold)
+    frame = encode_frame({"id": 1, "op": "hold", "junk": bytes(MAX_FRAME_BYTES - 100)})
+    connections = [await asyncio.open_unix_connection(server._path) for _ in range(20)]
+    for _, writer in connections:
+        writer.write(frame)
+    await asyncio.wait_for(full.wait(), 10)
+    for _ in range(1000):  # Turns of the event loop in which the others could come in.
+        await asyncio.sleep(0)
+    assert len(held) == MAX_REQUEST_BYTES // MAX_FRAME_BYTES
+    go_on.set()
+    for reader, writer in connections:
+        await asyncio.wait_for(reader.readexactly(4), 10)
+        writer.close()
+    assert len(held) == 20
 
 
 async def test_a_socket_deep_down_is_reached_all_the_same(folder: Path) -> None:

@@ -30,6 +30,9 @@ MAX_FRAME_BYTES = 8 * 1024**2
 CHUNK_BYTES = 1024**2
 """Large bytes travel in pieces of this size."""
 
+MAX_FRAME_VALUES = 500_000
+"""In all lists and maps of a frame together: an empty list is one byte on the wire and 64 in memory."""
+
 _LONGEST_ADDRESS = 107
 _LENGTH = struct.Struct(">I")
 
@@ -78,10 +81,27 @@ def decode_frame(body: bytes) -> dict[str, Any]:
     """Return the message of a frame's body.
 
     Raises:
-        ValueError: It is no msgpack map with text keys.
+        ValueError: It is no msgpack map with text keys, or holds too many values.
     """
+    values = 0
+
+    def counted(container: Any) -> Any:
+        nonlocal values
+        values += 1 + len(container)
+        if values > MAX_FRAME_VALUES:
+            raise ValueError(f"more than {MAX_FRAME_VALUES} values in a frame")
+        return container
+
     try:
-        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
+        message = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            list_hook=counted,
+            object_hook=counted,
+            max_array_len=MAX_FRAME_VALUES,
+            max_map_len=MAX_FRAME_VALUES,
+        )
     except Exception as error:
         raise ValueError(f"not msgpack: {error}") from error
     if not isinstance(message, dict):

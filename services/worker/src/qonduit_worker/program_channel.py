@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS: Final = 64
 MAX_REQUESTS_IN_FLIGHT: Final = 64
+MAX_REQUEST_BYTES: Final = 64 * 1024**2
+"""Of all requests that a sandbox has in flight, together; what is more waits in its sockets."""
 MAX_UNSENT_BYTES: Final = 64 * 1024**2
+"""Of all that a sandbox's processes were told and have not read, together."""
 _HEADER_BYTES: Final = 4
 
 _log = get_logger(__name__)
@@ -34,6 +37,24 @@ class RequestError(Exception):
         self.kind = kind
 
 
+class _Budget:
+    """Bytes that the requests of one sandbox may hold at a time, whatever number of connections they come by."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._given_back = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        while size > self._left:
+            self._given_back.clear()
+            await self._given_back.wait()
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+        self._given_back.set()
+
+
 class ProgramSession:
     """One connection of one process of the sandbox."""
 
@@ -43,29 +64,45 @@ class ProgramSession:
         self.wants_pushes = False
         """Whether this process waits for what the agent says by itself."""
 
-    async def receive(self) -> dict[str, Any] | None:
-        """Return the next message, None at the end; raises ValueError for a bad frame."""
+    async def receive_length(self) -> int | None:
+        """Return the length of the next message, None at the end; raises ValueError for a bad frame."""
         try:
             length = frame_length(await self._reader.readexactly(_HEADER_BYTES))
-            if length > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {length} bytes, {MAX_FRAME_BYTES} are allowed")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        if length > MAX_FRAME_BYTES:
+            raise ValueError(f"a frame of {length} bytes, {MAX_FRAME_BYTES} are allowed")
+        return length
+
+    async def receive(self, length: int) -> dict[str, Any] | None:
+        """Return a message of this length, None at the end; raises ValueError for a bad frame."""
+        try:
             return decode_frame(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
 
     async def push(self, name: str, **fields: Any) -> None:
-        """Tell the process something; raises ConnectionError when it is gone or doesn't read."""
-        await self.send({"push": name, **fields})
+        """Tell the process something, without waiting until it reads it; raises ConnectionError when it is gone."""
+        self.write({"push": name, **fields})
 
-    async def send(self, message: Mapping[str, Any]) -> None:
+    def write(self, message: Mapping[str, Any]) -> None:
         """Write one message; raises ConnectionError."""
         if self._writer.is_closing():
             raise ConnectionResetError("the program closed its channel")
-        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self._writer.transport.abort()
-            raise ConnectionResetError("the program does not read what it is told")
         self._writer.write(encode_frame(message))
+
+    async def drain(self) -> None:
+        """Wait until the process has taken most of what was written; raises ConnectionError."""
         await self._writer.drain()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what it was told this process has not taken."""
+        return self._writer.transport.get_write_buffer_size()
+
+    def cut_off(self) -> None:
+        """End the connection at once; what was not sent is dropped."""
+        self._writer.transport.abort()
 
     def close(self) -> None:
         """End the connection."""
@@ -80,6 +117,7 @@ class ProgramServer:
         self._handlers: dict[str, Handler] = {}
         self._server: asyncio.Server | None = None
         self._sessions: dict[ProgramSession, asyncio.Task[None]] = {}
+        self._budget = _Budget(MAX_REQUEST_BYTES)
 
     def register(self, op: str, handler: Handler) -> None:
         """Have `handler` answer the requests of one operation."""
@@ -112,11 +150,23 @@ class ProgramServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def push(self, name: str, **fields: Any) -> None:
-        """Tell every process that waits for pushes; one that is gone is passed over."""
+        """Tell every process that waits for pushes; one that is gone is passed over.
+
+        Nobody waits here for a program: one that doesn't read would hold up its other messages, and in the end
+        those of the whole worker.
+        """
         for session in list(self._sessions):
             if session.wants_pushes:
                 with contextlib.suppress(ConnectionError):
                     await session.push(name, **fields)
+        self._cut_off_the_deaf()
+
+    def _cut_off_the_deaf(self) -> None:
+        """Keep within bounds what is held for a sandbox that doesn't read what it is told."""
+        while sum(session.unsent_bytes for session in self._sessions) > MAX_UNSENT_BYTES:
+            deaf = max(self._sessions, key=lambda session: session.unsent_bytes)
+            _log.warning("program_does_not_read", socket=str(self._path), unsent_bytes=deaf.unsent_bytes)
+            deaf.cut_off()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = ProgramSession(reader, writer)
@@ -140,17 +190,29 @@ class ProgramServer:
         room = asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT)
         while True:
             try:
-                message = await session.receive()
+                length = await session.receive_length()
             except ValueError as error:
                 _log.warning("bad_frame", socket=str(self._path), reason=str(error))
                 return
-            if message is None:
+            if length is None:
                 return
             await room.acquire()
+            await self._budget.take(length)
+            message = None
+            try:
+                message = await session.receive(length)
+            except ValueError as error:
+                _log.warning("bad_frame", socket=str(self._path), reason=str(error))
+            finally:
+                if message is None:
+                    self._budget.give_back(length)
+            if message is None:
+                return
             request = asyncio.create_task(self._answer(session, message))
             running.add(request)
             request.add_done_callback(running.discard)
             request.add_done_callback(lambda _: room.release())
+            request.add_done_callback(lambda _, length=length: self._budget.give_back(length))  # type: ignore[misc]
 
     async def _answer(self, session: ProgramSession, message: dict[str, Any]) -> None:
         number, op = message.pop("id", None), message.pop("op", None)
@@ -164,7 +226,9 @@ class ProgramServer:
             _log.exception("request_failed", op=str(op)[:64])
             answer = _failure(number, "INTERNAL", f"the worker failed at {op}; its log says why")
         with contextlib.suppress(ConnectionError):
-            await session.send(answer)
+            session.write(answer)
+            self._cut_off_the_deaf()
+            await session.drain()
 
     async def _call(self, session: ProgramSession, op: object, fields: Mapping[str, Any]) -> Any:
         handler = self._handlers.get(op) if isinstance(op, str) else None
