@@ -146,9 +146,7 @@ class TaskDesk:
                 self._ledger.taken(message.lease_id, message.tasks)
             case TaskReplies():
                 for reply in message.replies:
-                    await self._apply(
-                        self._ledger.reply(message.lease_id, reply), reply.cpu_s, reply.peak_mem_bytes
-                    )
+                    await self._apply(self._ledger.reply(message.lease_id, reply), reply.cpu_s, reply.peak_mem_bytes)
             case ExecutorLost():
                 for decision in self._ledger.lost(message.lease_id, message.cause):
                     await self._apply(decision)
@@ -235,9 +233,7 @@ class TaskDesk:
         self._demand_teller.cancel()
         await asyncio.gather(self._demand_teller, return_exceptions=True)
         for shape in self._declared:
-            await self._bus.delete(
-                tasks_queue(task_queue(self._context.job_id, self._context.attempt, shape))
-            )
+            await self._bus.delete(tasks_queue(task_queue(self._context.job_id, self._context.attempt, shape)))
 
 
 def _shape_of(task: Mapping[str, Any]) -> Shape:
