@@ -78,12 +78,7 @@ class DataFolder:
             part.unlink(missing_ok=True)
 
     def _place(self, source: Path, name: str, digest: str) -> None:
-        target = self._folder / name
-        copy_file(source, target)
-        owner = self._folder.stat()
-        with contextlib.suppress(PermissionError):
-            os.chown(target, owner.st_uid, owner.st_gid)
-        self._known[name] = _trace(target.stat(), digest)
+        self._known[name] = _trace(copy_file(source, self._folder / name, owner=self._folder.stat()), digest)
 
     async def open(self, name: str) -> tuple[Path, StoredFile]:
         """Return a copy on this machine of a file as storage has it; raises StorageError."""
@@ -167,14 +162,22 @@ class DataFolder:
         return []
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes into a new file, without moving them where the file system can."""
+def copy_file(source: Path, target: Path, *, owner: os.stat_result | None = None) -> os.stat_result:
+    """Copy a file's bytes into a new file, without moving them where the file system can; returns what it is then.
+
+    A program may put a link in the place of `target` at any moment: what is given to its owner is the file itself.
+    """
     target.unlink(missing_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _CLONE, reader.fileno())
         except OSError:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
+        writer.flush()
+        if owner is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(writer.fileno(), owner.st_uid, owner.st_gid)
+        return os.fstat(writer.fileno())
 
 
 def _copy_out(source: Path, target: Path) -> _Trace:
