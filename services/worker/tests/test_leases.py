@@ -36,6 +36,18 @@ def test_an_attempt_runs_under_one_lease_only_and_never_again() -> None:
     assert table.admit(driver("l4", attempt=2)) is Admission.ACCEPTED
 
 
+def test_an_attempt_that_was_given_up_before_it_began_may_come_again() -> None:
+    table = LeaseTable("life")
+    table.admit(driver("l1"))
+    table.admit(executor("l2"))
+    assert table.give_up("l2")
+    assert table.admit(driver("l3")) is Admission.ATTEMPT_TAKEN
+    assert table.give_up("l1")
+    assert not table.give_up("l1")
+    assert table.admit(driver("l1")) is Admission.KNOWN
+    assert table.admit(driver("l4")) is Admission.ACCEPTED
+
+
 def test_a_job_may_have_many_executors() -> None:
     table = LeaseTable("life")
     assert {table.admit(executor(f"l{number}")) for number in range(3)} == {Admission.ACCEPTED}

@@ -106,14 +106,14 @@ class Agent:
 
     async def _tell_reconnected(self) -> None:
         """RabbitMQ was away: what it kept in memory alone may be gone."""
-        for driver in self._drivers.values():
+        for driver in list(self._drivers.values()):
             await driver.mail.put(Reconnected())
         self._heart.changed()
 
     def _end_all(self) -> None:
-        for driver in self._drivers.values():
+        for driver in list(self._drivers.values()):
             driver.stop(Reason.WORKER_LOST, grace_s=0.0, silent=True)
-        for executor in self._executors.values():
+        for executor in list(self._executors.values()):
             executor.kill()
 
     # --- Messages ------------------------------------------------------------------------------
@@ -130,12 +130,12 @@ class Agent:
             case SchedulerElected(term=term):
                 self._leases.saw_term(term)
                 self._heart.changed()
-                for driver in self._drivers.values():
+                for driver in list(self._drivers.values()):
                     await driver.mail.put(delivery.message)
             case QpuReply() as reply:
-                for driver in self._drivers.values():
+                for driver in list(self._drivers.values()):
                     await driver.mail.put(reply)
-                for executor in self._executors.values():
+                for executor in list(self._executors.values()):
                     await executor.mail.put(reply)
             case message:
                 await self._pass_on(message)
@@ -148,11 +148,11 @@ class Agent:
                 job_id, attempt = message.job_id, message.attempt
             case _:
                 raise RejectMessage(f"a worker has no use for {type(message).__name__}")
-        for driver in self._drivers.values():
+        for driver in list(self._drivers.values()):
             if (driver.spec.job_id, driver.spec.attempt) == (job_id, attempt):
                 await driver.mail.put(message)
         if isinstance(message, QpuTransition):
-            for executor in self._executors.values():
+            for executor in list(self._executors.values()):
                 if (executor.grant.job_id, executor.grant.attempt) == (job_id, attempt):
                     await executor.mail.put(message)
 
@@ -175,11 +175,11 @@ class Agent:
     def _stop_attempt(self, stop: StopAttempt) -> None:
         """End an attempt; one that is not here yet may not begin, and of one that is over nothing is left to do."""
         self._leases.stop(stop.job_id, stop.attempt, stop.cause)
-        for driver in self._drivers.values():
+        for driver in list(self._drivers.values()):
             if driver.spec.job_id == stop.job_id and driver.spec.attempt <= stop.attempt:
                 stale = stop.cause is Reason.WORKER_LOST or driver.spec.attempt < stop.attempt
                 driver.stop(stop.cause, grace_s=stop.grace_s, silent=stale)
-        for executor in self._executors.values():
+        for executor in list(self._executors.values()):
             if executor.grant.job_id == stop.job_id and executor.grant.attempt <= stop.attempt:
                 executor.kill()
 
@@ -205,6 +205,7 @@ class Agent:
             driver = Driver(grant, self._shop)
         except OSError as error:
             _log.error("driver_refused", job=grant.spec.job_id, reason=str(error))
+            await asyncio.sleep(_RETRY_S)
             await self._end_lease(grant.lease_id, f"no place for it here: {error}", refused=True)
             return
         self._drivers[grant.lease_id] = driver
@@ -249,7 +250,8 @@ class Agent:
         await self._tell_ended(grant.lease_id, Admission.ATTEMPT_STOPPED.value)
 
     async def _end_lease(self, lease_id: str, cause: str, *, refused: bool = False) -> None:
-        if self._leases.end(lease_id):
+        # What was never begun may be granted here again; what was begun runs once, ever.
+        if self._leases.give_up(lease_id) if refused else self._leases.end(lease_id):
             self._heart.changed()
             await self._tell_ended(lease_id, cause, refused=refused)
 

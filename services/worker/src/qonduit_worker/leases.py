@@ -111,6 +111,13 @@ class LeaseTable:
         _remember(self._ended, lease_id, None)
         return self._leases.pop(lease_id, None) is not None
 
+    def give_up(self, lease_id: str) -> bool:
+        """Forget a lease of which nothing was begun: its attempt may come again, under another one."""
+        lease = self._leases.get(lease_id)
+        if lease is not None and lease.kind is LeaseKind.DRIVER:
+            self._drivers.pop((lease.job_id, lease.attempt), None)
+        return self.end(lease_id)
+
     def get(self, lease_id: str) -> Lease | None:
         """Return a lease in force, or None."""
         return self._leases.get(lease_id)
