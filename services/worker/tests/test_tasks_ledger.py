@@ -78,6 +78,27 @@ def test_a_late_loss_of_an_older_attempt_changes_nothing() -> None:
     assert isinstance(ledger.reply("one", ok(attempt=1)), Finished), "its value is good all the same"
 
 
+def test_a_lease_that_was_lost_before_its_word_came_keeps_nothing() -> None:
+    ledger = ledger_with("t")
+    assert ledger.lost("dead", "its worker was silent") == []
+    decisions = ledger.taken("dead", [("t", 1)])
+    assert [(decision.task.call.attempt, decision.task.losses) for decision in decisions] == [(2, 0)]
+    assert ledger.owners(SHAPE) == frozenset()
+    assert isinstance(ledger.reply("dead", ok(attempt=1)), Finished)
+
+
+def test_owners_are_the_leases_that_own_tasks_of_a_shape() -> None:
+    ledger = ledger_with("a", "b", "c")
+    ledger.taken("one", [("a", 1), ("b", 1)])
+    ledger.taken("two", [("b", 1), ("c", 1)])
+    assert ledger.owners(SHAPE) == {"one", "two"}
+    ledger.reply("one", ok("a"))
+    assert ledger.owners(SHAPE) == {"two"}
+    ledger.lost("two", "gone")
+    assert ledger.owners(SHAPE) == frozenset()
+    assert ledger.inline_bytes == 2 * len(b"call")
+
+
 def test_out_of_memory_ends_a_task_at_once() -> None:
     ledger = ledger_with("t")
     decision = ledger.reply("lease", TaskReply("t", 1, TaskOutcome.OUT_OF_MEMORY, text="too much"))
@@ -112,8 +133,7 @@ def test_whatever_comes_each_task_ends_once_and_its_attempts_only_rise(events: l
     for event in events:
         match event:
             case ("taken", str(lease), str(task_id), int(attempt)):
-                ledger.taken(lease, [(task_id, attempt)])
-                decisions = []
+                decisions = list(ledger.taken(lease, [(task_id, attempt)]))
             case ("lost", str(lease)):
                 decisions = list(ledger.lost(lease, "lost"))
             case ("reply", str(lease), str(task_id), int(attempt), TaskOutcome() as outcome):

@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qonduit_service_kit.bus import Bus, UnroutableError, tasks_queue
+from qonduit_service_kit.bus import Bus, BusClosedError, BusError, UnroutableError, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     INLINE_LIMIT_BYTES,
     SCHEDULER,
+    Address,
     DemandRefused,
     DriverWaiting,
     ExecutorLost,
@@ -25,7 +26,9 @@ from qonduit_service_kit.messages import (
     task_queue,
 )
 
+from qonduit_worker.blobs import is_digest
 from qonduit_worker.tasks.ledger import Decision, Finished, TaskLedger
+from qonduit_worker.tasks.output import TaskOutput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -34,8 +37,16 @@ _log = get_logger(__name__)
 
 DEMAND_PAUSE_S = 0.02
 """Demand changes within this time are told to the scheduler as one count."""
-TASK_ID_BYTES = 64
-NAME_BYTES = 200
+DEMAND_AGAIN_S = 1.0
+TASK_ID_CHARACTERS = 64
+NAME_CHARACTERS = 200
+MOST_UNFINISHED = 100_000
+"""Tasks that one driver may have unfinished: each is kept here until it ends."""
+MOST_INLINE_BYTES = 32 * 1024**2
+"""Bytes of calls that are kept here for one driver; further ones go through storage, however small."""
+MOST_SHAPES = 256
+"""Each shape is a queue."""
+_MOST_AMOUNT = 2**60
 
 
 class Blobs(Protocol):
@@ -93,43 +104,60 @@ class TaskDesk:
         self._waiting_sequence = 0
         self._dirty: set[Shape] = set()
         self._demand_changed = asyncio.Event()
-        self._outputs_seen: dict[str, int] = {}
+        self._output = TaskOutput(callbacks.write_log)
         self._workers_of_leases: dict[str, str] = {}
         self._demand_teller = asyncio.create_task(self._tell_demand())
+        self._closed = False
         self.lends_cpu = False
 
     async def submit(self, tasks: Iterable[Mapping[str, Any]]) -> None:
         """Take tasks from the program (untrusted) and publish them; raises BadTaskError."""
-        calls = [(await self._call_of(task), _shape_of(task)) for task in tasks]
+        wanted = [(task, _shape_of(task)) for task in tasks]
+        if len(self._ledger) + len(wanted) > MOST_UNFINISHED:
+            raise BadTaskError(f"at most {MOST_UNFINISHED} tasks may be unfinished: get() some before starting more")
+        shapes = {shape for _, shape in wanted}
+        if len(shapes.union(self._ledger.shapes)) > MOST_SHAPES:
+            raise BadTaskError(f"the tasks of one job may have at most {MOST_SHAPES} different targets")
+        calls = [(await self._call_of(task), shape) for task, shape in wanted]
+        for shape in shapes:
+            await self._declare(shape)
         for call, shape in calls:
             self._ledger.add(call, shape)
         await asyncio.gather(*(self._publish(call, shape) for call, shape in calls))
 
     async def _call_of(self, task: Mapping[str, Any]) -> TaskCall:
-        task_id, name = str(task.get("task_id", "")), str(task.get("name", ""))[:NAME_BYTES]
-        if not 0 < len(task_id) <= TASK_ID_BYTES:
-            raise BadTaskError(f"a task id has 1 to {TASK_ID_BYTES} characters")
+        task_id, name = str(task.get("task_id", "")), str(task.get("name", ""))[:NAME_CHARACTERS]
+        if not 0 < len(task_id) <= TASK_ID_CHARACTERS:
+            raise BadTaskError(f"a task id has 1 to {TASK_ID_CHARACTERS} characters")
         call, digest = task.get("call"), str(task.get("call_digest", ""))
-        if isinstance(call, bytes) == bool(digest):
+        if not (isinstance(call, bytes) and not digest) and not (call is None and is_digest(digest)):
             raise BadTaskError("a task carries either its call or the call's digest")
-        if call is not None and len(call) > INLINE_LIMIT_BYTES:
+        room = min(INLINE_LIMIT_BYTES, MOST_INLINE_BYTES - self._ledger.inline_bytes)
+        if call is not None and len(call) > room:
             digest = await self._blobs.put(call)
             call = None
         return TaskCall(task_id, 1, name, self._callbacks.stage(), call, digest)
 
-    async def _publish(self, call: TaskCall, shape: Shape) -> None:
-        address = task_queue(self._context.job_id, self._context.attempt, shape)
+    async def _declare(self, shape: Shape) -> None:
         if shape not in self._declared:
-            await self._bus.declare(tasks_queue(address))
+            await self._bus.declare(tasks_queue(self._address(shape)))
             self._declared.add(shape)
+
+    def _address(self, shape: Shape) -> Address:
+        return task_queue(self._context.job_id, self._context.attempt, shape)
+
+    async def _publish(self, call: TaskCall, shape: Shape) -> None:
+        """Put a task in its queue: in memory only, as what RabbitMQ forgets is sent again from here."""
         self._note_demand(shape)
         batch = TaskBatch(self._context.job_id, self._context.attempt, (call,))
         try:
-            await self._bus.publish(address, batch)
+            await self._bus.publish(self._address(shape), batch, persistent=False)
         except UnroutableError:
+            if self._closed:
+                return
             # The queue is gone (RabbitMQ was wiped, or the queue expired): make it again.
-            await self._bus.declare(tasks_queue(address))
-            await self._bus.publish(address, batch)
+            await self._bus.declare(tasks_queue(self._address(shape)))
+            await self._bus.publish(self._address(shape), batch, persistent=False)
 
     async def send_queued_again(self) -> None:
         """Publish every task that no lease owns: the broker was away and may have forgotten them.
@@ -143,7 +171,8 @@ class TaskDesk:
         match message:
             case TasksTaken():
                 self._workers_of_leases[message.lease_id] = message.worker_id
-                self._ledger.taken(message.lease_id, message.tasks)
+                for decision in self._ledger.taken(message.lease_id, message.tasks):
+                    await self._apply(decision)
             case TaskReplies():
                 for reply in message.replies:
                     await self._apply(self._ledger.reply(message.lease_id, reply), reply.cpu_s, reply.peak_mem_bytes)
@@ -154,14 +183,9 @@ class TaskDesk:
                 for finished in self._ledger.refuse(message.shape, message.text):
                     await self._apply(finished)
             case ExecutorOutput():
-                await self._take_output(message)
+                self._output.take(message)
             case _:
                 raise TypeError(f"{type(message).__name__} is no message about tasks")
-
-    async def _take_output(self, output: ExecutorOutput) -> None:
-        if output.sequence > self._outputs_seen.get(output.lease_id, 0):
-            self._outputs_seen[output.lease_id] = output.sequence
-            await self._callbacks.write_log(output.chunk)
 
     async def _apply(self, decision: Decision | None, cpu_s: float = 0.0, peak_mem_bytes: int = 0) -> None:
         if decision is None:
@@ -199,7 +223,16 @@ class TaskDesk:
             await self._demand_changed.wait()
             self._demand_changed.clear()
             shapes, self._dirty = self._dirty, set()
-            await asyncio.gather(*(self._bus.publish(SCHEDULER, self.demand(shape)) for shape in shapes))
+            try:
+                await asyncio.gather(*(self._bus.publish(SCHEDULER, self.demand(shape)) for shape in shapes))
+            except BusClosedError:
+                return
+            except BusError as error:
+                # Without its demand this driver would wait for ever.
+                _log.warning("demand_not_told", job=self._context.job_id, reason=str(error))
+                await asyncio.sleep(DEMAND_AGAIN_S)
+                for shape in shapes:
+                    self._note_demand(shape)
             await asyncio.sleep(DEMAND_PAUSE_S)
 
     def demand(self, shape: Shape) -> TaskDemand:
@@ -228,19 +261,21 @@ class TaskDesk:
 
     async def close(self) -> None:
         """End with the driver: withdraw the demand and delete the queues. Safe to call twice."""
-        if self._demand_teller.done():
+        if self._closed:
             return
+        self._closed = True
         self._demand_teller.cancel()
         await asyncio.gather(self._demand_teller, return_exceptions=True)
+        await self._output.close()
         for shape in self._declared:
-            await self._bus.delete(tasks_queue(task_queue(self._context.job_id, self._context.attempt, shape)))
+            await self._bus.delete(tasks_queue(self._address(shape)))
 
 
 def _shape_of(task: Mapping[str, Any]) -> Shape:
-    try:
-        shape = Shape(int(task["cpu_millis"]), int(task["mem_bytes"]), int(task.get("gpus", 0)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadTaskError("a task's target has cpu_millis, mem_bytes and gpus as whole numbers") from error
-    if shape.cpu_millis < 1 or shape.mem_bytes < 1 or shape.gpus < 0:
+    amounts = [task.get("cpu_millis"), task.get("mem_bytes"), task.get("gpus", 0)]
+    if not all(isinstance(amount, int) and 0 <= amount <= _MOST_AMOUNT for amount in amounts):
+        raise BadTaskError("a task's target has cpu_millis, mem_bytes and gpus as whole numbers")
+    shape = Shape(*amounts)
+    if shape.cpu_millis < 1 or shape.mem_bytes < 1:
         raise BadTaskError("a task's target must ask for some cpu and some memory")
     return shape

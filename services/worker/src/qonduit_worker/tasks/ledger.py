@@ -8,6 +8,7 @@ The queue may lose, repeat or reorder everything: a task stays here until its va
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,14 @@ class TaskLedger:
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
         self._unfinished: dict[Shape, int] = {}
+        self._owned: dict[Shape, Counter[str]] = {}
+        """How many tasks of a shape each lease owns."""
+        self._lost: set[str] = set()
+        self.inline_bytes = 0
+        """Bytes of all calls that are kept here and not in storage."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     def add(self, call: TaskCall, shape: Shape) -> None:
         """Note a new task. The same id again changes nothing: the program's call was repeated."""
@@ -69,6 +78,7 @@ class TaskLedger:
             return
         self._tasks[call.task_id] = Task(call, shape)
         self._unfinished[shape] = self._unfinished.get(shape, 0) + 1
+        self.inline_bytes += len(call.call or b"")
 
     def unfinished(self, shape: Shape) -> int:
         """Count the tasks of a shape that have not ended."""
@@ -85,14 +95,37 @@ class TaskLedger:
 
     def owners(self, shape: Shape) -> frozenset[str]:
         """Return the leases that own tasks of a shape."""
-        return frozenset(task.lease_id for task in self._tasks.values() if task.lease_id and task.shape == shape)
+        return frozenset(self._owned.get(shape, ()))
 
-    def taken(self, lease_id: str, tasks: Iterable[tuple[str, int]]) -> None:
-        """Note that a lease owns tasks; an older attempt, or an ended task, is ignored."""
+    def taken(self, lease_id: str, tasks: Iterable[tuple[str, int]]) -> list[Decision]:
+        """Note that a lease owns tasks; an older attempt, or an ended task, is ignored.
+
+        A lease that was lost before its word came, and may have acknowledged them, loses them at once.
+        """
+        taken: list[Decision] = []
         for task_id, attempt in tasks:
             task = self._tasks.get(task_id)
-            if task is not None and task.call.attempt == attempt:
-                self._tasks[task_id] = replace(task, lease_id=lease_id)
+            if task is None or task.call.attempt != attempt:
+                continue
+            if lease_id in self._lost:
+                taken.append(self._again(task, "its executor was lost", died=False))
+            else:
+                self._set(replace(task, lease_id=lease_id))
+        return taken
+
+    def _set(self, task: Task) -> None:
+        """Replace a task by its next state."""
+        self._disown(self._tasks[task.task_id])
+        self._tasks[task.task_id] = task
+        if task.lease_id:
+            self._owned.setdefault(task.shape, Counter())[task.lease_id] += 1
+
+    def _disown(self, task: Task) -> None:
+        if task.lease_id:
+            owned = self._owned[task.shape]
+            owned[task.lease_id] -= 1
+            if not owned[task.lease_id]:
+                del owned[task.lease_id]
 
     def reply(self, lease_id: str, reply: TaskReply) -> Decision | None:
         """Apply the end of one attempt. A value counts from any attempt, a loss only from the newest."""
@@ -107,6 +140,7 @@ class TaskLedger:
 
     def lost(self, lease_id: str, cause: str) -> list[Decision]:
         """Take back what a lease owned: its executor, or its whole worker, is gone."""
+        self._lost.add(lease_id)
         owned = [task for task in self._tasks.values() if task.lease_id == lease_id]
         return [self._again(task, cause, died=True) for task in owned]
 
@@ -121,12 +155,14 @@ class TaskLedger:
             text = f"task {task.call.name} lost its executor {losses} times; the last time: {cause}"
             return self._finish(task, TaskOutcome.EXECUTOR_DIED, text=text)
         again = Task(replace(task.call, attempt=task.call.attempt + 1), task.shape, losses=losses)
-        self._tasks[task.task_id] = again
+        self._set(again)
         return SendAgain(again)
 
     def _finish(self, task: Task, outcome: str, reply: TaskReply | None = None, text: str = "") -> Finished:
+        self._disown(task)
         del self._tasks[task.task_id]
         self._unfinished[task.shape] -= 1
+        self.inline_bytes -= len(task.call.call or b"")
         if reply is None:
             return Finished(task, outcome, text=text)
         return Finished(task, outcome, reply.value, reply.value_digest, reply.text)
