@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from qonduit_service_kit.bus import GATEWAY_INBOX, SCHEDULER_INBOX, Bus, Delivery, tasks_queue
+from qonduit_service_kit.bus import GATEWAY_INBOX, SCHEDULER_INBOX, Bus, Delivery, TopologyError, tasks_queue
 from qonduit_service_kit.messages import GATEWAY, SCHEDULER, SchedulerHello, Shape, task_queue
 from qonduit_service_kit.testing import new_broker
 
@@ -123,6 +123,22 @@ async def test_queues_that_a_crash_took_are_declared_again(crashing: tuple[Priva
     assert await got.get() == "during"
     await subscription.cancel()
     await sender.delete(queue)
+
+
+async def test_a_queue_that_is_no_longer_consumed_is_forgotten(crashing: tuple[PrivateBroker, Bus, Bus]) -> None:
+    broker, sender, receiver = crashing
+    queue = tasks_queue(task_queue("finished-job", 1, Shape(500, 1)))
+
+    async def handler(_: Delivery) -> None:
+        return
+
+    subscription = await receiver.consume(queue, handler)
+    await subscription.cancel()
+    await sender.delete(queue)
+    await asyncio.to_thread(broker.restart)
+    await receiver.publish(GATEWAY, SchedulerHello("back"))
+    with pytest.raises(TopologyError, match="404"):
+        await receiver.count(queue)
 
 
 async def test_a_bus_may_start_before_its_broker(own_broker: PrivateBroker) -> None:

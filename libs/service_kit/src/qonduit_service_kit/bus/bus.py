@@ -158,7 +158,8 @@ class Bus:
         return await self._control.run(lambda channel: channel.count(queue.name))
 
     async def _set_up_publishing(self, connection: Connection) -> None:
-        await declare_all(connection, self._exchanges, list(self._queues.values()))
+        consumed = {subscription.queue.name: subscription.queue for subscription in self._subscriptions}
+        await declare_all(connection, self._exchanges, list((consumed | self._queues).values()))
         await self._publisher.set_up(connection)
 
     # --- Publishing ----------------------------------------------------------------------------
@@ -290,7 +291,9 @@ class Bus:
     ) -> Subscription:
         if self._stopped:
             raise BusClosedError("the bus is stopped")
-        await self.declare(queue)
+        # Declared again as long as it is consumed, and not remembered beyond: a worker consumes queues of many jobs.
+        await self._control.run(partial(declare, queue=queue, known_exchanges=self._exchanges))
+        self._exchanges.update(address.exchange for address in queue.addresses)
         await self._consuming.wait_up()
         subscription = Subscription(
             queue,
