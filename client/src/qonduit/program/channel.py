@@ -33,6 +33,9 @@ CHUNK_BYTES = 1024**2
 MAX_FRAME_VALUES = 500_000
 """In all lists and maps of a frame together: an empty list is one byte on the wire and 64 in memory."""
 
+GONE = "agent_gone"
+"""A push that the channel makes itself when it breaks: whoever waits for others must not wait for ever."""
+
 _LONGEST_ADDRESS = 107
 _LENGTH = struct.Struct(">I")
 
@@ -235,6 +238,8 @@ class AgentChannel:
         self._gone = self._gone or AgentGoneError("the agent closed the channel")
         for call in list(self._calls.values()):
             call.done.set()
+        if connection is self._socket:
+            self._take({"push": GONE})
 
     def _take(self, message: dict[str, Any]) -> None:
         name = message.pop("push", None)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, store_blob
-from qonduit.program.channel import AgentChannel, agent
+from qonduit.program.channel import GONE, AgentChannel, agent
 from qonduit.program.tasks import INLINE_CALL_BYTES, ObjectReference, fetch_object, function_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+MAX_ERROR_TEXT = 16_000
+"""Characters of a task's traceback; its end tells most."""
 
 
 def run_executor() -> None:
@@ -24,7 +27,8 @@ def run_executor() -> None:
     channel = agent()
     tasks: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
     channel.on_push("task_run", tasks.put)
-    channel.on_push("executor_end", lambda _: tasks.put(None))
+    for end in ("executor_end", GONE):
+        channel.on_push(end, lambda _: tasks.put(None))
     channel.call("executor_ready")
     while (task := tasks.get()) is not None:
         channel.call("task_result", task_id=task["task_id"], attempt=task["attempt"], **_run(channel, task))
@@ -95,4 +99,4 @@ def _user_traceback(error: BaseException) -> str:
     frames = traceback.TracebackException.from_exception(error)
     kept = [frame for frame in frames.stack if not frame.filename.startswith(_own_folder())]
     frames.stack = traceback.StackSummary.from_list(kept)
-    return "".join(frames.format())
+    return "".join(frames.format())[-MAX_ERROR_TEXT:]

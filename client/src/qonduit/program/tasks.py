@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import threading
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, store_blob
-from qonduit.program.channel import AgentChannel, agent
+from qonduit.program.channel import GONE, AgentChannel, AgentGoneError, agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -227,8 +228,11 @@ def get_refs_by_status(
     """Wait until `num_returns` of the references are done and return (done, pending)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     _tasks().wait(references, deadline, enough=min(num_returns, len(references)), expire=False)
-    done = [ref for ref in references if ref.outcome is not None]
-    return done, [ref for ref in references if ref not in done]
+    done: list[TaskReference] = []
+    pending: list[TaskReference] = []
+    for reference in references:  # Looked at once each: more of them may be done a moment later.
+        (pending if reference.outcome is None else done).append(reference)
+    return done, pending
 
 
 def _value(reference: Any) -> Any:
@@ -287,12 +291,25 @@ class _Tasks:
         self._changed = threading.Condition()
         self._pending: dict[str, TaskReference] = {}
         self._waiters = 0
+        self._telling = threading.Lock()
+        self._gone = False
         channel.on_push("task_done", self._on_done)
+        channel.on_push(GONE, self._on_gone)
 
     def submit(self, reference: TaskReference, request: dict[str, Any]) -> None:
         with self._changed:
             self._pending[reference.task_id] = reference
-        self._channel.call("tasks_submit", tasks=[request])
+        try:
+            self._channel.call("tasks_submit", tasks=[request])
+        except BaseException:
+            with self._changed:
+                self._pending.pop(reference.task_id, None)
+            raise
+
+    def _on_gone(self, _: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
 
     def _on_done(self, fields: Mapping[str, Any]) -> None:
         with self._changed:
@@ -311,10 +328,16 @@ class _Tasks:
     ) -> None:
         """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`."""
         waited_for = list(references)
-        wanted = len(waited_for) if enough is None else enough
+        missing = waited_for[::-1]
+        spared = 0 if enough is None else len(waited_for) - enough
 
         def arrived() -> bool:
-            return sum(ref.outcome is not None for ref in waited_for) >= wanted
+            # Of all of them only the next one is looked at each time: thousands come one by one.
+            while missing and missing[-1].outcome is not None:
+                missing.pop()
+            return len(missing) <= spared or (
+                spared > 0 and sum(reference.outcome is None for reference in missing) <= spared
+            )
 
         with self._changed:
             if self._changed.wait_for(arrived, _patience(deadline, LEND_CPU_AFTER_S)):
@@ -322,21 +345,23 @@ class _Tasks:
         self._lend_cpu(lending=True)
         try:
             with self._changed:
-                done = self._changed.wait_for(arrived, _patience(deadline))
+                done = self._changed.wait_for(lambda: arrived() or self._gone, _patience(deadline)) and arrived()
         finally:
-            self._lend_cpu(lending=False)
+            if not self._gone:
+                self._lend_cpu(lending=False)
+        if self._gone and not done:
+            raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
         if not done and expire:
-            missing = sum(ref.outcome is None for ref in waited_for)
-            raise TimeoutError(f"{missing} of {len(waited_for)} tasks had no value in time; they run on")
+            late = sum(reference.outcome is None for reference in waited_for)
+            raise TimeoutError(f"{late} of {len(waited_for)} tasks had no value in time; they run on")
 
     def _lend_cpu(self, *, lending: bool) -> None:
         """Tell the agent when the first thread starts to wait, and when the last one goes on."""
-        with self._changed:
+        with self._telling:  # Held until the agent knows: what two threads tell must arrive in the order it happened.
             before = self._waiters
             self._waiters += 1 if lending else -1
-            tell = before == 0 if lending else self._waiters == 0
-        if tell:
-            self._channel.call("tasks_waiting", waiting=lending)
+            if (before == 0) if lending else (self._waiters == 0):
+                self._channel.call("tasks_waiting", waiting=lending)
 
 
 def _patience(deadline: float | None, most: float | None = None) -> float | None:
@@ -349,6 +374,10 @@ def _patience(deadline: float | None, most: float | None = None) -> float | None
 @functools.cache
 def _tasks() -> _Tasks:
     return _Tasks(agent())
+
+
+# A forked child has a connection of its own, on which the parent's tasks don't arrive; its locks may be held for ever.
+os.register_at_fork(after_in_child=_tasks.cache_clear)
 
 
 def function_digest(encoded: bytes) -> str:

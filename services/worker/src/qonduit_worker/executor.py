@@ -14,7 +14,7 @@ from qonduit_worker import metrics
 from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
-from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.program_channel import ProgramServer, RequestError
 from qonduit_worker.program_ops import BlobOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
@@ -142,6 +142,7 @@ class Executor:
     async def _prepare(self) -> None:
         self._server.register("executor_ready", self._ready)
         self._server.register("task_result", self._result)
+        self._server.register("tasks_submit", _no_tasks_in_tasks)
         BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
         await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
 
@@ -174,3 +175,10 @@ class Executor:
     async def _result(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
         if self._desk is not None:
             await self._desk.on_result(fields)
+
+
+async def _no_tasks_in_tasks(_: ProgramSession, fields: Mapping[str, Any]) -> None:
+    del fields
+    raise RequestError(
+        "TASK_IN_TASK", "a task cannot start tasks of its own: start them in the program, or call plain functions"
+    )
