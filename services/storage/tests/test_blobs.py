@@ -120,8 +120,8 @@ async def test_a_client_that_goes_away_leaves_nothing(storage: Any, client: Any)
     await asyncio.wait_for(arrived.wait(), 10)
     call.cancel()
     async with asyncio.timeout(10):
-        while storage.incoming():
-            await asyncio.sleep(0.01)  # The handler ends after the call does, and tells nobody.
+        while storage.incoming():  # noqa: ASYNC110 - The handler ends after the call does, and tells nobody.
+            await asyncio.sleep(0.01)
     await storage.stop()
     assert stored(storage) == []
 
