@@ -84,3 +84,20 @@ def test_arrays_and_plain_values_go_through() -> None:
 def test_what_cannot_travel_says_so() -> None:
     with pytest.raises((TypeError, pickle.PicklingError)):
         pickling.dumps(i for i in range(3))
+
+
+class TwoPartsError(Exception):
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+        self.where = where
+
+
+def test_an_exception_whose_constructor_takes_other_arguments_keeps_its_type() -> None:
+    error = TwoPartsError("broken", "home")
+    error.add_note("a note")
+    copy = roundtrip(error)
+    assert isinstance(copy, TwoPartsError)
+    assert (str(copy), copy.where, copy.__notes__) == ("broken at home", "home", ["a note"])
+    missing = roundtrip(FileNotFoundError(2, "no such file", "x.tar"))
+    assert isinstance(missing, FileNotFoundError)
+    assert missing.filename == "x.tar"

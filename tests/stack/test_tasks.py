@@ -134,3 +134,22 @@ def test_an_argument_that_cannot_travel_is_named(submit: Submit) -> None:
         "try:\n    use(threading.Lock())\nexcept TypeError as error:\n    save_result({'text': str(error)})\n"
     )
     assert "use()" in submit(text).result(timeout=60)["text"]
+
+
+def test_a_task_that_exits_or_returns_what_cannot_travel_is_an_error_of_that_task(submit: Submit) -> None:
+    text = HEAD + (
+        "import sys\n"
+        "@distribute_task()\ndef leave():\n    sys.exit(0)\n"
+        "@distribute_task()\ndef generate():\n    return (n for n in range(3))\n"
+        "@distribute_task()\ndef outer():\n    return get(leave())\n"
+        "told = []\n"
+        "for task in (leave, generate, outer):\n"
+        "    try:\n        get(task())\n    except Exception as error:\n"
+        "        told.append(f'{type(error).__name__}: {error}')\n"
+        "save_result(told)\n"
+    )
+    exited, returned, nested = submit(text).result(timeout=60)
+    assert exited.startswith("TaskError")
+    assert "SystemExit: 0" in exited
+    assert "what task generate() returned" in returned
+    assert "tasks cannot start tasks" in nested

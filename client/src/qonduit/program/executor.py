@@ -37,7 +37,7 @@ def run_executor() -> None:
 def _run(channel: AgentChannel, task: Mapping[str, Any]) -> dict[str, Any]:
     try:
         function, args, kwargs = _decode(channel, task)
-        value = pickling.dumps(function(*args, **kwargs))
+        value = _encode_value(function(*args, **kwargs), function)
     except BaseException as error:  # noqa: BLE001 - Whatever a task raises, SystemExit too, is the task's value.
         return {"outcome": "ERROR", "text": _user_traceback(error), **_carried(channel, _encode_error(error))}
     finally:
@@ -80,6 +80,14 @@ def _carried(channel: AgentChannel, value: bytes) -> dict[str, Any]:
     if len(value) <= INLINE_CALL_BYTES:
         return {"value": value, "value_digest": ""}
     return {"value": None, "value_digest": store_blob(channel, value)}
+
+
+def _encode_value(value: object, function: Callable[..., Any]) -> bytes:
+    try:
+        return pickling.dumps(value)
+    except Exception as error:  # noqa: BLE001 - Whatever a value's own reducers raise.
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"what task {name}() returned cannot be sent to another process: {error}") from None
 
 
 def _encode_error(error: BaseException) -> bytes:

@@ -47,12 +47,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _reducer_for(kind: type) -> Callable[[Any], Any] | None:
     """Find the reducer by module first: a program without circuits never imports Qiskit here."""
+    if issubclass(kind, BaseException) and kind.__reduce__ is BaseException.__reduce__:
+        return _reduce_exception
     if not kind.__module__.startswith("qiskit"):
         return None
     circuit_module = sys.modules.get("qiskit.circuit")
     if circuit_module is not None and issubclass(kind, circuit_module.QuantumCircuit):
         return _reduce_circuit
     return {"QiskitRuntimeService": _reduce_service, "IBMBackend": _reduce_backend}.get(kind.__name__)
+
+
+def _reduce_exception(error: BaseException) -> Any:
+    return _load_exception, (type(error), error.args, error.__dict__)
+
+
+def _load_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Make an exception without its constructor, which may not take what it passed on to its base."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def _reduce_circuit(circuit: QuantumCircuit) -> Any:

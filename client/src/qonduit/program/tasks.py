@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsFloat, TypeVar, overload
 
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, store_blob
@@ -70,11 +70,13 @@ def _as_target(target: Target | Mapping[str, Any] | None) -> Target:
     known = {"cpu", "mem", "gpu", "qpu"}  # The public client stores qpu and never uses it; so do we.
     if unknown := set(target) - known:
         raise ValueError(f"target has no {min(unknown)!r}; its keys are 'cpu' (cores), 'mem' (bytes) and 'gpu'")
-    return Target(
-        cpu=float(target.get("cpu", 1)),
-        mem=int(target.get("mem") or DEFAULT_MEM_BYTES),
-        gpu=int(target.get("gpu", 0)),
-    )
+    numbers = {"cpu": target.get("cpu", 1), "mem": target.get("mem") or DEFAULT_MEM_BYTES, "gpu": target.get("gpu", 0)}
+    for key, value in numbers.items():
+        if isinstance(value, str) or not isinstance(value, SupportsFloat):
+            raise ValueError(  # noqa: TRY004 - The public client's users expect ValueError of a bad target.
+                f"target {key!r} is a number, not {value!r}; cpu is in cores and mem in bytes: 2 GiB is 2 * 1024**3"
+            )
+    return Target(cpu=float(numbers["cpu"]), mem=int(numbers["mem"]), gpu=int(numbers["gpu"]))
 
 
 class TaskReference:
@@ -154,6 +156,8 @@ def _submit(
     kwargs: dict[str, Any],
 ) -> TaskReference:
     name = getattr(function, "__qualname__", repr(function))
+    if os.environ.get("QONDUIT_KIND") == "executor":
+        raise TaskError(f"{name}() was called in a task, and tasks cannot start tasks: call it in the program itself")
     arguments = _resolved((args, kwargs))
     try:
         call = pickling.dumps((encoded, pickling.dumps(arguments)))
@@ -267,7 +271,7 @@ def _remote_exception(data: bytes, text: str) -> BaseException:
         error = pickling.loads(data)
     except Exception:  # noqa: BLE001 - The type may not exist here; the text tells what happened.
         return TaskError(text)
-    if not isinstance(error, BaseException):
+    if not isinstance(error, Exception):  # SystemExit and the like would end the program that asks for the value.
         return TaskError(text)
     error.add_note(f"Raised in a task. Its traceback there:\n{text}")
     return error
