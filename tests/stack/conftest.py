@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,6 @@ from stack_control import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from qonduit import Job
 
@@ -29,13 +29,20 @@ def client(stack: Stack) -> ServerlessClient:
 
 
 @pytest.fixture
-def submit(client: ServerlessClient, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Job]:
-    """Return a function that uploads a program's text and runs it."""
+def submit_to(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[..., Job]:
+    """Return a function that uploads a program's text to a client's stack and runs it."""
+    tmp_path = tmp_path_factory.mktemp("program")
 
-    def submit(text: str, config: Configuration | None = None, **arguments: object) -> Job:
+    def submit(client: ServerlessClient, text: str, config: Configuration | None = None, **arguments: object) -> Job:
         (tmp_path / "program.py").write_text(text)
         title = "".join(c if c.isalnum() else "-" for c in request.node.name)[:80]
         function = client.upload(QiskitFunction(title=title, entrypoint="program.py", working_dir=str(tmp_path)))
         return function.run(config=config, **arguments)
 
     return submit
+
+
+@pytest.fixture
+def submit(client: ServerlessClient, submit_to: Callable[..., Job]) -> Callable[..., Job]:
+    """Return a function that uploads a program's text and runs it."""
+    return partial(submit_to, client)

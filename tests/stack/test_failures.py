@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,7 +14,6 @@ from stack_control import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from qonduit import Job
 
@@ -86,11 +87,17 @@ def test_jobs_survive_down_and_up(stack: Stack, submit: Callable[..., Job]) -> N
     assert client.job(running.job_id).result(timeout=110) == {"squares": [n * n for n in range(20)]}
 
 
-def test_nothing_is_left_running_after_down(tmp_path: Path) -> None:
+def test_nothing_is_left_after_down(tmp_path: Path, submit_to: Callable[..., Job]) -> None:
     short = Stack(tmp_path)
     short.up()
+    job = submit_to(
+        short.client(), "from qiskit_serverless import distribute_task, get\nget(distribute_task(abs)(-1))\n"
+    )
+    job.result(timeout=60)
     processes = short.processes()
     assert len(processes) >= 7
+    control_groups = [Path(folder) for folder in json.loads((tmp_path / "worker" / "cgroups.json").read_text())]
     short.down()
+    assert [folder for folder in control_groups if folder.exists()] == []
     # A zombie has ended: only its parent (init, for a stack in the background) has not looked yet.
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []

@@ -94,6 +94,7 @@ class ZygotePool:
     """
 
     def __init__(self, config: SandboxConfig, cgroups: CgroupTree, *, preload: tuple[str, ...], warm: bool) -> None:
+        self._cgroups = cgroups
         narrow = Zygote(config=config, cgroups=cgroups, preload=preload, warm=WARM if warm else None)
         self._narrow = _Nest("one-cpu", narrow)
         self._wide = _Nest("wide", Zygote(config=config, cgroups=cgroups, preload=preload))
@@ -105,8 +106,9 @@ class ZygotePool:
         self._wide.start()
 
     async def stop(self) -> None:
-        """End every zygote and every sandbox; safe to call twice."""
+        """End every zygote and every sandbox, and remove their control groups; safe to call twice."""
         await asyncio.gather(self._narrow.stop(), self._wide.stop())
+        await asyncio.to_thread(self._cgroups.close)
 
     def inside(self, directory: Path) -> InsidePaths:
         """Where a program in a sandbox with this folder finds its own folders."""

@@ -34,6 +34,7 @@ class CgroupTree:
         self._numbers = count()
         self._spares: deque[Cgroup] = deque()
         self._refilling = threading.Lock()
+        self._closed = False
 
     @property
     def folders(self) -> list[Path]:
@@ -87,13 +88,15 @@ class CgroupTree:
             with contextlib.suppress(OSError):
                 (folder / "cgroup.procs").write_text("0")
         with self._refilling:
-            while len(self._spares) < _SPARES:
+            while len(self._spares) < _SPARES and not self._closed:
                 self._spares.append(self._new())
 
     def close(self) -> None:
-        """Remove the worker's folders, which must be empty of processes."""
-        while self._spares:
-            self._spares.pop().remove()
+        """Remove the worker's folders, which must be empty of processes; safe to call twice."""
+        with self._refilling:
+            self._closed = True
+            while self._spares:
+                self._spares.pop().remove()
         for folder in self._root.folders:
             with contextlib.suppress(OSError):
                 folder.rmdir()
