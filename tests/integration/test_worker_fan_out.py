@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import (
     DriverWaiting,
+    ExecutorGranted,
+    LeaseEnded,
     LeaseRevoked,
     Reason,
+    Shape,
     Stage,
     WorkerHeartbeat,
 )
@@ -19,6 +23,7 @@ from scripted_cluster import MIB, ScriptedCluster
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from qonduit_service_kit.messages import LeaseStatus
     from qonduit_service_kit.testing import PrivateBroker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -93,3 +98,32 @@ async def test_a_task_over_its_memory_fails_and_says_so(cluster: ScriptedCluster
     await granting
     assert end.reason is Reason.PROGRAM_ERROR
     assert "96 MiB" in end.text
+
+
+async def test_an_executor_that_is_revoked_while_its_files_are_on_their_way_ends_at_once(
+    cluster: ScriptedCluster,
+) -> None:
+    spec = await cluster.spec("pass")
+    storage = cluster.storage.process
+    assert storage is not None
+    storage.send_signal(signal.SIGSTOP)
+    try:
+        grant = ExecutorGranted(
+            cluster.term, "early", "job", 1, "ada", Shape(1000, 128 * MIB), cluster.worker_id, spec.storage_ticket
+        )
+        await cluster.send(grant)
+        await cluster.until(
+            lambda: next((beat for beat in cluster.of(WorkerHeartbeat) if "early" in map(_lease, beat.leases)), None),
+            "the lease",
+        )
+        await cluster.send(LeaseRevoked(cluster.term, "early", "nobody wants it", now=True))
+        ended = await cluster.until(
+            lambda: next((ended for ended in cluster.of(LeaseEnded) if ended.lease_id == "early"), None), "its end"
+        )
+    finally:
+        storage.send_signal(signal.SIGCONT)
+    assert "revoked" in ended.cause
+
+
+def _lease(status: LeaseStatus) -> str:
+    return status.lease_id

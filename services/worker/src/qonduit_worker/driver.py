@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from qonduit_worker.zygotes import Forked
 
 _LOG_GIVE_UP_S: Final = 600.0
+_MOST_NOTES: Final = 100
 
 _log = get_logger(__name__)
 
@@ -241,10 +242,12 @@ class Driver:
         else:
             notes = [
                 f"the file {name!r} in /data was not kept: the program was killed, maybe while it wrote it"
-                for name in self._data.changes()
+                for name in await asyncio.to_thread(self._data.changes)
             ]
-        for note in notes:
+        for note in notes[:_MOST_NOTES]:
             await self._pump.note(note)
+        if len(notes) > _MOST_NOTES:
+            await self._pump.note(f"{len(notes) - _MOST_NOTES} more in /data were not kept")
 
     async def _report_usage(self) -> None:
         while True:

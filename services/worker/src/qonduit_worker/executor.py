@@ -91,7 +91,7 @@ class Executor:
 
     async def run(self) -> str:
         """Run tasks until the lease ends; returns why it ended. Raises what preparing it raised."""
-        await self._prepare()
+        await self._prepare_unless_stopped()
         if self._stopped.is_set():
             return "revoked before it began"
         process = await self._fork()
@@ -138,6 +138,19 @@ class Executor:
         if self.grant.driver_worker_id != self._shop.worker_id:
             with contextlib.suppress(UnroutableError):
                 await self._shop.bus.publish(worker(self.grant.driver_worker_id), transition)
+
+    async def _prepare_unless_stopped(self) -> None:
+        """Prepare, or return as soon as nobody wants this lease: a user's files may take minutes to come."""
+        preparing = asyncio.create_task(self._prepare())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait({preparing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if preparing.done():
+                preparing.result()
+        finally:
+            stopped.cancel()
+            preparing.cancel()
+            await asyncio.wait({preparing})
 
     async def _prepare(self) -> None:
         self._server.register("executor_ready", self._ready)
