@@ -38,3 +38,17 @@ def test_waiting_comes_from_the_history_and_work_from_the_reports() -> None:
 def test_a_job_that_still_waits_has_waited_until_now_and_skewed_clocks_give_no_negative_time() -> None:
     assert usage_by_status([entry("QUEUED", 10)], [], now=14)[0].wall_s == 4
     assert usage_by_status([entry("QUEUED", 10), entry("INITIALIZING", 9)], [], now=9)[0].wall_s == 0
+
+
+def test_the_bill_of_a_lost_attempt_agrees_with_the_timeline() -> None:
+    history = [
+        entry("QUEUED", 0),
+        entry("RUNNING", 1),
+        entry("RUNNING: MAPPING", 3),
+        entry("QUEUED", 13),
+        entry("RUNNING", 15),
+        entry("DONE", 20),
+    ]
+    stages = usage_by_status(history, [], now=100)
+    assert [(each.status, each.wall_s) for each in stages] == [("QUEUED", 3), ("RUNNING", 7), ("RUNNING: MAPPING", 10)]
+    assert total(stages).wall_s == 20

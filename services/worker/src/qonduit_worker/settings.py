@@ -41,7 +41,7 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
         30.0, gt=0, description="Cut off from RabbitMQ for so many seconds, the worker ends all that it runs."
     )
     cancel_grace_s: float = Field(5.0, ge=0, description="Seconds from SIGTERM to SIGKILL when the time limit ends.")
-    usage_s: float = Field(10.0, gt=0, description="Seconds between reports of what a driver has used.")
+    usage_s: float = Field(5.0, gt=0, description="Seconds between reports of what a driver has used.")
     preload: tuple[str, ...] = Field(
         (
             "numpy",

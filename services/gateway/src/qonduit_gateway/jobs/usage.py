@@ -31,10 +31,11 @@ class StatusUsage:
 def usage_by_status(history: Sequence[Entry], reports: Iterable[StageUsage], *, now: float) -> tuple[StatusUsage, ...]:
     """Sum the attempts' reports by status, in the order in which the statuses first appeared.
 
-    The time spent waiting is read from the history; what a program did comes from its worker's reports.
+    Time on the clock is read from the history, so that the bill and the timeline agree, also for an attempt whose
+    worker was lost; what a program burned comes from its worker's reports.
     """
     totals = {entry.status: StatusUsage(entry.status) for entry in history if _billable(entry.status)}
-    for status, seconds in _waits(history, now):
+    for status, seconds in _spans(history, now):
         totals[status] = replace(totals[status], wall_s=totals[status].wall_s + seconds)
     for report in reports:
         status = status_text(JobState.RUNNING, report.stage)
@@ -60,10 +61,10 @@ def _billable(status: str) -> bool:
     return status in _WAITING or status.startswith(JobState.RUNNING.value)
 
 
-def _waits(history: Sequence[Entry], now: float) -> Iterable[tuple[str, float]]:
+def _spans(history: Sequence[Entry], now: float) -> Iterable[tuple[str, float]]:
     ends = [entry.at for entry in history[1:]] + [now]
     for entry, end in zip(history, ends, strict=False):
-        if entry.status in _WAITING:
+        if _billable(entry.status):
             # Two machines' clocks meet here: a negative difference is skew.
             yield entry.status, max(0.0, end - entry.at)
 
@@ -71,7 +72,7 @@ def _waits(history: Sequence[Entry], now: float) -> Iterable[tuple[str, float]]:
 def _added(so_far: StatusUsage, report: StageUsage) -> StatusUsage:
     return StatusUsage(
         status=so_far.status,
-        wall_s=so_far.wall_s + report.wall_s,
+        wall_s=so_far.wall_s,
         cpu_s=so_far.cpu_s + report.cpu_s,
         qpu_s=so_far.qpu_s + report.qpu_s,
         peak_mem_bytes=max(so_far.peak_mem_bytes, report.peak_mem_bytes),
