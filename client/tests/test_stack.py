@@ -45,20 +45,24 @@ while True:
 """
 
 
+def qonduit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qonduit.cli", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 class Stack:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = environment
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "qonduit.cli", *arguments, "--data-dir", str(self.folder)],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return qonduit({**self.environment, **environment}, *arguments, "--data-dir", str(self.folder))
 
     def up(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("up", "--detach", "--amqp-url", "amqp://nobody", *options, **environment)
@@ -266,3 +270,40 @@ def test_the_foreground_stops_in_order_on_ctrl_c(stack: Stack) -> None:
     assert stopped[0] == "worker"
     assert stopped[-2:] == ["storage", "stack"]
     assert Path(stack.folder / "stack.json").exists()
+
+
+def test_every_command_means_the_same_folder(stack: Stack, tmp_path: Path) -> None:
+    """What another stack wrote into the user's profile must not make `down` or `status` act on it."""
+    assert stack.up().returncode == 0
+    elsewhere = {key: value for key, value in stack.environment.items() if key != "QONDUIT_HOME"}
+    for command in ("status", "down"):
+        done = qonduit(elsewhere, command)
+        assert str(tmp_path / "share" / "qonduit") in done.stdout
+        assert f"--data-dir {stack.folder}" in done.stderr, "and the one that runs is named"
+    assert stack.supervisor.alive
+    by_variable = qonduit({**elsewhere, "QONDUIT_HOME": str(stack.folder)}, "down")
+    assert f"The stack in {stack.folder} is stopped" in by_variable.stdout
+
+
+def test_the_default_stack_takes_over_a_profile_that_names_nothing_that_runs(stack: Stack, tmp_path: Path) -> None:
+    profile = tmp_path / "config" / "qonduit" / "profile.json"
+    profile.parent.mkdir(parents=True)
+    for stale in ('{"address": "127.0.0.1:1", "token": "x"}', "damaged"):
+        profile.write_text(stale)
+        assert "QONDUIT_HOME" not in stack.up().stdout
+        assert json.loads(profile.read_text())["data_dir"] == str(stack.folder)
+        stack.run("down")
+    profile.write_text('{"address": "https://elsewhere.example:443", "token": "x"}')
+    assert stack.up().stdout.splitlines()[-1].endswith(f"export QONDUIT_HOME={stack.folder}")
+    assert "elsewhere.example" in profile.read_text()
+
+
+def test_up_ends_with_what_to_do_next(stack: Stack) -> None:
+    assert f"qonduit down --data-dir {stack.folder} stops it" in stack.up().stdout.splitlines()[-1]
+    stack.run("down")
+    by_variable = stack.up(QONDUIT_HOME=str(stack.folder)).stdout
+    assert "qonduit down stops it" in by_variable
+    assert "qonduit run" in by_variable
+    stack.run("down")
+    hidden = stack.up(QONDUIT_ADDRESS="127.0.0.1:1", QONDUIT_TOKEN="x").stdout.splitlines()[-1]
+    assert f"unset QONDUIT_ADDRESS QONDUIT_TOKEN; export QONDUIT_HOME={stack.folder}" in hidden

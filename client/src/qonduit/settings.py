@@ -79,6 +79,11 @@ def user_profile_path() -> Path:
     return config_dir() / "profile.json"
 
 
+def winning_variables() -> list[str]:
+    """Return the environment variables that are set and win over QONDUIT_HOME."""
+    return [name for name in ("QONDUIT_ADDRESS", "QONDUIT_TOKEN", "QONDUIT_PROFILE") if os.environ.get(name)]
+
+
 def find_target(host: str | None = None, token: str | None = None) -> Target:
     """Return the server to talk to; what is passed wins over the environment, and that over profiles.
 
@@ -123,7 +128,7 @@ def _from_environment_and_profiles() -> Target | None:
 
 
 def _first_profile() -> Target | None:
-    if "QONDUIT_PROFILE" not in os.environ and (home := os.environ.get("QONDUIT_HOME")):
+    if not os.environ.get("QONDUIT_PROFILE") and (home := os.environ.get("QONDUIT_HOME")):
         return read_profile(Path(home) / "profile.json")
     return read_profile(user_profile_path())
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,16 @@ import qonduit
 from qonduit import stack
 from qonduit.cli import FAILED, INFRASTRUCTURE, output
 
+if TYPE_CHECKING:
+    from qonduit.stack.layout import Layout
+
 DataDir = Annotated[
-    Path | None, typer.Option(help="The stack's data folder; without it $QONDUIT_HOME, or the last one used.")
+    Path | None,
+    typer.Option(
+        file_okay=False,
+        help="The stack's data folder; without it $QONDUIT_HOME, else ~/.local/share/qonduit "
+        "(or qonduit in $XDG_DATA_HOME).",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,20 +51,22 @@ def up(
 
     Any setting of a service can be given as an environment variable, such as QONDUIT_WORKER_CPU.
     """
-    options = stack.Options(stack.to_start(data_dir), amqp_url, port, workers)
+    options = stack.Options(stack.layout_of(data_dir), amqp_url, port, workers)
     (stack.start_in_background if detach else stack.run_in_foreground)(options)
 
 
 def down(*, data_dir: DataDir = None) -> None:
     """Stop the stack."""
-    layout = stack.to_find(data_dir)
+    layout = stack.layout_of(data_dir)
     stopped = stack.stop(layout)
     output.say(f"The stack in {layout.data_dir} {'is stopped' if stopped else 'does not run'}.")
+    if not stopped:
+        _mention_other(layout)
 
 
 def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show how each service of the stack is; exit code 4 if one is not well."""
-    layout = stack.to_find(data_dir)
+    layout = stack.layout_of(data_dir)
     state, services = stack.status(layout)
     healthy = state.running and all(service.good for service in services)
     if as_json:
@@ -72,6 +82,7 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         )
     elif not services:
         output.say(f"No stack was ever started in {layout.data_dir}. Start one with `qonduit up`.")
+        _mention_other(layout)
     else:
         now = time.time()
         rows = [
@@ -88,6 +99,8 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         output.show_table(("service", "state", "pid", "ports", "since", "restarts"), rows, right=(2, 4, 5))
         running = f"runs at {state.address}" if state.running else "does not run"
         output.note(f"The stack in {layout.data_dir} {running}.")
+        if not state.running:
+            _mention_other(layout)
     if not healthy:
         raise typer.Exit(INFRASTRUCTURE)
 
@@ -100,7 +113,7 @@ def logs(
     data_dir: DataDir = None,
 ) -> None:
     """Show the log of one service."""
-    for line in stack.log_lines(stack.to_find(data_dir), service, last=lines, follow=follow):
+    for line in stack.log_lines(stack.layout_of(data_dir), service, last=lines, follow=follow):
         sys.stdout.write(line)
         if follow:
             sys.stdout.flush()
@@ -122,7 +135,7 @@ def doctor(*, data_dir: DataDir = None) -> None:
     """Look for what keeps Qonduit from working here, and say what to do."""
     from qonduit.cli.checks import run_checks  # noqa: PLC0415 - It loads what other commands do without.
 
-    checks = run_checks(stack.to_find(data_dir))
+    checks = run_checks(stack.layout_of(data_dir))
     rows = [("ok" if check.good else "wrong", check.name, check.text) for check in checks]
     output.show_table(("", "what", "found"), rows)
     if not all(check.good for check in checks):
@@ -137,3 +150,10 @@ def version() -> None:
             output.say(f"server {client.cluster.info().version} at {client.connection.target.address}")
     except qonduit.QonduitError as error:
         output.note(f"server: {str(error).splitlines()[0]}")
+
+
+def _mention_other(layout: Layout) -> None:
+    """Name the stack that clients use, where it is another one than was asked about."""
+    other = stack.users_stack()
+    if other is not None and other != layout:
+        output.note(f"Another one runs in {other.data_dir}: name it with --data-dir {other.data_dir}.")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qonduit.stack.commands import log_lines, run_in_foreground, start_in_background, status, stop
-    from qonduit.stack.layout import to_find, to_start
+    from qonduit.stack.layout import layout_of
+    from qonduit.stack.profiles import users_stack
     from qonduit.stack.rabbitmq_home import find_rabbitmq
     from qonduit.stack.services import check_installed, wanted_services
     from qonduit.stack.supervisor import Options
@@ -14,27 +15,27 @@ _HOMES = {
     "Options": "supervisor",
     "check_installed": "services",
     "find_rabbitmq": "rabbitmq_home",
+    "layout_of": "layout",
     "log_lines": "commands",
     "run_in_foreground": "commands",
     "wanted_services": "services",
     "start_in_background": "commands",
     "status": "commands",
     "stop": "commands",
-    "to_find": "layout",
-    "to_start": "layout",
+    "users_stack": "profiles",
 }
 
 __all__ = [
     "Options",
     "check_installed",
     "find_rabbitmq",
+    "layout_of",
     "log_lines",
     "run_in_foreground",
     "start_in_background",
     "status",
     "stop",
-    "to_find",
-    "to_start",
+    "users_stack",
     "wanted_services",
 ]
 

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from qonduit.stack import state as states
 from qonduit.stack.errors import AlreadyRunningError, StackError
 from qonduit.stack.events import Events
-from qonduit.stack.layout import Layout
+from qonduit.stack.layout import Layout, data_dir_option
 from qonduit.stack.rabbitmq_data import LOOPBACK
 from qonduit.stack.rabbitmq_home import RabbitNodeError
 from qonduit.stack.supervisor import Options, Supervisor
@@ -69,6 +69,7 @@ def start_in_background(options: Options) -> None:
         StackError: It did not come up.
     """
     options.layout.prepare()
+    options = replace(options, detached=True)
     reader, writer = os.pipe()
     with os.fdopen(reader) as report:
         try:
@@ -106,9 +107,10 @@ def _owned(layout: Layout) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = states.read(layout.state_file).supervisor_pid
+            option = data_dir_option(layout)
             raise AlreadyRunningError(
-                f"A stack runs on {layout.data_dir} already (pid {pid}). See `qonduit status`; stop it with "
-                "`qonduit down`, or give this one another folder with --data-dir."
+                f"A stack runs on {layout.data_dir} already (pid {pid}). See `qonduit status{option}`; stop it with "
+                f"`qonduit down{option}`, or give this one another folder with --data-dir."
             ) from None
         yield
 

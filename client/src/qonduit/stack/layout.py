@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qonduit.settings import default_data_dir, profile_data_dir, user_profile_path, write_private
+from qonduit.settings import default_data_dir, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ class Layout:
         return self.data_dir / "logs" / f"{name}.log"
 
     def prepare(self) -> None:
-        """Make the folders, for their owner alone."""
+        """Make the folders, for their owner alone; StackError where there can be none."""
         for folder in (self.data_dir, self.data_dir / "logs", self.data_dir / "run"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -84,13 +84,11 @@ class Layout:
         return log
 
 
-def to_start(data_dir: Path | None) -> Layout:
-    """Return the layout of a stack that is to be started: what was said, or the default."""
+def layout_of(data_dir: Path | None) -> Layout:
+    """Return the layout of the stack that every command means: what was said, $QONDUIT_HOME, or the default."""
     return Layout((data_dir or default_data_dir()).absolute())
 
 
-def to_find(data_dir: Path | None) -> Layout:
-    """Return the layout of a stack that was started before: what was said, QONDUIT_HOME, or the profile's."""
-    if data_dir is None and not os.environ.get("QONDUIT_HOME"):
-        data_dir = profile_data_dir(user_profile_path())
-    return to_start(data_dir)
+def data_dir_option(layout: Layout) -> str:
+    """Return what a command needs to mean this stack: nothing, or " --data-dir FOLDER"."""
+    return "" if layout == layout_of(None) else f" --data-dir {shlex.quote(str(layout.data_dir))}"

@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qonduit.settings import Target, profile_data_dir, user_profile_path, write_profile
+from qonduit.settings import Target
+from qonduit.stack import profiles
 from qonduit.stack import state as states
 from qonduit.stack.errors import StartError
 from qonduit.stack.keeper import Keeper
-from qonduit.stack.layout import Layout
+from qonduit.stack.layout import data_dir_option
 from qonduit.stack.processes import process_id
 from qonduit.stack.rabbitmq import RabbitNode
 from qonduit.stack.rabbitmq_data import LOOPBACK
@@ -23,6 +24,7 @@ from qonduit.stack.units import BrokerUnit, ServiceUnit
 
 if TYPE_CHECKING:
     from qonduit.stack.events import Events
+    from qonduit.stack.layout import Layout
     from qonduit.stack.units import Unit
 
 LEFT_BEHIND_TIMEOUT_S: Final = 20.0
@@ -38,6 +40,8 @@ class Options:
     port: int | None = None
     """The gateway's port; None means the last one, or a free one."""
     workers: int = 1
+    detached: bool = False
+    """Whether it outlives the command that started it."""
 
 
 class Supervisor:
@@ -49,6 +53,7 @@ class Supervisor:
         self._events = events
         self._state = states.StackState()
         self._keepers: list[Keeper] = []
+        self._reach = ""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -89,7 +94,7 @@ class Supervisor:
             wiring = environment(service, self._layout, ports, amqp_url, self._options.workers)
             units.append(ServiceUnit(service, self._layout, wiring))
         self._keepers = [Keeper(unit, self._events, self._save) for unit in units]
-        self._write_profiles(Target(address, token))
+        self._reach = profiles.write(self._layout, Target(address, token))
         self._events.say("stack", f"starting in {self._layout.data_dir}")
 
     async def _work(self, began: float) -> None:
@@ -117,6 +122,10 @@ class Supervisor:
         self._save()
         text = f"up ({time.monotonic() - began:.1f} s) at {self._state.address}"
         self._events.say("stack", text, "good")
+        end = f"qonduit down{data_dir_option(self._layout)}" if self._options.detached else "Ctrl-C"
+        self._events.say("stack", f"{end} stops it; qonduit upload hello.py && qonduit run hello --follow uses it")
+        if self._reach:
+            self._events.say("stack", self._reach, "warn")
         self._events.end_report("up")
 
     async def _stop_all(self) -> None:
@@ -159,23 +168,6 @@ class Supervisor:
             self._events.say(service.name, "was left behind by an earlier stack and is ended", "warn")
             if not service.process.wait(LEFT_BEHIND_TIMEOUT_S):
                 service.process.send(signal.SIGKILL)
-
-    def _write_profiles(self, target: Target) -> None:
-        """Write the stack's own profile, and the user's unless it is that of another server."""
-        layout = self._layout
-        write_profile(layout.profile, target, layout.data_dir)
-        users = user_profile_path()
-        if users == layout.profile:
-            return
-        other = profile_data_dir(users)
-        of_other_server = users.exists() and other is None
-        of_running_stack = (
-            other not in {None, layout.data_dir} and states.read(Layout(other or users).state_file).running
-        )
-        if of_other_server or of_running_stack:
-            self._events.say("stack", f"{users} names another server and stays: export QONDUIT_HOME={layout.data_dir}")
-        else:
-            write_profile(users, target, layout.data_dir)
 
 
 async def _when(event: asyncio.Event) -> None:
