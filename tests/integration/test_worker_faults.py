@@ -13,6 +13,7 @@ import pytest
 from qonduit_service_kit.messages import (
     AttemptLost,
     EventKind,
+    LeaseEnded,
     Reason,
     WorkerHeartbeat,
     WorkerStopped,
@@ -91,6 +92,7 @@ async def test_a_worker_that_is_told_to_stop_says_goodbye(bus_url: str, tmp_path
         assert await asyncio.to_thread(cluster.worker.stop) == 0
         goodbye = await cluster.until(lambda: next(iter(cluster.of(WorkerStopped)), None), "a goodbye")
         assert goodbye.incarnation == incarnation
+        assert cluster.of(LeaseEnded) == [], "to the scheduler, a lease that ends is a job that is over"
         assert EventKind.FINISHED not in {event.kind for event in job.events}
         await gone(processes)
 

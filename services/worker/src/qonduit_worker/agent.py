@@ -85,13 +85,16 @@ class Agent:
             return
         await subscription.cancel()
         await self._heart.stop()
+        incarnation = self._leases.incarnation
         self._end_all()
+        # No lease is told to have ended: of a driver that would mean that its job is over, and not to be queued again.
+        self._leases.begin_anew(uuid.uuid4().hex)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_STOP_S)
         if not self._shop.bus.connected:
             return  # Nobody can hear it; the scheduler misses the heartbeats instead.
         with contextlib.suppress(UnroutableError, TimeoutError):
-            goodbye = WorkerStopped(self._shop.worker_id, self._leases.incarnation)
+            goodbye = WorkerStopped(self._shop.worker_id, incarnation)
             await asyncio.wait_for(self._shop.bus.publish(SCHEDULER, goodbye), _STOP_S)
 
     async def fence(self, why: str) -> None:
