@@ -180,6 +180,11 @@ def test_what_is_no_sound_tar_is_told_why(data: bytes, word: str) -> None:
         assert word in str(caught.value)
 
 
+def test_a_refusal_that_asks_has_one_mark_at_its_end() -> None:
+    with pytest.raises(FileContentError, match=r"cut off\? Under a name"):
+        check(b"short")
+
+
 def test_a_global_size_is_refused() -> None:
     record = b"12 size=700\n"
     header = bytearray(archive_of(member("a", len(record)))[:BLOCK])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
+WRONG_SETTINGS = 2
+"""Exit code that tells a supervisor that another start would end in the same way."""
 _log = logs.get_logger("lifecycle")
 Settings = TypeVar("Settings", bound="ServiceSettings")
 
@@ -211,7 +213,7 @@ def _write_ready(path: Path | None, parts: Sequence[Part]) -> None:
 
 
 def main(name: str, settings_type: type[Settings], build: Callable[[Settings], Awaitable[Sequence[Part]]]) -> None:
-    """Be the `__main__` of a service: read the settings, run, and exit."""
+    """Be the `__main__` of a service: read the settings, run, and exit; with 2 if the settings are wrong."""
     try:
         settings = settings_type()
     except ValidationError as error:
@@ -219,7 +221,7 @@ def main(name: str, settings_type: type[Settings], build: Callable[[Settings], A
         for problem in error.errors():
             field = "_".join(str(part) for part in problem["loc"]).upper()
             sys.stderr.write(f"{name}: setting {prefix}{field}: {problem['msg']}\n")
-        sys.exit(1)
+        sys.exit(WRONG_SETTINGS)
     logs.configure(name, settings.log_format, settings.log_level)
     for unknown in settings_type.unknown_names():
         _log.warning("no such setting: is the name right?", name=unknown)

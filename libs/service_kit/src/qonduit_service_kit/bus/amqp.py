@@ -331,10 +331,21 @@ def _translated(reason: BaseException) -> BusError:
         return TopologyError(f"RabbitMQ says {reason.reply_code}: {reason.reply_text}")
     if isinstance(reason, pika.exceptions.ShortStringTooLong):
         return BusError(f"a name on the bus is longer than 255 bytes: {reason}")
-    cause: BaseException = reason
-    while isinstance(cause, pika.exceptions.AMQPConnectionError) and cause.args:
-        if not isinstance(cause.args[0], Exception):
-            break
-        cause = cause.args[0]
+    cause = _innermost(reason)
+    if isinstance(cause, OSError) and cause.strerror:
+        return LinkLostError(cause.strerror.lower())
     text = str(cause) or repr(cause)
     return LinkLostError(f"{type(cause).__name__}: {text}")
+
+
+def _innermost(reason: BaseException) -> BaseException:
+    """Return what is inside of the wrappers, of which pika puts several around each failed connect."""
+    while True:
+        inner: object = getattr(reason, "exception", None)
+        if several := getattr(reason, "exceptions", None):
+            inner = several[-1]
+        elif isinstance(reason, pika.exceptions.AMQPConnectionError) and reason.args:
+            inner = reason.args[0]
+        if not isinstance(inner, Exception) or inner is reason:
+            return reason
+        reason = inner

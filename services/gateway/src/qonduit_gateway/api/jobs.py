@@ -230,7 +230,7 @@ def _what_came_of_it(change: Change) -> str:
     if state is JobState.CANCELING:
         if already:
             return "The job is being canceled already; its program is being ended."
-        return "The job's program is being ended. If it ends well before that, the job will be DONE."
+        return "The program is being ended; if it finishes first, the job will be DONE."
     if already:
         return f"The job was over already: {state.value}. Nothing was changed."
     return "The job was canceled before it started."

@@ -21,6 +21,8 @@ INLINE_ARGUMENTS_LIMIT_BYTES = 1024 * 1024
 _KEY_LIMIT_CHARS = 128
 _INT32_MAX = 2**31 - 1
 _MOST = 2**50
+_LEAST_MEM_BYTES = 16 * 1024**2
+"""No Python program starts in less; who asks for less most likely thought of another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ def shape_of(request: jobs_pb2.RunRequest, limits: RunLimits) -> Shape:
         )
         if not 0 <= value <= most
     }
+    if 0 < wanted.mem_bytes < _LEAST_MEM_BYTES:
+        wrong["resources.mem_bytes"] = f"is in bytes, must be at least {_LEAST_MEM_BYTES}, and is {wanted.mem_bytes}"
     if wrong:
         raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,

@@ -18,8 +18,8 @@ _WIDTHS = (2, 4, 8, 16, 32)
 def refusal(text: str) -> FileContentError:
     """The error for content that is no sound HDF5 file."""
     return FileContentError(
-        f"The content is not a sound HDF5 file: {text}. Under a name that ends in .h5 only HDF5 files are kept; "
-        "put other files into a tar archive.",
+        f"The content is not a sound HDF5 file: {text}{'' if text.endswith('?') else '.'} "
+        "Under a name that ends in .h5 only HDF5 files are kept; put other files into a tar archive.",
         field="content",
     )
 

@@ -28,8 +28,9 @@ _ZEROS = bytes(BLOCK)
 def refusal(text: str) -> FileContentError:
     """The error for content that is no sound tar archive."""
     return FileContentError(
-        f"The content is not a sound tar archive: {text}. Under a name that ends in .tar only tar archives are kept, "
-        "plain or compressed by gzip; make one with `tar cf` or Python's tarfile.",
+        f"The content is not a sound tar archive: {text}{'' if text.endswith('?') else '.'} "
+        "Under a name that ends in .tar only tar archives are kept, plain or compressed by gzip; make one with "
+        "`tar cf` or Python's tarfile.",
         field="content",
     )
 
