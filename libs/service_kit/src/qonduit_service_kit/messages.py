@@ -4,6 +4,8 @@ A message is a frozen dataclass registered under a stable name and a version. Fi
 added, each with a default, so that new code reads old messages; a changed meaning is a new version.
 Times are seconds since the epoch, durations are seconds, memory is bytes, cpu is in thousandths of
 a core. Bodies stay under 64 KiB: larger bytes travel through storage, by digest.
+
+It is one long file on purpose: the contract between the services, to be read as a whole.
 """
 
 from __future__ import annotations
