@@ -51,18 +51,19 @@ class StorageChannel:
 
 
 def chosen_tier(report: SandboxReport, settings: WorkerSettings) -> Tier:
-    """Return the tier to run programs in.
+    """Return the tier to run programs in; with a minimum of A nothing at all may be missing, control groups included.
 
     Raises:
         SandboxTooWeakError: It is weaker than the settings allow.
     """
-    if report.tier <= settings.minimum_tier:
+    whole = settings.minimum_tier != "A" or not report.missing
+    if report.tier <= settings.minimum_tier and whole:
         return report.tier
     missing = " ".join(report.missing)
     if not settings.allow_weaker_sandbox:
         raise SandboxTooWeakError(
-            f"this machine can confine programs in tier {report.tier} only, and tier {settings.minimum_tier} is "
-            f"demanded. {missing} Or set QONDUIT_WORKER_ALLOW_WEAKER_SANDBOX=true to run without."
+            f"this machine gives less than a whole sandbox of tier {settings.minimum_tier} (it is tier {report.tier}). "
+            f"{missing} Or set QONDUIT_WORKER_ALLOW_WEAKER_SANDBOX=true to run without."
         )
     _log.warning(f"Programs run in a weaker sandbox (tier {report.tier}), as the settings allow. {missing}")
     return report.tier
