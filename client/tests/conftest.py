@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fake_gateway import TOKEN, FakeGateway
 from qonduit import ServerlessClient
+from stand_ins import amqp_url, environment, stack
+
+__all__ = ["amqp_url", "environment", "stack"]  # Fixtures.
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

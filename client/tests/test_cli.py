@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import qonduit
 from fake_gateway import TOKEN, FakeGateway
 from qonduit import cli
 
@@ -47,7 +49,6 @@ def end_when_watched(gateway: FakeGateway, status: str, **fields: object) -> thr
     def wait_and_end() -> None:
         gateway.state.await_watchers(1)
         (job_id,) = gateway.state.jobs
-        gateway.state.logs[job_id] = b"hello\n"
         gateway.state.change(job_id, status, **fields)
 
     thread = threading.Thread(target=wait_and_end)
@@ -106,6 +107,10 @@ def test_listings_are_whole_lines_and_json_on_demand(run: Run, gateway: FakeGate
         (["files", "put", "missing.tar"], cli.FAILED, "missing.tar: No such file"),
         (["files", "rm", "missing.tar"], cli.FAILED, "missing.tar"),
         (["upload", "missing.py"], cli.FAILED, "missing.py"),
+        (["run", "demo", "--time-limit", "-1"], cli.USAGE, "time_limit_s must not be negative"),
+        (["run", "demo", "--cpu", "nan"], cli.USAGE, "cpu must not be negative, and is nan"),
+        (["run", "demo", "--mem", "512"], cli.USAGE, "512M, 4G or 4GiB"),
+        (["upload", "/"], cli.USAGE, "is a folder"),
         (["exec", "missing.py"], cli.FAILED, "missing.py: no such script"),
     ],
 )
@@ -113,6 +118,74 @@ def test_bad_input_is_told_in_a_line(run: Run, arguments: list[str], code: int, 
     got, _, complaint = run(*arguments)
     assert (got, text in complaint) == (code, True), complaint
     assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "no JSON"])
+def test_a_file_of_arguments_holds_an_object(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "arguments.json").write_text(content)
+    code, _, complaint = run("run", "demo", "--args-file", str(tmp_path / "arguments.json"))
+    assert code == cli.USAGE
+    assert "arguments.json" in complaint
+    assert "JSON" in complaint
+
+
+def test_help_tells_the_servers_defaults_and_the_data_folder(run: Run) -> None:
+    told = " ".join(run("run", "--help")[1].split())
+    assert "the server's, 1 cpu" in told
+    assert "the server's, 2 GiB" in told
+    for command in ("up", "down", "status", "logs", "doctor"):
+        assert "$QONDUIT_HOME" in run(command, "--help")[1]
+
+
+@pytest.mark.parametrize(("text", "size"), [("512M", 2**29), ("4G", 2**32), ("4GiB", 2**32), ("33554432", 2**25)])
+def test_memory_with_and_without_unit(run: Run, gateway: FakeGateway, function: str, text: str, size: int) -> None:
+    assert run("run", function, "--mem", text)[0] == cli.OK
+    assert gateway.state.runs[0].resources.mem_bytes == size
+
+
+def test_what_stands_behind_a_script_is_the_scripts(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys, qiskit_serverless\nprint(qiskit_serverless.__version__, sys.argv[1:])\n")
+    arguments = ["--help", "-h", "--data-dir", "x", "--", "y"]
+    command = [sys.executable, "-m", "qonduit.cli", "exec", str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{qonduit.__version__} {arguments}"
+
+
+def test_a_jobs_first_characters_are_enough_if_no_other_has_them(run: Run, gateway: FakeGateway) -> None:
+    gateway.state.change("abcdef-1", "RUNNING")
+    assert "abcdef-1" in run("job", "show", "abcdef")[1]
+    gateway.state.change("abcdef-2", "RUNNING")
+    code, _, complaint = run("job", "show", "abcdef")
+    assert code == cli.FAILED
+    assert "abcdef-1" in complaint
+    assert "abcdef-2" in complaint
+    assert "abcdef-2" in run("job", "show", "abcdef-2")[1]
+    assert run("job", "show", "abcde")[0] == cli.FAILED
+
+
+@pytest.mark.usefixtures("function")
+def test_a_programs_traceback_is_shown_once(run: Run, gateway: FakeGateway) -> None:
+    trace = "Traceback (most recent call last):\n  line 1\nValueError: no good\n"
+    gateway.state.log_of_any = trace.encode()
+    thread = end_when_watched(gateway, "ERROR", reason=1, error_text=trace)
+    code, out, complaint = run("run", "demo", "--follow")
+    thread.join()
+    assert code == cli.FAILED
+    assert out.count("Traceback") == 1
+    assert "Traceback" not in complaint
+    assert "ValueError: no good" in complaint
+
+
+def test_what_was_deleted_is_told_when_a_later_one_fails(run: Run, gateway: FakeGateway) -> None:
+    gateway.state.files["a.h5"] = b"x"
+    code, out, complaint = run("files", "rm", "a.h5", "b.h5")
+    assert (code, out) == (cli.FAILED, "a.h5 was deleted.\n")
+    assert "b.h5" in complaint
+
+
+def test_empty_lists_say_none(run: Run) -> None:
+    assert [run(*command)[1] for command in (("jobs",), ("functions",), ("files", "ls"))] == ["none\n"] * 3
 
 
 def test_no_server_is_said_with_what_to_do(run: Run, gateway: FakeGateway) -> None:
@@ -138,3 +211,13 @@ def test_getting_a_file_never_replaces_one_unasked(
 def test_version_tells_both_sides(run: Run) -> None:
     assert run("version")[1].splitlines()[0].startswith("qonduit 0.")
     assert "server 0.1.0 at 127.0.0.1" in run("version")[1]
+    assert json.loads(run("version", "--json")[1])["server"] == "0.1.0"
+
+
+def test_version_without_a_server_is_no_error(run: Run, gateway: FakeGateway) -> None:
+    gateway.stop()
+    code, out, _ = run("version")
+    assert code == cli.OK
+    assert "No Qonduit server answers" in out
+    assert json.loads(run("version", "--json")[1])["server"] is None
+    assert run("--version")[:2] == (cli.OK, f"qonduit {qonduit.__version__}\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 import threading
 import time
@@ -253,3 +255,49 @@ def test_settings_of_other_systems_are_ignored_with_a_warning() -> None:
         Configuration(workers=3, cpu=2)
     with pytest.raises(ValueError, match="cpu must not be negative"):
         Configuration(cpu=-1)
+
+
+def test_memory_is_in_bytes_and_who_writes_another_unit_is_told() -> None:
+    for mem in (4, 4096, 16 * 1024**2 - 1):
+        with pytest.raises(ValueError, match=r"mem is in bytes.*4 \* 1024\*\*3"):
+            Configuration(mem=mem)
+    assert Configuration(mem=16 * 1024**2).mem == 2**24
+
+
+def test_config_is_reserved_and_how_else_to_pass_it_is_told(
+    client: ServerlessClient, gateway: FakeGateway, function: RunnableQiskitFunction
+) -> None:
+    with pytest.raises(TypeError, match=r"client\.run\('demo', arguments="):
+        function.run(config={"a": 1})  # type: ignore[arg-type]
+    client.run("demo", arguments={"config": {"a": 1}})
+    assert gateway.state.runs[-1].arguments_json == b'{"config":{"a":1}}'
+
+
+def test_functions_take_the_first_values_in_the_order_that_users_know() -> None:
+    function = QiskitFunction("demo", None, "demo.py", "folder")
+    assert (function.title, function.entrypoint, function.working_dir) == ("demo", "demo.py", "folder")
+    with pytest.raises(errors.InvalidFunctionError, match="no providers here"):
+        QiskitFunction("demo", "ibm", "demo.py")
+
+
+def test_what_functions_and_jobs_look_like(function: RunnableQiskitFunction) -> None:
+    assert repr(function) == f"<RunnableQiskitFunction demo, version {function.version[:12]}>"
+    job = function.run()
+    assert repr(job) == f"<Job {job.job_id} of demo, {job.status()}>"
+
+
+def test_ctrl_c_while_waiting_shows_nothing_of_what_waits(client: ServerlessClient, gateway: FakeGateway) -> None:
+    gateway.state.change("job-1", "RUNNING")
+    job = client.job("job-1")
+
+    def interrupt() -> None:
+        gateway.state.await_watchers(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        job.result()
+    thread.join()
+    assert interrupted.value.__suppress_context__
+    assert len(interrupted.traceback) == 2, "this file, and Job.result"

@@ -9,99 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from qonduit.stack.errors import NotInstalledError
-from qonduit.stack.processes import ProcessId, process_id
+from qonduit.stack.processes import process_id
 from qonduit.stack.services import Service, check_installed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-SERVICES = ("storage", "gateway", "scheduler", "qpu_broker", "worker")
-STAND_IN = """\
-import json, os, pathlib, signal, socket, sys
-name = __file__.split(os.sep)[-2].removeprefix("qonduit_")
-prefix = f"QONDUIT_{name.upper()}_"
-if os.environ.get("BROKEN") == name:
-    sys.exit("the stand-in is broken")
-print(f"2026-01-01T00:00:00Z WARNING {name}: the sandbox is of sand", flush=True)
-listening = {}
-for variable, key in (("LISTEN_PORT", "port"), ("METRICS_PORT", "metrics_port")):
-    if prefix + variable in os.environ:
-        listening[key] = socket.create_server(("127.0.0.1", int(os.environ[prefix + variable])))
-ready = pathlib.Path(os.environ[prefix + "READY_FILE"])
-part = ready.with_suffix(".part")
-part.write_text(json.dumps({key: server.getsockname()[1] for key, server in listening.items()}))
-settings = {key: value for key, value in os.environ.items() if key.startswith("QONDUIT_")}
-ready.with_suffix(".env").write_text(json.dumps(settings))
-signal.signal(signal.SIGTERM, signal.SIG_IGN if os.environ.get("STUBBORN") == name else lambda *_: sys.exit(0))
-part.replace(ready)
-while True:
-    signal.pause()
-"""
-
-
-def qonduit(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "qonduit.cli", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-class Stack:
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return qonduit({**self.environment, **environment}, *arguments, "--data-dir", str(self.folder))
-
-    def up(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("up", "--detach", "--amqp-url", "amqp://nobody", *options, **environment)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
-        return state
-
-    def process(self, name: str) -> ProcessId:
-        service = self.state["services"][name]
-        return ProcessId(service["pid"], service["birth"])
-
-    @property
-    def supervisor(self) -> ProcessId:
-        return ProcessId(self.state["supervisor_pid"], self.state["supervisor_birth"])
-
-    def await_state(self, condition: Callable[[dict[str, Any]], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition(self.state):
-            assert time.monotonic() < deadline, self.state
-            time.sleep(0.02)  # A file tells nobody that it changed.
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    for name in SERVICES:
-        package = tmp_path / "stand-ins" / f"qonduit_{name}"
-        package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        (package / "__main__.py").write_text(STAND_IN)
-    return {**os.environ, "PYTHONPATH": str(tmp_path / "stand-ins")}
-
-
-@pytest.fixture
-def stack(tmp_path: Path, environment: dict[str, str]) -> Iterator[Stack]:
-    running = Stack(tmp_path / "data", environment)
-    yield running
-    running.run("down")
+from stand_ins import SERVICES, Stack, qonduit
 
 
 def test_up_status_down(stack: Stack, tmp_path: Path) -> None:
@@ -128,7 +42,7 @@ def test_services_are_wired_to_each_other(stack: Stack) -> None:
     storage = f"127.0.0.1:{state['ports']['storage.port']}"
     assert settings["gateway"]["QONDUIT_GATEWAY_STORAGE_ADDRESS"] == storage
     assert settings["worker"]["QONDUIT_WORKER_STORAGE_ADDRESS"] == storage
-    assert settings["scheduler"]["QONDUIT_SCHEDULER_AMQP_URL"] == "amqp://nobody"
+    assert settings["scheduler"]["QONDUIT_SCHEDULER_AMQP_URL"] == stack.amqp_url
     assert state["address"] == f"127.0.0.1:{state['services']['gateway']['ports']['port']}"
 
 
@@ -195,7 +109,7 @@ def test_a_service_that_never_starts_ends_it_all_with_its_own_words(stack: Stack
 
 
 def test_two_stacks_side_by_side(stack: Stack, tmp_path: Path) -> None:
-    other = Stack(tmp_path / "other", stack.environment)
+    other = Stack(tmp_path / "other", stack.environment, stack.amqp_url)
     try:
         assert stack.up().returncode == 0
         done = other.up()
@@ -257,7 +171,7 @@ def test_logs_of_earlier_starts_are_kept(stack: Stack) -> None:
 
 
 def test_the_foreground_stops_in_order_on_ctrl_c(stack: Stack) -> None:
-    command = [sys.executable, "-m", "qonduit.cli", "up", "--amqp-url", "amqp://x", "--data-dir", str(stack.folder)]
+    command = [sys.executable, "-m", "qonduit.cli", "up", "--amqp-url", stack.amqp_url, "--data-dir", str(stack.folder)]
     with subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from qonduit import artifact
+from qonduit.configuration import Configuration
 from qonduit.exceptions import ArtifactTooLargeError, NotAvailableError
 from qonduit.file_space import FileSpace, ServerFileSpace, describe_local, save
 from qonduit.functions import QiskitFunction, RunnableQiskitFunction
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from qonduit.cluster import Cluster
-    from qonduit.configuration import Configuration
     from qonduit.connection import Connection
     from qonduit.function_calls import FunctionCalls
     from qonduit.job_calls import JobCalls
@@ -135,7 +135,10 @@ class ServerlessClient:
         Raises:
             NotSerializableError: An argument cannot be written as JSON; the text says which.
             FunctionNotFoundError: There is no such function.
+            TypeError: `config` is no Configuration.
         """
+        if config is not None and not isinstance(config, Configuration):
+            raise TypeError(f"config must be a Configuration, and is a {type(config).__name__}.")
         pinned = isinstance(program, RunnableQiskitFunction) and program.pinned
         version = program.version if pinned and isinstance(program, RunnableQiskitFunction) else ""
         snapshot = self.job_calls.run(_title(program), version, dict(arguments or {}), config, idempotency_key)

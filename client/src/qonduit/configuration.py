@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import InitVar, dataclass
+from typing import Final
+
+LEAST_MEM_BYTES: Final = 16 * 1024**2
+"""No Python program starts in less; who asks for less most likely thought of another unit."""
 
 
 class IgnoredSettingWarning(UserWarning):
@@ -12,17 +17,20 @@ class IgnoredSettingWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a job asks for; whatever is left out is the server's default.
+    """What a job asks for; whatever is left out is the server's default: 1 cpu, 2 GiB and a day unless it was changed.
 
     `workers`, `min_workers`, `max_workers` and `auto_scaling` are taken and ignored: tasks find room on every
     worker by themselves.
 
     Attributes:
         cpu: Cores of the driver program, such as 1 or 0.5; tasks ask for their own.
-        mem: Memory of the driver program, in bytes. A program that uses more is ended.
+        mem: Memory of the driver program, in bytes, such as 4 * 1024**3. A program that uses more is ended.
         gpus: Whole GPUs of the driver program.
         time_limit_s: Seconds the job may run.
         priority: Larger goes first among the user's own jobs.
+
+    Raises:
+        ValueError: A value makes no sense; the text says which and why.
     """
 
     workers: InitVar[int | None] = None
@@ -45,5 +53,10 @@ class Configuration:
                 stacklevel=3,
             )
         for name in ("cpu", "mem", "gpus", "time_limit_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must not be negative, and is {value}.")
+        if 0 < self.mem < LEAST_MEM_BYTES:
+            raise ValueError(
+                f"mem is in bytes, and {self.mem} is too little for any program: write mem=4 * 1024**3 for 4 GiB."
+            )

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qonduit.exceptions import QonduitError
+from qonduit.configuration import Configuration
+from qonduit.exceptions import InvalidFunctionError, QonduitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from qonduit.client import ServerlessClient
-    from qonduit.configuration import Configuration
     from qonduit.job import Job
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class QiskitFunction:
     """A program with all that it needs, to be uploaded.
 
     Attributes:
         title: Its name: 1 to 255 letters, digits, '_', '-' and '.'.
+        provider: Known to other servers only; functions belong to users here.
         entrypoint: The program to start, relative to `working_dir`.
         working_dir: The folder that is uploaded, less version control, caches and virtual environments.
         dependencies: Requirements such as "numpy>=2".
         env_vars: Environment variables of the program.
         description: For people.
         version: The author's own version label, for people; each content has a digest of its own anyway.
+
+    Raises:
+        InvalidFunctionError: It names a provider.
     """
 
     title: str
+    provider: InitVar[str | None] = None
     entrypoint: str | None = None
     working_dir: str = "./"
-    dependencies: Sequence[str] = ()
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    dependencies: Sequence[str] = ()
     description: str = ""
     version: str = ""
 
+    def __post_init__(self, provider: str | None) -> None:
+        if provider:
+            raise InvalidFunctionError(
+                f"provider={provider!r}: there are no providers here, functions belong to the user who uploads them. "
+                "Leave it out; the entrypoint is entrypoint=..., or the third value."
+            )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class RunnableQiskitFunction:
     """A function on a server: `run` starts a job of it."""
 
@@ -57,6 +69,9 @@ class RunnableQiskitFunction:
     """Whether `run` runs this very version, because it was asked for by its digest."""
     client: ServerlessClient | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.title}, version {self.version[:12]}>"
+
     def run(self, *, config: Configuration | None = None, **arguments: Any) -> Job:
         """Start a job: `function.run(circuit=circuit, shots=1024)`.
 
@@ -67,7 +82,13 @@ class RunnableQiskitFunction:
         Raises:
             NotSerializableError: An argument cannot be written as JSON; the text says which.
             FunctionNotFoundError: The function is gone.
+            TypeError: `config` is no Configuration.
         """
+        if config is not None and not isinstance(config, Configuration):
+            raise TypeError(
+                f"config is reserved for a Configuration, and this is a {type(config).__name__}. An argument of that "
+                f"name goes by client.run({self.title!r}, arguments={{'config': ...}})."
+            )
         return self._client().run(self, arguments=arguments, config=config)
 
     def jobs(self, *, limit: int = 10, status: str | None = None) -> list[Job]:

@@ -157,14 +157,18 @@ class Job:
         """
         if maxwait and timeout is None:
             timeout = maxwait * cadence
-        if not wait:
-            end = self.snapshot()
-        else:
-            for status in self.follow(timeout=timeout) if verbose else ():
-                sys.stdout.write(f"{self.job_id}: {status}\n")
-            end = self.wait(timeout=timeout)
-        self._raise_unless_done(end)
-        return self._calls.result(self.job_id) if end.result_bytes else {}
+        try:
+            end = self._end(timeout, verbose=verbose) if wait else self.snapshot()
+            self._raise_unless_done(end)
+            return self._calls.result(self.job_id) if end.result_bytes else {}
+        except KeyboardInterrupt:
+            # Where in gRPC it was waiting is of no interest to who stops waiting; the job goes on.
+            raise KeyboardInterrupt from None
+
+    def _end(self, timeout: float | None, *, verbose: bool) -> JobSnapshot:
+        for status in self.follow(timeout=timeout) if verbose else ():
+            sys.stdout.write(f"{self.job_id}: {status}\n")
+        return self.wait(timeout=timeout)
 
     def _raise_unless_done(self, end: JobSnapshot) -> None:
         if not end.over:
@@ -225,7 +229,8 @@ class Job:
         return asyncio.to_thread(self.result).__await__()
 
     def __repr__(self) -> str:
-        return f"<Job {self.job_id}>"
+        known = f" of {self._last.function_title}, {self._last.status}" if self._last else ""
+        return f"<Job {self.job_id}{known}>"
 
     def _repr_html_(self) -> str:
         return html_table(*self._table())
@@ -239,7 +244,7 @@ class Job:
         rows = [("function", now.function_title), ("version", now.function_version[:12]), ("status", now.status)]
         rows += [(name, text) for name, text in (("reason", now.reason), ("waits for", now.waiting_for)) if text]
         times = (("created", now.created), ("started", now.started), ("ended", now.ended))
-        rows += [(name, f"{at.astimezone():%Y-%m-%d %H:%M:%S}") for name, at in times if at]
+        rows += [(name, f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}") for name, at in times if at]
         rows.append(("attempt", str(now.attempt)))
         rows += [("exit code", str(now.exit_code))] if now.exit_code is not None else []
         rows += [("signal", str(now.signal))] if now.signal is not None else []

@@ -43,7 +43,7 @@ def main() -> None:
     except errors.QonduitError as error:
         sys.stderr.write(f"qonduit: {error}\n")
         sys.exit(exit_code(error))
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         sys.stderr.write(f"qonduit: {error.filename}: {error.strerror}\n")
         sys.exit(FAILED)
     except BrokenPipeError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from qonduit.cli import cluster_commands, file_commands, function_commands, job_commands, stack_commands
+import qonduit
+from qonduit.cli import cluster_commands, file_commands, function_commands, job_commands, output, stack_commands
 
 app = typer.Typer(
     name="qonduit",
@@ -15,5 +18,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it.
+    if wanted:
+        output.say(f"qonduit {qonduit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
 for part in (stack_commands, function_commands, job_commands, file_commands, cluster_commands):
     part.register(app)

@@ -62,7 +62,8 @@ def get(
 
 
 def remove(names: Names) -> None:
-    """Delete files."""
+    """Delete files, one after the other; each that is gone is named."""
     with qonduit.ServerlessClient() as client:
         for name in names:
             client.file_delete(name)
+            output.say(f"{name} was deleted.")

@@ -6,17 +6,26 @@ import pprint
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
 from qonduit.cli import CANCELED, output
-from qonduit.exceptions import QonduitError
+from qonduit.exceptions import JobFailedError, QonduitError
 
 if TYPE_CHECKING:
     from qonduit import Job
 
 _SECOND_CHANCE_S = 2.0
+_TAIL_CHARS = 20_000
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The end of what was shown of a log."""
+
+    text: str = ""
 
 
 def follow_job(job: Job) -> None:
@@ -24,8 +33,9 @@ def follow_job(job: Job) -> None:
 
     Ctrl-C detaches; a second one asks whether to cancel. Raises what `Job.result` raises.
     """
+    shown = _Tail()
     try:
-        log = threading.Thread(target=_copy_log, args=(job,), daemon=True)
+        log = threading.Thread(target=_copy_log, args=(job, shown), daemon=True)
         log.start()
         began = time.monotonic()
         for status in job.follow():
@@ -34,14 +44,25 @@ def follow_job(job: Job) -> None:
         result = job.result()
     except KeyboardInterrupt:
         _detach(job)
+    except JobFailedError as error:
+        raise _less_what_was_shown(error, shown.text) from None
     else:
         if result != {}:
             output.say(pprint.pformat(result, width=100))
 
 
-def _copy_log(job: Job) -> None:
+def _less_what_was_shown(error: JobFailedError, log: str) -> JobFailedError:
+    """Return the error without the traceback that the log has ended with."""
+    first, *lines = str(error).rstrip().splitlines()
+    if len(lines) <= 1 or lines[-1] not in log:
+        return error
+    return type(error)(f"{first}\n{lines[-1]}", job_id=error.job_id, reason=error.reason)
+
+
+def _copy_log(job: Job, shown: _Tail) -> None:
     try:
         for piece in job.stream_logs():
+            shown.text = (shown.text + piece)[-_TAIL_CHARS:]
             sys.stdout.write(piece)
             sys.stdout.flush()
     except QonduitError as error:

@@ -11,9 +11,11 @@ import typer
 
 import qonduit
 from qonduit.cli import output
+from qonduit.configuration import LEAST_MEM_BYTES
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+_SERVERS = "the server's"
+_SIZE = re.compile(r"(\d+\.?\d*)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -37,6 +39,8 @@ def upload(
 ) -> None:
     """Upload a program with its folder as a function."""
     folder = working_dir or entrypoint.parent
+    if entrypoint.is_dir() and not (folder / entrypoint).is_file():
+        raise typer.BadParameter(f"{str(entrypoint)!r} is a folder: name the program in it to start.")
     # Relative to the folder, as in the SDK, or to where we are, as a shell completes it.
     inside = entrypoint if (folder / entrypoint).exists() or not entrypoint.exists() else entrypoint.absolute()
     function = qonduit.QiskitFunction(
@@ -95,16 +99,22 @@ def run(
     arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; the value is JSON, or else text.")] = None,
     args_file: Annotated[Path | None, typer.Option(help="A file with all arguments as a JSON object.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show stages and log until it ends.")] = False,
-    cpu: Annotated[float, typer.Option(help="Cores for the program.")] = 0,
-    mem: Annotated[str, typer.Option(help="Memory for the program, such as 512M or 2G.")] = "",
+    cpu: Annotated[float, typer.Option(help="Cores for the program.", show_default=f"{_SERVERS}, 1 cpu")] = 0,
+    mem: Annotated[
+        str,
+        typer.Option(help="Memory for the program: 512M, 4G or 4GiB, or bytes.", show_default=f"{_SERVERS}, 2 GiB"),
+    ] = "",
     gpus: Annotated[int, typer.Option(help="GPUs for the program.")] = 0,
-    time_limit: Annotated[float, typer.Option(help="Seconds it may run.")] = 0,
+    time_limit: Annotated[float, typer.Option(help="Seconds it may run.", show_default=f"{_SERVERS}, a day")] = 0,
     priority: Annotated[int, typer.Option(help="Larger goes first among your jobs.")] = 0,
 ) -> None:
     """Run a function. Ctrl-C while following detaches; the job goes on."""
-    arguments: dict[str, Any] = json.loads(args_file.read_text()) if args_file else {}
+    arguments = _read_arguments(args_file) if args_file else {}
     arguments |= {name: _value(text) for name, text in (_pair(item, "--arg") for item in arg or [])}
-    config = qonduit.Configuration(cpu=cpu, mem=_bytes(mem), gpus=gpus, time_limit_s=time_limit, priority=priority)
+    try:
+        config = qonduit.Configuration(cpu=cpu, mem=_bytes(mem), gpus=gpus, time_limit_s=time_limit, priority=priority)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     with qonduit.ServerlessClient() as client:
         job = client.run(function, arguments=arguments, config=config)
         if not follow:
@@ -123,6 +133,17 @@ def _pair(item: str, option: str) -> tuple[str, str]:
     return name, value
 
 
+def _read_arguments(path: Path) -> dict[str, Any]:
+    try:
+        arguments = json.loads(path.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} holds no JSON: {error}", param_hint="--args-file") from error
+    if not isinstance(arguments, dict):
+        text = f'{path} must hold a JSON object of names and values, such as {{"count": 3}}'
+        raise typer.BadParameter(text, param_hint="--args-file")
+    return arguments
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
@@ -135,5 +156,10 @@ def _bytes(text: str) -> int:
         return 0
     matched = _SIZE.fullmatch(text.strip())
     if not matched:
-        raise typer.BadParameter(f"{text!r} is no size; write 512M or 2G", param_hint="--mem")
-    return int(float(matched[1]) * _UNITS[matched[2].lower()])
+        raise typer.BadParameter(f"{text!r} is no size; write 512M, 4G or 4GiB, or bytes", param_hint="--mem")
+    size = int(float(matched[1]) * _UNITS[matched[2].lower()])
+    if size < LEAST_MEM_BYTES:
+        least = output.mem_text(LEAST_MEM_BYTES)
+        text = f"{text!r} is {size} bytes, and no program starts in less than {least}; write 512M, 4G or 4GiB"
+        raise typer.BadParameter(text, param_hint="--mem")
+    return size

@@ -10,8 +10,11 @@ import typer
 
 import qonduit
 from qonduit.cli import output
+from qonduit.exceptions import JobNotFoundError
 
-JobId = Annotated[str, typer.Argument(help="The job's id.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, or its first characters: 6 or more.")]
+_SHORTEST_PREFIX = 6
+_LOOKED_THROUGH = 1000
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -50,7 +53,7 @@ def jobs(
 def show(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show all about a job, and its error if it failed."""
     with qonduit.ServerlessClient() as client:
-        job = client.job(job_id)
+        job = _find(client, job_id)
         now = job.snapshot()
     if as_json:
         output.show_json(now)
@@ -68,7 +71,7 @@ def logs(
 ) -> None:
     """Show what the program printed."""
     with qonduit.ServerlessClient() as client:
-        for piece in client.job(job_id).stream_logs(follow=follow, offset=offset):
+        for piece in _find(client, job_id).stream_logs(follow=follow, offset=offset):
             sys.stdout.write(piece)
             sys.stdout.flush()
 
@@ -82,7 +85,7 @@ def result(
 ) -> None:
     """Show a job's result; the exit code tells how the job ended."""
     with qonduit.ServerlessClient() as client:
-        value = client.job(job_id).result(wait=wait, timeout=timeout)
+        value = _find(client, job_id).result(wait=wait, timeout=timeout)
     if as_json:
         from qonduit.encoding import encode  # noqa: PLC0415 - Only here.
 
@@ -94,7 +97,7 @@ def result(
 def timeline(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show every change of a job with its time."""
     with qonduit.ServerlessClient() as client:
-        entries = client.job(job_id).timeline()
+        entries = _find(client, job_id).timeline()
     if as_json:
         output.show_json(list(entries))
     else:
@@ -104,7 +107,7 @@ def timeline(job_id: JobId, *, as_json: AsJson = False) -> None:
 def usage(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show what each stage used: seconds on the clock, CPU seconds, QPU seconds, memory."""
     with qonduit.ServerlessClient() as client:
-        used = client.job(job_id).usage()
+        used = _find(client, job_id).usage()
     if as_json:
         output.show_json({"stages": used.stages, "total": used.total})
     else:
@@ -114,4 +117,20 @@ def usage(job_id: JobId, *, as_json: AsJson = False) -> None:
 def cancel(job_id: JobId) -> None:
     """Ask for a job's end."""
     with qonduit.ServerlessClient() as client:
-        output.say(client.job(job_id).cancel())
+        output.say(_find(client, job_id).cancel())
+
+
+def _find(client: qonduit.ServerlessClient, job_id: str) -> qonduit.Job:
+    """Return a job by its id, or by the beginning of one that only one of the newest thousand jobs has."""
+    try:
+        return client.job(job_id)
+    except JobNotFoundError:
+        if len(job_id) < _SHORTEST_PREFIX:
+            raise
+        found = [job for job in client.jobs(limit=_LOOKED_THROUGH) if job.job_id.startswith(job_id)]
+        if not found:
+            raise
+    if len(found) > 1:
+        lines = [f"  {job.job_id}" for job in found]
+        raise qonduit.QonduitError("\n".join([f"{job_id} is the beginning of several jobs:", *lines]))
+    return found[0]

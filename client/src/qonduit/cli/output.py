@@ -29,7 +29,10 @@ def note(text: str) -> None:
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print a table; columns in `right` are flush right."""
+    """Print a table; columns in `right` are flush right. Without rows there are "none"."""
+    if not rows:
+        say("none")
+        return
     if not sys.stdout.isatty():
         say(format_table(head, rows, right=frozenset(right)))
         return
@@ -61,8 +64,8 @@ def mem_text(size_bytes: int) -> str:
 
 
 def time_text(moment: datetime | None) -> str:
-    """Return a local time for people."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""
+    """Return a local time with its zone, for people."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        file_okay=False,
         help="The stack's data folder; without it $QONDUIT_HOME, else ~/.local/share/qonduit "
         "(or qonduit in $XDG_DATA_HOME).",
     ),
@@ -34,7 +33,9 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
     app.command()(status)
     app.command()(logs)
-    app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exec_script)
+    # Whatever stands behind the script is the script's, be it --help.
+    behind_script = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    app.command("exec", context_settings=behind_script)(exec_script)
     app.command()(doctor)
     app.command()(version)
 
@@ -43,7 +44,9 @@ def up(
     *,
     data_dir: DataDir = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is up.")] = False,
-    amqp_url: Annotated[str, typer.Option(help="A running RabbitMQ, instead of a private one.")] = "",
+    amqp_url: Annotated[
+        str, typer.Option(help="A running RabbitMQ, instead of a private one.", show_default="a private one")
+    ] = "",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="The gateway's port.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="How many workers.")] = 1,
 ) -> None:
@@ -51,22 +54,34 @@ def up(
 
     Any setting of a service can be given as an environment variable, such as QONDUIT_WORKER_CPU.
     """
-    options = stack.Options(stack.layout_of(data_dir), amqp_url, port, workers)
+    if amqp_url:
+        from qonduit.stack.given_rabbitmq import check_url  # noqa: PLC0415 - Only here.
+
+        try:
+            check_url(amqp_url)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--amqp-url") from error
+    options = stack.Options(_layout(data_dir), amqp_url, port, workers)
     (stack.start_in_background if detach else stack.run_in_foreground)(options)
 
 
 def down(*, data_dir: DataDir = None) -> None:
     """Stop the stack."""
-    layout = stack.layout_of(data_dir)
+    layout = _layout(data_dir)
     stopped = stack.stop(layout)
-    output.say(f"The stack in {layout.data_dir} {'is stopped' if stopped else 'does not run'}.")
-    if not stopped:
+    if stopped.supervised:
+        output.say(f"The stack in {layout.data_dir} is stopped.")
+    elif stopped.left_behind:
+        names = ", ".join(stopped.left_behind)
+        output.say(f"The supervisor of the stack in {layout.data_dir} was gone; what it left behind is ended: {names}.")
+    else:
+        output.say(f"The stack in {layout.data_dir} does not run.")
         _mention_other(layout)
 
 
 def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show how each service of the stack is; exit code 4 if one is not well."""
-    layout = stack.layout_of(data_dir)
+    layout = _layout(data_dir)
     state, services = stack.status(layout)
     healthy = state.running and all(service.good for service in services)
     if as_json:
@@ -97,7 +112,8 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
             for service in services
         ]
         output.show_table(("service", "state", "pid", "ports", "since", "restarts"), rows, right=(2, 4, 5))
-        running = f"runs at {state.address}" if state.running else "does not run"
+        left = ", but its supervisor left processes behind: `qonduit down` ends them" if state.left_behind() else ""
+        running = f"runs at {state.address}" if state.running else f"does not run{left}"
         output.note(f"The stack in {layout.data_dir} {running}.")
         if not state.running:
             _mention_other(layout)
@@ -113,7 +129,7 @@ def logs(
     data_dir: DataDir = None,
 ) -> None:
     """Show the log of one service."""
-    for line in stack.log_lines(stack.layout_of(data_dir), service, last=lines, follow=follow):
+    for line in stack.log_lines(_layout(data_dir), service, last=lines, follow=follow):
         sys.stdout.write(line)
         if follow:
             sys.stdout.flush()
@@ -135,21 +151,35 @@ def doctor(*, data_dir: DataDir = None) -> None:
     """Look for what keeps Qonduit from working here, and say what to do."""
     from qonduit.cli.checks import run_checks  # noqa: PLC0415 - It loads what other commands do without.
 
-    checks = run_checks(stack.layout_of(data_dir))
+    checks = run_checks(_layout(data_dir))
     rows = [("ok" if check.good else "wrong", check.name, check.text) for check in checks]
     output.show_table(("", "what", "found"), rows)
     if not all(check.good for check in checks):
         raise typer.Exit(FAILED)
 
 
-def version() -> None:
-    """Show the version here, and that of the server."""
-    output.say(f"qonduit {qonduit.__version__}")
+def version(*, as_json: AsJson = False) -> None:
+    """Show the version here, and that of the server if there is one."""
+    told: dict[str, str | None] = {"qonduit": qonduit.__version__, "server": None, "address": None}
+    trouble = ""
     try:
         with qonduit.ServerlessClient() as client:
-            output.say(f"server {client.cluster.info().version} at {client.connection.target.address}")
+            told["address"] = client.connection.target.address
+            told["server"] = client.cluster.info().version
     except qonduit.QonduitError as error:
-        output.note(f"server: {str(error).splitlines()[0]}")
+        trouble = str(error).splitlines()[0]
+    if as_json:
+        output.show_json({**told, **({"trouble": trouble} if trouble else {})})
+        return
+    output.say(f"qonduit {told['qonduit']}")
+    output.say(f"server: {trouble}" if trouble else f"server {told['server']} at {told['address']}")
+
+
+def _layout(data_dir: Path | None) -> Layout:
+    layout = stack.layout_of(data_dir)
+    if layout.data_dir.exists() and not layout.data_dir.is_dir():
+        raise typer.BadParameter(f"the data folder {layout.data_dir} is a file", param_hint="--data-dir, QONDUIT_HOME")
+    return layout
 
 
 def _mention_other(layout: Layout) -> None:

@@ -125,8 +125,18 @@ def options_from_json(text: str) -> Options:
     return Options(**{**content, "layout": Layout(Path(content["layout"]))})
 
 
-def stop(layout: Layout) -> bool:
-    """Stop a stack and wait for its end; False if none runs.
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What there was to stop."""
+
+    supervised: bool
+    """Whether a supervisor ran, which stopped everything in order."""
+    left_behind: tuple[str, ...] = ()
+    """Services that lived on after their supervisor was killed."""
+
+
+def stop(layout: Layout) -> Stopped:
+    """Stop a stack and wait for its end; what a killed supervisor left behind is ended too.
 
     Raises:
         StackError: It is still there after two minutes, though it was killed.
@@ -137,7 +147,7 @@ def stop(layout: Layout) -> bool:
         if not state.supervisor.wait(DOWN_TIMEOUT_S):
             state.supervisor.send(signal.SIGKILL)
             state.supervisor.wait(DOWN_TIMEOUT_S)
-        return True
+        return Stopped(supervised=True)
     left = state.left_behind()
     for service in left:
         service.process.send(signal.SIGTERM)
@@ -147,7 +157,7 @@ def stop(layout: Layout) -> bool:
             service.process.wait(DOWN_TIMEOUT_S / 6)
     if any(service.process.alive for service in left):
         raise StackError(f"Some services of {layout.data_dir} cannot be ended; see `qonduit status`.")
-    return bool(left)
+    return Stopped(supervised=False, left_behind=tuple(service.name for service in left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,8 @@ class Health:
 
     name: str
     state: str
-    """As in `ServiceState`, or "dead" (its process is gone) or "deaf" (nobody answers on its port)."""
+    """As in `ServiceState`, or "dead" (its process is gone), "deaf" (nobody answers on its port), or "left behind"
+    (it lives on, though its supervisor is gone)."""
     pid: int
     ports: dict[str, int]
     restarts: int
@@ -171,12 +182,14 @@ class Health:
 def status(layout: Layout) -> tuple[states.StackState, list[Health]]:
     """Return what a stack says of itself, and what is true of each service."""
     state = states.read(layout.state_file)
-    return state, [_health(service) for service in state.services.values()]
+    return state, [_health(service, supervised=state.running) for service in state.services.values()]
 
 
-def _health(service: states.ServiceState) -> Health:
+def _health(service: states.ServiceState, *, supervised: bool) -> Health:
     now = service.state
-    if now == "ready":
+    if not supervised:
+        now = "left behind" if service.process.alive else ("stopped" if now == "stopped" else "dead")
+    elif now == "ready":
         if not service.process.alive:
             now = "dead"
         elif not all(_answers(port) for port in service.ports.values()):
@@ -203,6 +216,9 @@ def log_lines(layout: Layout, name: str, *, last: int, follow: bool) -> Iterator
     try:
         file = path.open(errors="replace")
     except FileNotFoundError:
+        if not layout.state_file.exists():
+            text = f"No stack was ever started in {layout.data_dir}, so there are no logs. Start one with `qonduit up`."
+            raise StackError(text) from None
         known = ["rabbitmq", *sorted(log.stem for log in (layout.data_dir / "logs").glob("*.log"))]
         raise StackError(f"There is no log of {name!r} in {layout.data_dir}. There are: {', '.join(known)}.") from None
     with file:

@@ -5,6 +5,7 @@ StackError
 +-- NotInstalledError     a service's package is missing
 +-- PortInUseError        a port that was asked for is taken
 +-- StartError            a service did not come up
+    +-- WrongSettingsError    and would not at another try: its settings are wrong
 """
 
 from __future__ import annotations
@@ -30,3 +31,7 @@ class PortInUseError(StackError):
 
 class StartError(StackError):
     """A service did not start."""
+
+
+class WrongSettingsError(StartError):
+    """A service's settings are wrong."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from qonduit.stack.errors import StartError
+from qonduit.stack.errors import StartError, WrongSettingsError
 from qonduit.stack.processes import process_id
 from qonduit.stack.state import ServiceState
 
@@ -20,6 +20,7 @@ FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 30.0
 STEADY_AFTER_S: Final = 30.0
 """Who ran so long begins with the shortest wait again."""
+_POLL_S: Final = 0.02
 TRIES_TO_BEGIN_WITH: Final = 3
 PATIENCE_TO_BEGIN_WITH_S: Final = 60.0
 """A unit that never once came up is given up after so many tries, or with the first that fails so late."""
@@ -49,7 +50,11 @@ class Keeper:
                 await self._start()
                 how = await self._watch()
             except StartError as error:
-                hopeless = tries >= TRIES_TO_BEGIN_WITH or time.monotonic() - first > PATIENCE_TO_BEGIN_WITH_S
+                hopeless = (
+                    isinstance(error, WrongSettingsError)
+                    or tries >= TRIES_TO_BEGIN_WITH
+                    or time.monotonic() - first > PATIENCE_TO_BEGIN_WITH_S
+                )
                 if hopeless and not self.ready.is_set():
                     raise StartError(f"{self.unit.name} {error}") from error
                 how = str(error)
@@ -64,7 +69,7 @@ class Keeper:
     async def stop(self) -> None:
         """Stop it, by force if it takes too long."""
         self._become("stopping")
-        began = time.monotonic()
+        began, lived = time.monotonic(), self.unit.pid != 0
         try:
             async with asyncio.timeout(self.unit.stop_timeout_s):
                 await self.unit.stop()
@@ -73,19 +78,30 @@ class Keeper:
             self._events.say(self.unit.name, f"did not stop within {self.unit.stop_timeout_s:.0f} s, killed", "bad")
             await self.unit.ended()
         else:
-            self._events.say(self.unit.name, f"stopped ({time.monotonic() - began:.1f} s)")
+            if lived:
+                self._events.say(self.unit.name, f"stopped ({time.monotonic() - began:.1f} s)")
         self._become("stopped")
 
     async def _start(self) -> None:
         self._become("starting")
         began = time.monotonic()
-        await self.unit.start()
+        noting = asyncio.create_task(self._note_process())
+        try:
+            await self.unit.start()
+        finally:
+            noting.cancel()
         self.ready.set()
         self._become("ready")
         ports = ", ".join(f"{name.replace('_', ' ')} {port}" for name, port in self.unit.ports.items())
         self._events.say(self.unit.name, f"ready ({time.monotonic() - began:.1f} s), {ports}", "good")
         for line in self.unit.warnings():
             self._events.say(self.unit.name, line, "warn")
+
+    async def _note_process(self) -> None:
+        """Tell of the process before it serves: if we are killed meanwhile, it must be found and ended."""
+        while not self.unit.pid:  # noqa: ASYNC110 - A node is started in a thread, which could set no event.
+            await asyncio.sleep(_POLL_S)
+        self._become("starting")
 
     async def _watch(self) -> str:
         return f"ended ({await self.unit.ended()})"

@@ -13,6 +13,7 @@ from qonduit.settings import Target
 from qonduit.stack import profiles
 from qonduit.stack import state as states
 from qonduit.stack.errors import StartError
+from qonduit.stack.given_rabbitmq import wait_until_it_answers
 from qonduit.stack.keeper import Keeper
 from qonduit.stack.layout import data_dir_option
 from qonduit.stack.processes import process_id
@@ -67,7 +68,9 @@ class Supervisor:
         self._listen_to_signals()
         self._prepare()
         try:
-            await self._work(began)
+            self._save()
+            if await self._find_rabbitmq():
+                await self._work(began)
         finally:
             await self._stop_all()
 
@@ -96,6 +99,22 @@ class Supervisor:
         self._keepers = [Keeper(unit, self._events, self._save) for unit in units]
         self._reach = profiles.write(self._layout, Target(address, token))
         self._events.say("stack", f"starting in {self._layout.data_dir}")
+
+    async def _find_rabbitmq(self) -> bool:
+        """Wait for a RabbitMQ that was given; False if a signal came first."""
+        if not self._options.amqp_url:
+            return True
+        finding = asyncio.create_task(
+            wait_until_it_answers(self._options.amqp_url, lambda text: self._events.say("rabbitmq", text, "warn"))
+        )
+        stopping = asyncio.create_task(_when(self._stop))
+        await asyncio.wait({finding, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not finding.done():
+            finding.cancel()
+            return False
+        finding.result()
+        return True
 
     async def _work(self, began: float) -> None:
         """Run the keepers until a signal comes, or one of them gives up."""

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from qonduit.stack import child
-from qonduit.stack.errors import StartError
+from qonduit.stack.errors import StartError, WrongSettingsError
 from qonduit.stack.processes import ended, process_id
 from qonduit.stack.rabbitmq_home import RabbitNodeError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from qonduit.stack.services import Service
 
 START_TIMEOUT_S: Final = 120.0
+_WRONG_SETTINGS: Final = 2
+"""The exit code by which a service says that another try would end in the same way."""
 _POLL_S: Final = 0.02
 _TAIL_LINES: Final = 12
 _LONGEST_LINE: Final = 500
@@ -54,7 +56,10 @@ class Unit(Protocol):
         """The ports it serves on, once it is started."""
 
     async def start(self) -> None:
-        """Start it and return once it serves; StartError, with the end of its log, if it doesn't."""
+        """Start it and return once it serves; StartError, with the end of its log, if it doesn't.
+
+        WrongSettingsError is the one where another try is of no use.
+        """
 
     def warnings(self) -> list[str]:
         """Return the warnings that it logged while it started."""
@@ -105,6 +110,8 @@ class ServiceUnit:
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready_file.exists():
+            if self._process.returncode == _WRONG_SETTINGS:
+                raise WrongSettingsError(f"was not started: its settings are wrong.\n{self._log_end()}")
             if self._process.returncode is not None:
                 raise StartError(f"ended while starting ({_how(self._process.returncode)}).\n{self._log_end()}")
             if time.monotonic() > deadline:

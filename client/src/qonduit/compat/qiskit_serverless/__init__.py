@@ -7,6 +7,7 @@ import qonduit
 if TYPE_CHECKING:
     from qonduit import *  # noqa: F403
 
+__version__ = qonduit.__version__
 __all__ = list(qonduit.__all__)
 
 
