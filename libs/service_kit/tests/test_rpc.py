@@ -33,6 +33,10 @@ async def answer_or_raise(request: StringValue, context: Any) -> StringValue:
             raise NOT_FOUND
         case "broken":
             raise RuntimeError("the password is hunter22")
+        case "long":
+            text = 50 * "There is no fünction \udcff. " + 100_000 * "x"
+            fields = {"one": text, "two": text}
+            raise ApiError(grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND", text, metadata=fields, violations=fields)
     return StringValue(value=dict(context.invocation_metadata()).get("authorization", ""))
 
 
@@ -133,6 +137,14 @@ async def test_a_refusal_crosses_the_wire_by_type(client: grpc.aio.Channel, kind
     assert error.violations == {"job_id": "unknown"}
 
 
+async def test_a_refusal_that_names_something_huge_or_damaged_still_arrives(client: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await unary(client, "long")
+    error = from_rpc_error(caught.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND")
+    assert error.text.startswith("There is no fünction ?.")
+
+
 async def test_an_unforeseen_error_tells_the_caller_an_id_and_nothing_else(client: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         await unary(client, "broken")
@@ -190,6 +202,13 @@ async def test_health_follows_the_server() -> None:
 async def test_it_refuses_to_listen_beyond_loopback_without_tls(host: str) -> None:
     with pytest.raises(ValueError, match="without TLS"):
         await GrpcServer(register, services=[NAME], host=host, registry=CollectorRegistry()).start()
+
+
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+async def test_half_of_a_tls_pair_is_refused_rather_than_served_without_tls(half: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {half: tmp_path / "half.pem"}
+    with pytest.raises(ValueError, match="both"):
+        await GrpcServer(register, services=[NAME], host=ALL_INTERFACES, registry=CollectorRegistry(), **given).start()
 
 
 async def test_it_listens_beyond_loopback_when_told_so_in_words() -> None:

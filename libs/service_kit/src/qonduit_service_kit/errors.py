@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import grpc
 
 DOMAIN = "qonduit"
-TEXT_LIMIT = 4096
+TEXT_LIMIT_BYTES = 1024
+"""Of each text in a refusal: all of them travel in a header, of which gRPC takes 8 KiB, some of them twice."""
+_VALUE_LIMIT_BYTES = 256
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -39,15 +41,22 @@ class ApiError(Exception):
 
     def to_status(self) -> status_pb2.Status:
         """Return the error as google.rpc.Status with ErrorInfo and, for fields, BadRequest."""
-        details = [_packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata))]
+        metadata = {name: _bounded(value, _VALUE_LIMIT_BYTES) for name, value in self.metadata.items()}
+        details = [_packed(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=metadata))]
         if self.violations:
             violations = [
-                error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
+                error_details_pb2.BadRequest.FieldViolation(field=field, description=_bounded(text, _VALUE_LIMIT_BYTES))
                 for field, text in self.violations.items()
             ]
             details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
         number = code_pb2.Code.Value(self.code.name)
-        return status_pb2.Status(code=number, message=self.text[:TEXT_LIMIT], details=details)
+        return status_pb2.Status(code=number, message=_bounded(self.text, TEXT_LIMIT_BYTES), details=details)
+
+
+def _bounded(text: str, limit_bytes: int) -> str:
+    """Return a text that can travel: not too long, and without what UTF-8 can't say, such as names of damaged files."""
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= limit_bytes else data[: limit_bytes - 3].decode(errors="ignore") + "..."
 
 
 def _packed(

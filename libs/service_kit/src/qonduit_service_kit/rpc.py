@@ -91,7 +91,7 @@ class GrpcServer:
         """Listen and serve.
 
         Raises:
-            ValueError: It would listen beyond loopback without TLS and without leave to.
+            ValueError: It would listen beyond loopback without TLS and without leave to, or has half of a TLS pair.
             OSError: The address cannot be used; the text names it.
         """
         self._check_exposure()
@@ -110,7 +110,10 @@ class GrpcServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def _check_exposure(self) -> None:
-        if self._tls[0] is not None or self._allow_insecure or is_loopback(self._host):
+        cert, key = self._tls
+        if (cert is None) != (key is None):
+            raise ValueError("TLS needs both a certificate and its key: set both, or neither")
+        if cert is not None or self._allow_insecure or is_loopback(self._host):
             return
         raise ValueError(
             f"refusing to listen on {self._host} without TLS: set the certificate and key, "
