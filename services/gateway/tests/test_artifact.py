@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +77,25 @@ def test_a_tar_that_was_cut_off_is_refused() -> None:
     whole = packed([tarfile.TarInfo("program.py")], size=5000)
     with pytest.raises(NotATarError, match="ends in the middle"):
         read(whole[:3000])
+
+
+def pax_header(body: bytes) -> bytes:
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(body)
+    return header.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+
+
+def test_headers_of_very_many_records_do_not_hold_up_the_service() -> None:
+    content = pax_header(b"5 a=\n" * 200_000) * 10 + packed([tarfile.TarInfo("program.py")])
+    begun = time.process_time()
+    assert [member.path for member in read(content, 1_000_000).members] == ["program.py"]
+    assert time.process_time() - begun < 10
+
+
+def test_a_size_beyond_all_files_is_not_believed() -> None:
+    record = b"size=" + b"9" * 5000 + b"\n"
+    content = pax_header(b"5011 " + record) + packed([tarfile.TarInfo("program.py")])
+    assert [member.size_bytes for member in read(content).members] == [0]
 
 
 @given(st.binary(max_size=3000), st.integers(1, 700))

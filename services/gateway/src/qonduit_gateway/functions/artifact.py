@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _PAX_LIMIT_BYTES = 1024 * 1024
+_PAX_LENGTH_DIGITS = 7
+_PAX_SIZE_DIGITS = 18
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _END = bytes(_BLOCK)
 
@@ -113,15 +115,19 @@ class TarListing:
         self._long_name = body.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
     def _pax(self, body: bytes) -> None:
-        while body:
-            length, _, _rest = body.partition(b" ")
-            if not length.isdigit() or not 0 < int(length) <= len(body):
+        start = 0
+        while start < len(body):
+            # Searched and cut in place: copying the rest for each record would take minutes for a header full of them.
+            space = body.find(b" ", start, start + _PAX_LENGTH_DIGITS + 1)
+            length = body[start:space] if space > start else b""
+            if not length.isdigit() or not len(length) < int(length) <= len(body) - start:
                 return
-            record, body = body[: int(length)], body[int(length) :]
-            name, _, value = record[len(length) + 1 : -1].partition(b"=")
+            end = start + int(length)
+            name, _, value = body[space + 1 : end - 1].partition(b"=")
+            start = end
             if name == b"path":
                 self._long_name = value.decode("utf-8", "surrogateescape")
-            elif name == b"size" and value.isdigit():
+            elif name == b"size" and value.isdigit() and len(value) <= _PAX_SIZE_DIGITS:
                 self._long_size = int(value)
 
 
