@@ -113,10 +113,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         letters = await self._database.read(
             lambda connection: dead_letter_rows.page(connection, size=size, before=before)
         )
-        token = paging.to_token(letters[-1].number) if len(letters) == size else ""
-        return cluster_pb2.ListDeadLettersResponse(
-            dead_letters=[_letter(letter) for letter in letters], next_page_token=token
-        )
+        listed = paging.fitting([_letter(letter) for letter in letters])
+        more = len(letters) == size or len(listed) < len(letters)
+        token = paging.to_token(letters[len(listed) - 1].number) if more else ""
+        return cluster_pb2.ListDeadLettersResponse(dead_letters=listed, next_page_token=token)
 
     async def ReplayDeadLetter(  # noqa: N802
         self, request: cluster_pb2.ReplayDeadLetterRequest, context: Any

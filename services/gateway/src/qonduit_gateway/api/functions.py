@@ -139,8 +139,9 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         rows = await self._database.read(
             lambda connection: function_rows.page(connection, owner, size=size, before=before)
         )
-        token = paging.to_token(rows[-1][1]) if len(rows) == size else ""
-        functions = [convert.function(version) for version, _ in rows]
+        functions = paging.fitting([convert.function(version) for version, _ in rows])
+        more = len(rows) == size or len(functions) < len(rows)
+        token = paging.to_token(rows[len(functions) - 1][1]) if more else ""
         return functions_pb2.ListFunctionsResponse(functions=functions, next_page_token=token)
 
     async def ListFunctionVersions(  # noqa: N802
@@ -154,8 +155,9 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         rows = await self._database.read(
             lambda connection: function_rows.versions_page(connection, owner, request.title, size=size, before=before)
         )
-        token = paging.to_token(rows[-1].version_id) if len(rows) == size else ""
-        functions = [convert.function(version) for version in rows]
+        functions = paging.fitting([convert.function(version) for version in rows])
+        more = len(rows) == size or len(functions) < len(rows)
+        token = paging.to_token(rows[len(functions) - 1].version_id) if more else ""
         return functions_pb2.ListFunctionVersionsResponse(functions=functions, next_page_token=token)
 
     async def _take_artifact(

@@ -110,8 +110,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
                 created_after=after,
             )
         )
-        token = paging.to_token([jobs[-1].submission.created_at, jobs[-1].job_id]) if len(jobs) == size else ""
-        return jobs_pb2.ListJobsResponse(jobs=[self._message(job) for job in jobs], next_page_token=token)
+        messages = paging.fitting([self._message(job) for job in jobs])
+        more = len(jobs) == size or len(messages) < len(jobs)
+        last = jobs[len(messages) - 1] if more else None
+        token = "" if last is None else paging.to_token([last.submission.created_at, last.job_id])
+        return jobs_pb2.ListJobsResponse(jobs=messages, next_page_token=token)
 
     async def WatchJob(  # noqa: N802
         self, request: jobs_pb2.WatchJobRequest, context: Any

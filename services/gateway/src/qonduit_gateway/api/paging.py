@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message as ProtobufMessage
 from qonduit_service_kit.errors import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_SIZE = 100
 MOST = 1000
+_MOST_BYTES = 3 * 1024**2
+"""Of one answer: gRPC refuses a message above 4 MiB."""
+_OVERHEAD_BYTES = 8
+_INT64 = 2**63
+
+Message = TypeVar("Message", bound=ProtobufMessage)
 
 
 def page_size(wanted: int) -> int:
@@ -26,6 +35,16 @@ def page_size(wanted: int) -> int:
     return min(wanted or DEFAULT_SIZE, MOST)
 
 
+def fitting(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return as many of a page's messages, from the first, as one answer can carry; the next page has the others."""
+    size_bytes = 0
+    for position, message in enumerate(messages):
+        size_bytes += message.ByteSize() + _OVERHEAD_BYTES
+        if position and size_bytes > _MOST_BYTES:
+            return messages[:position]
+    return messages
+
+
 def to_token(key: Any) -> str:
     """Return a token for the last row of a page."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
@@ -37,13 +56,10 @@ def from_token(token: str, *shape: type) -> Any:
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, binascii.Error, UnicodeError):
+    except (ValueError, RecursionError):
         key = None
     values = key if isinstance(key, list) else [key]
-    fits = len(values) == len(shape) and all(
-        isinstance(value, kind) or (kind is float and isinstance(value, int))
-        for value, kind in zip(values, shape, strict=True)
-    )
+    fits = len(values) == len(shape) and all(_may_be(value, kind) for value, kind in zip(values, shape, strict=True))
     if not fits:
         raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -52,3 +68,12 @@ def from_token(token: str, *shape: type) -> Any:
             violations={"page_token": "Take it from the last answer, unchanged."},
         )
     return tuple(values) if len(shape) > 1 else values[0]
+
+
+def _may_be(value: object, kind: type) -> bool:
+    """Whether a database can compare a value with a column of a kind."""
+    if isinstance(value, str):
+        return kind is str and "\0" not in value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_INT64 <= value < _INT64:
+        return False
+    return kind is float or (kind is int and isinstance(value, int))
