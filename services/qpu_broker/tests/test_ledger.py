@@ -8,6 +8,7 @@ import pytest
 from qonduit_qpu_broker.ledger import jobs, listing, programs, sessions
 from qonduit_qpu_broker.ledger.records import NewJob
 from qonduit_qpu_broker.ledger.schema import connect
+from qonduit_qpu_broker.ledger.thread import LedgerThread, LedgerUnavailableError
 from qonduit_service_kit.messages import Address, QpuState
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_two_executors_that_post_the_same_have_a_job_each_and_hear_of_their_own(
 def test_a_new_attempt_gets_the_paid_result_and_hears_all_steps_again(ledger: sqlite3.Connection) -> None:
     first, _ = jobs.submit(ledger, JOB)
     _complete(ledger, first.qpu_job_id)
-    programs.published(ledger, [due.position for due in programs.due(ledger, 10)])
+    programs.published(ledger, programs.due(ledger, 10))
     assert programs.due(ledger, 10) == ()
     programs.note_program(ledger, "job-1", 2, "ada")
     again, new = jobs.submit(ledger, replace(JOB, attempt=2))
@@ -110,10 +111,56 @@ def test_an_attempt_that_is_over_may_not_submit(ledger: sqlite3.Connection) -> N
     assert programs.note_program(ledger, "job-1", 2, "ada")
     assert not programs.note_program(ledger, "job-1", 1, "ada")
     assert programs.end_program(ledger, "job-1", 2)
-    assert not programs.end_program(ledger, "job-1", 2), "told again, there is nothing left to do"
+    assert programs.end_program(ledger, "job-1", 2), "told again: whoever was told first may not have got far"
     assert not programs.note_program(ledger, "job-1", 2, "ada")
     assert programs.note_program(ledger, "job-1", 3, "ada")
     assert not programs.end_program(ledger, "job-1", 2), "a late end of an old attempt ends nothing"
+
+
+def test_what_is_taken_over_while_the_bus_confirms_is_told_again(ledger: sqlite3.Connection) -> None:
+    jobs.submit(ledger, JOB)
+    being_told = programs.due(ledger, 10)
+    programs.note_program(ledger, "job-1", 2, "ada")
+    jobs.submit(ledger, replace(JOB, attempt=2))
+    programs.published(ledger, being_told)
+    assert [(due.transition.sequence, due.transition.attempt) for due in programs.due(ledger, 10)] == [(0, 2)]
+
+
+def test_a_program_whose_end_was_heard_first_may_not_submit(ledger: sqlite3.Connection) -> None:
+    assert programs.end_program(ledger, "job-2", 1)
+    assert not programs.note_program(ledger, "job-2", 1, "ada")
+    assert programs.note_program(ledger, "job-2", 2, "ada")
+    assert programs.end_program(ledger, "job-1", 2)
+    assert not programs.note_program(ledger, "job-1", 2, "ada"), "it was heard of, but not this attempt"
+
+
+async def test_a_full_disk_stops_nothing_but_the_write_that_met_it(tmp_path: Path) -> None:
+    ledger = LedgerThread(tmp_path / "ledger.sqlite3")
+    await ledger.start()
+    pages = await ledger.run(lambda open_: open_.execute("PRAGMA page_count").fetchone()[0])
+    await ledger.run(lambda open_: open_.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    big = replace(JOB, body=b"x" * 100_000)
+    with pytest.raises(LedgerUnavailableError, match="full"):
+        await ledger.run(lambda open_: jobs.submit(open_, big))
+    assert await ledger.run(jobs.unfinished) == ()
+    await ledger.run(lambda open_: open_.execute("PRAGMA max_page_count = 1000000").fetchone())
+    job, _ = await ledger.run(lambda open_: jobs.submit(open_, big))
+    assert await ledger.run(jobs.unfinished) == (job,)
+    await ledger.stop()
+
+
+async def test_a_commit_that_failed_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    ledger = LedgerThread(tmp_path / "ledger.sqlite3")
+    await ledger.start()
+
+    def break_a_deferred_rule(open_: sqlite3.Connection) -> None:
+        open_.execute("PRAGMA defer_foreign_keys = ON")
+        open_.execute("INSERT INTO transitions (qpu_job_id, sequence, state, at) VALUES ('none', 0, 'Queued', 1.0)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        await ledger.run(break_a_deferred_rule)
+    assert await ledger.run(jobs.unfinished) == ()
+    await ledger.stop()
 
 
 def test_a_session_opened_again_keeps_its_id(ledger: sqlite3.Connection) -> None:

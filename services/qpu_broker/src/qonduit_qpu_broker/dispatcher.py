@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, QpuState
 
 from qonduit_qpu_broker.fairness import Waiting, next_job
 from qonduit_qpu_broker.ledger import jobs, listing, sessions
+from qonduit_qpu_broker.ledger.thread import LedgerUnavailableError
 from qonduit_qpu_broker.problems import Problem, Unavailable
 from qonduit_qpu_broker.upstream import Outcome, Submission
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from qonduit_qpu_broker.ledger.records import JobRecord
     from qonduit_qpu_broker.ledger.thread import LedgerThread
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 _log = get_logger("dispatcher")
 _FAIR_WINDOW_S = 24 * 3600.0
 _STORAGE_RETRY_S = 1.0
+_CANCEL_PATIENCE_S = 10.0
+"""Less than the time after which a cancel is asked for again, so that those who wait don't pile up."""
+
+T = TypeVar("T")
 
 
 class Dispatcher:
@@ -55,6 +61,8 @@ class Dispatcher:
         self._max_body_bytes = max_body_bytes
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._handed: set[str] = set()
+        """Those of the running that their upstream has."""
         self._adopt: set[str] = set()
         self._used_s: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -127,6 +135,7 @@ class Dispatcher:
 
     def _ended(self, qpu_job_id: str, task: asyncio.Task[None]) -> None:
         self._running.pop(qpu_job_id, None)
+        self._handed.discard(qpu_job_id)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a QPU job is left unfinished until the next start", qpu_job_id=qpu_job_id, exc_info=error)
@@ -143,6 +152,7 @@ class Dispatcher:
         submission = Submission(
             qpu_job_id, job.program, job.backend, body, job.api_version, adopt=qpu_job_id in self._adopt
         )
+        self._handed.add(qpu_job_id)
         try:
             outcome = await self._upstream.run(submission, lambda: self._started(job))
         except Exception:  # noqa: BLE001 -- a fault of ours must not leave a program waiting for ever.
@@ -168,22 +178,32 @@ class Dispatcher:
                 sessions.activate(ledger, job.session_id, now)
             return jobs.advance(ledger, job.qpu_job_id, QpuState.RUNNING, at=now)
 
-        if await self._ledger.run(note) is not None:
+        if await self._written(job, note) is not None:
             self._metrics.waited.labels(job.backend).observe(now - job.created_at)
         self._outbox.wake()
 
-    async def finish(self, job: JobRecord, outcome: Outcome) -> None:
-        """Write a job's end; the second time changes nothing."""
-        inline: bytes | None = outcome.result
-        digest = ""
-        while len(outcome.result) > INLINE_LIMIT_BYTES and not digest:
-            inline = None
+    async def _written(self, job: JobRecord, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a piece of work on the ledger, however long its disk is full: what was paid for is never dropped."""
+        while True:
             try:
-                digest = await self._payloads.put(outcome.result)
+                return await self._ledger.run(work)
+            except LedgerUnavailableError as error:
+                _log.warning("waiting for the ledger", qpu_job_id=job.qpu_job_id, reason=str(error))
+                await asyncio.sleep(_STORAGE_RETRY_S)
+
+    async def _stored(self, job: JobRecord, result: bytes) -> str:
+        """Store a large result and return its digest, however long storage is away; empty for a small one."""
+        while len(result) > INLINE_LIMIT_BYTES:
+            try:
+                return await self._payloads.put(result)
             except Unavailable as problem:
-                # A result that was paid for is never dropped.
                 _log.warning("waiting for storage", qpu_job_id=job.qpu_job_id, reason=problem.message)
                 await asyncio.sleep(_STORAGE_RETRY_S)
+        return ""
+
+    async def finish(self, job: JobRecord, outcome: Outcome) -> None:
+        """Write a job's end; the second time changes nothing."""
+        digest = await self._stored(job, outcome.result)
 
         def note(ledger: sqlite3.Connection) -> tuple[JobRecord | None, str]:
             ended = jobs.advance(
@@ -194,7 +214,7 @@ class Dispatcher:
                 reason=outcome.reason,
                 code=outcome.code,
                 qpu_s=outcome.charged_s,
-                result=inline,
+                result=None if digest else outcome.result,
                 result_digest=digest,
             )
             session = sessions.get(ledger, job.session_id) if job.session_id else None
@@ -202,7 +222,7 @@ class Dispatcher:
                 sessions.settle(ledger, session.session_id)
             return ended, session.mode if session is not None else "job"
 
-        ended, mode = await self._ledger.run(note)
+        ended, mode = await self._written(job, note)
         self._outbox.wake()
         if ended is None:
             return
@@ -217,7 +237,11 @@ class Dispatcher:
         if running is None:
             await self.finish(job, Outcome(QpuState.CANCELLED, 0.0, reason=reason))
             return
-        await self._upstream.cancel(job.qpu_job_id)
-        await asyncio.wait([running])
-        # It may have been between the queue and the upstream.
-        await self.finish(job, Outcome(QpuState.CANCELLED, 0.0, reason=reason))
+        if job.qpu_job_id in self._handed:
+            await self._upstream.cancel(job.qpu_job_id)
+        else:
+            running.cancel()  # On its way: its body may be waited for as long as storage is away.
+        done, _ = await asyncio.wait([running], timeout=_CANCEL_PATIENCE_S)
+        if done:
+            # It may have been between the queue and the upstream.
+            await self.finish(job, Outcome(QpuState.CANCELLED, 0.0, reason=reason))

@@ -55,6 +55,7 @@ class Inbox:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._known: dict[str, int] = {}
+        self._answering: set[str] = set()
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -70,11 +71,21 @@ class Inbox:
     async def _handle(self, delivery: Delivery) -> None:
         message = delivery.message
         if isinstance(message, QpuRequest):
-            await self._reply(message, await self._answer(message))
+            await self._take(message)
         elif isinstance(message, ProgramEnded):
             await self._program_ended(message)
         else:
             raise RejectMessage(f"the QPU broker does not take {type(message).__name__}")
+
+    async def _take(self, request: QpuRequest) -> None:
+        """Answer a request once at a time: one that takes long is sent again, and must not fill the inbox."""
+        if request.request_id in self._answering:
+            return
+        self._answering.add(request.request_id)
+        try:
+            await self._reply(request, await self._answer(request))
+        finally:
+            self._answering.discard(request.request_id)
 
     async def _answer(self, request: QpuRequest) -> Answer:
         try:

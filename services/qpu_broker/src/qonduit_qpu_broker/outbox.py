@@ -9,6 +9,7 @@ from qonduit_service_kit.bus import BusClosedError, UnroutableError
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_qpu_broker.ledger import programs
+from qonduit_qpu_broker.ledger.thread import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from qonduit_service_kit.messages import Address
@@ -52,37 +53,47 @@ class Outbox:
         """Publish for ever."""
         while True:
             self._wake.clear()
-            batch = await self._ledger.run(lambda ledger: programs.due(ledger, _BATCH))
-            done = await self._publish(batch)
-            if done:
-                await self._ledger.run(lambda ledger, done=done: programs.published(ledger, done))  # type: ignore[misc]
-            stuck = len(done) < len(batch)
-            if not stuck and len(batch) == _BATCH:
-                continue
+            try:
+                stuck = await self._tell()
+            except LedgerUnavailableError as error:
+                _log.warning("waiting for the ledger", reason=str(error))
+                stuck = True
             try:
                 async with asyncio.timeout(_RETRY_S if stuck else None):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    async def _publish(self, batch: tuple[Due, ...]) -> list[int]:
-        """Publish what can be and return its positions; an address that takes nothing is left for later."""
-        done: list[int] = []
+    async def _tell(self) -> bool:
+        """Publish all that is due, past what is stuck; whether something has to be tried again."""
         closed: set[Address] = set()
+        stuck, after = False, 0
+        while True:
+            batch = await self._ledger.run(lambda ledger, after=after: programs.due(ledger, _BATCH, after=after))  # type: ignore[misc]
+            done = await self._publish(batch, closed)
+            if done:
+                await self._ledger.run(lambda ledger, done=done: programs.published(ledger, done))  # type: ignore[misc]
+            stuck = stuck or len(done) < len(batch)
+            if len(batch) < _BATCH:
+                return stuck
+            after = batch[-1].position
+
+    async def _publish(self, batch: tuple[Due, ...], closed: set[Address]) -> list[Due]:
+        """Publish what can be and return it; an address that takes nothing is left for later."""
+        done: list[Due] = []
         for due in batch:
-            if due.to in closed:
+            if due.to in closed and not due.program_ended:
                 continue
             try:
-                await self._bus.publish(due.to, due.transition)
+                if due.to not in closed:
+                    await self._bus.publish(due.to, due.transition)
             except UnroutableError:
-                # The worker is gone, or has not declared its inbox again yet. Once the program has ended, nobody
-                # asks any more; a new attempt is told from the beginning.
                 closed.add(due.to)
-                if due.program_ended:
-                    done.append(due.position)
-                continue
             except BusClosedError:
                 _log.info("stopping with transitions to tell", left=len(batch) - len(done))
                 return done
-            done.append(due.position)
+            # Where nobody listens, the worker is gone, or has not declared its inbox again yet. Once the attempt is
+            # over, nobody asks any more; a new one that takes the job over is told from the beginning.
+            if due.to not in closed or due.program_ended:
+                done.append(due)
         return done

@@ -19,6 +19,7 @@ class Due:
     position: int
     to: Address
     program_ended: bool
+    """Whether the attempt that submitted the job is over."""
     transition: QpuTransition
 
 
@@ -34,26 +35,32 @@ def note_program(ledger: sqlite3.Connection, job_id: str, attempt: int, user: st
 
 
 def end_program(ledger: sqlite3.Connection, job_id: str, attempt: int) -> bool:
-    """Note that an attempt is over; False if a later one has begun, or it was noted before."""
+    """Note that an attempt is over, also one that was never heard of; False if a later one has begun.
+
+    True again when told again: the broker may have died before it had cleared up.
+    """
     done = ledger.execute(
-        "UPDATE programs SET ended = 1 WHERE job_id = ? AND attempt <= ? AND ended = 0", (job_id, attempt)
+        "INSERT INTO programs (job_id, attempt, user, ended) VALUES (?1, ?2, '', 1) ON CONFLICT (job_id) DO UPDATE SET"
+        " ended = 1, attempt = ?2 WHERE attempt <= ?2",
+        (job_id, attempt),
     )
     return done.rowcount > 0
 
 
-def due(ledger: sqlite3.Connection, limit: int) -> tuple[Due, ...]:
-    """Return transitions that are not confirmed yet, in the order they happened."""
+def due(ledger: sqlite3.Connection, limit: int, *, after: int = 0) -> tuple[Due, ...]:
+    """Return transitions behind a position that are not confirmed yet, in the order they happened."""
     rows = ledger.execute(
         "SELECT t.position, t.qpu_job_id, t.sequence, t.state, t.at, t.text, t.qpu_s, j.job_id, j.attempt, j.backend,"
-        " j.reply_exchange, j.reply_key, p.ended FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
-        " JOIN programs p USING (job_id) WHERE t.published = 0 ORDER BY t.position LIMIT ?",
-        (limit,),
+        " j.reply_exchange, j.reply_key, p.ended OR j.attempt < p.attempt AS over"
+        " FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
+        " JOIN programs p USING (job_id) WHERE t.published = 0 AND t.position > ? ORDER BY t.position LIMIT ?",
+        (after, limit),
     )
     return tuple(
         Due(
             position=row["position"],
             to=Address(row["reply_exchange"], row["reply_key"]),
-            program_ended=bool(row["ended"]),
+            program_ended=bool(row["over"]),
             transition=QpuTransition(
                 qpu_job_id=row["qpu_job_id"],
                 job_id=row["job_id"],
@@ -70,6 +77,10 @@ def due(ledger: sqlite3.Connection, limit: int) -> tuple[Due, ...]:
     )
 
 
-def published(ledger: sqlite3.Connection, positions: Iterable[int]) -> None:
-    """Note that transitions were confirmed by the bus."""
-    ledger.executemany("UPDATE transitions SET published = 1 WHERE position = ?", [(number,) for number in positions])
+def published(ledger: sqlite3.Connection, confirmed: Iterable[Due]) -> None:
+    """Note that transitions were confirmed by the bus, unless a new attempt took their job over meanwhile."""
+    ledger.executemany(
+        "UPDATE transitions SET published = 1 WHERE position = ? AND EXISTS"
+        " (SELECT 1 FROM qpu_jobs j WHERE j.qpu_job_id = transitions.qpu_job_id AND j.attempt = ?)",
+        [(due.position, due.transition.attempt) for due in confirmed],
+    )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from qonduit_qpu_broker.ledger.schema import connect
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
 T = TypeVar("T")
+
+
+class LedgerUnavailableError(Exception):
+    """The disk does not take or give what the ledger needs, most often because it is full; nothing was changed."""
 
 
 class LedgerThread:
@@ -37,7 +41,11 @@ class LedgerThread:
         self._executor.shutdown(wait=False)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, once its transaction is committed; what it raises rolls back."""
+        """Return what `work` returns, once its transaction is committed; what it raises rolls back.
+
+        Raises:
+            LedgerUnavailableError: The disk refused; a retry helps once it does not.
+        """
         if self._connection is None:
             raise RuntimeError("the ledger is not open")
         call = functools.partial(_in_transaction, self._connection, work)
@@ -45,11 +53,15 @@ class LedgerThread:
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         result = work(connection)
-    except BaseException:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")
+    except BaseException as error:
+        # A commit that failed leaves its transaction open, unless SQLite has rolled it back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise LedgerUnavailableError(f"The ledger can't be written or read: {error}.") from error
         raise
-    connection.execute("COMMIT")
     return result
