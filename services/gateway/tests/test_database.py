@@ -185,6 +185,15 @@ async def test_duplicates_and_late_events_change_nothing(book: Book) -> None:
     assert [row.body.decode() for _, row in logs] == [job_id]
 
 
+async def test_an_end_with_a_text_that_no_database_keeps_is_applied_all_the_same(book: Book) -> None:
+    job_id = await book.job()
+    end = event(job_id, 0, EventKind.FINISHED, reason=Reason.PROGRAM_ERROR, text="ValueError: a\0b")
+    assert await book.ledger.apply(end) is Verdict.APPLIED
+    job = await book.database.read(lambda connection: job_rows.get(connection, job_id))
+    assert job is not None
+    assert job.progress.error_text == "ValueError: a\N{REPLACEMENT CHARACTER}b"
+
+
 async def test_usage_is_absolute_per_attempt_and_summed_over_attempts(book: Book) -> None:
     job_id = await book.job()
     for sequence, cpu in ((1, 1.0), (3, 5.0), (2, 3.0), (3, 5.0)):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from qonduit_service_kit.messages import Reason
-from qonduit_worker.outcome import MAX_TEXT_BYTES, Ending, judge
+from qonduit_worker.outcome import MAX_TEXT_BYTES, Ending, clip, judge
 from qonduit_worker.sandbox import Exit
 
 DONE = Exit(0, None, oom_killed=False, cpu_seconds=1.0, peak_mem_bytes=300 * 1024**2, wall_seconds=2.0)
@@ -49,3 +49,7 @@ def test_a_long_traceback_keeps_its_end() -> None:
     verdict = judge(replace(ENDING, exit=replace(DONE, exit_code=1), error_text=text))
     assert len(verdict.text.encode()) <= MAX_TEXT_BYTES
     assert verdict.text.endswith("ValueError: the end")
+
+
+def test_a_text_that_names_a_damaged_file_name_can_be_sent() -> None:
+    assert clip("no file 'a\udcff.h5'") == "no file 'a?.h5'"

@@ -112,6 +112,8 @@ class JobLedger:
 
     async def apply(self, event: JobEvent) -> Verdict:
         """Apply a worker's event once; repeated, late and fenced-off ones change no state."""
+        # What a program raised may hold a NUL, which PostgreSQL can't keep: its job must end all the same.
+        event = replace(event, text=event.text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
         def move(connection: Connection) -> Change | None:
             job = job_rows.get(connection, event.job_id, lock=True)

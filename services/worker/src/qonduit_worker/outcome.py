@@ -84,7 +84,7 @@ def clip(text: str) -> str:
     """Keep the end of a text that is too long for a message: a traceback's last lines say the most."""
     data = text.encode(errors="replace")
     if len(data) <= MAX_TEXT_BYTES:
-        return text
+        return data.decode()  # Names of files may hold what no message can.
     marker = "[...]\n"
     return marker + data[len(marker) - MAX_TEXT_BYTES :].decode(errors="ignore")
 
