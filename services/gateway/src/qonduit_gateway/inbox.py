@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from qonduit_service_kit.bus import GATEWAY_INBOX, RejectMessage
 from qonduit_service_kit.logs import get_logger
@@ -24,12 +25,17 @@ _log = get_logger("inbox")
 
 
 class Inbox:
-    """Consumes the inbox. Handlers are idempotent: a message may come twice, late, or out of order."""
+    """Consumes the inbox. Handlers are idempotent: a message may come twice, late, or out of order.
+
+    Messages of one job are handled one after the other, as they came: an end that waits for the database
+    must not be overtaken by the word that its attempt is lost.
+    """
 
     def __init__(self, bus: Bus, handlers: Mapping[type, Callable[[Any], Awaitable[object]]]) -> None:
         self._bus = bus
         self._handlers = dict(handlers)
         self._subscription: Subscription | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Begin to consume."""
@@ -48,10 +54,19 @@ class Inbox:
         handler = self._handlers.get(type(delivery.message))
         if handler is None:
             raise RejectMessage(f"the gateway does not handle {type(delivery.message).__name__}")
+        job_id = getattr(delivery.message, "job_id", None)
+        if job_id is None:
+            await self._until_done(handler, delivery.message)
+            return
+        turn = self._turns.setdefault(job_id, asyncio.Lock())
+        async with turn:
+            await self._until_done(handler, delivery.message)
+
+    async def _until_done(self, handler: Callable[[Any], Awaitable[object]], message: Any) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                await handler(delivery.message)
+                await handler(message)
             except DatabaseUnavailableError as error:
                 # Given back, it would end in the dead letters, though nothing is wrong with it.
                 _log.warning("the database does not answer, trying again", cause=str(error))
