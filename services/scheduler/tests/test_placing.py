@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from qonduit_scheduler.core import Undeliverable
 from qonduit_service_kit import messages as m
+from qonduit_service_kit.codec import encode
 from qonduit_service_kit.messages import LeaseKind
 
 if TYPE_CHECKING:
@@ -240,3 +241,20 @@ def test_a_reserved_place_is_not_lost_to_an_urgent_job_of_the_same_shape(world: 
     world.end_lease("w1", lease.lease_id)
     world.drain()
     assert world.driver_of("big") is not None
+
+
+def test_the_report_of_a_large_cluster_comes_in_pages_that_fit_a_message(world: Any, job: Any) -> None:
+    for number in range(300):
+        world.start_worker(f"worker-{'n' * 200}-{number}")
+    for number in range(700):
+        world.submit(job(f"00000000-0000-0000-0000-{number:012}", cpu=16, mem=16))
+    world.drain()
+    world.sent.clear()
+    world.tick(30)
+    pages = world.bodies(m.ClusterReport)
+    assert [page.page for page in pages] == list(range(len(pages)))
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert max(len(encode(page)) for page in pages) < 64 * 1024
+    assert sum(len(page.workers) for page in pages) == 301
+    assert sum(len(page.waiting) for page in pages) == 399
+    assert {page.waiting_total for page in pages} == {399}

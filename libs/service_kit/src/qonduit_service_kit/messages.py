@@ -491,13 +491,18 @@ class WaitingView:
 @message("gateway.cluster_report")
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """The scheduler's picture, at most once a second while it changes; kept in memory only."""
+    """The scheduler's picture, at most once a second while it changes; kept in memory only.
+
+    That of a large cluster comes in pages, which have term and time in common.
+    """
 
     term: int
     at: float
     workers: tuple[WorkerView, ...] = ()
     waiting: tuple[WaitingView, ...] = ()
     waiting_total: int = 0
+    page: int = 0
+    last: bool = True
 
 
 # --- Tasks -------------------------------------------------------------------------------------

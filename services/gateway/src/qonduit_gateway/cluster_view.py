@@ -9,37 +9,53 @@ from qonduit_service_kit.messages import LeaseKind
 if TYPE_CHECKING:
     from qonduit_service_kit.messages import ClusterReport, WaitingView, WorkerView
 
+_NEVER = (-1, 0.0)
+
 
 class ClusterView:
     """What the scheduler said last; empty until it speaks."""
 
     def __init__(self) -> None:
-        self._report: ClusterReport | None = None
+        self._made_at = self._coming_at = _NEVER
+        """Term and time of the report at hand, and of the one of which pages are at hand."""
+        self._pages: dict[int, ClusterReport] = {}
+        self._workers: tuple[WorkerView, ...] = ()
+        self._waiting: tuple[WaitingView, ...] = ()
+        self._waiting_total = 0
         self._drivers: dict[tuple[str, int], WaitingView] = {}
 
     def update(self, report: ClusterReport) -> None:
-        """Take a report unless it is older than the one at hand."""
-        if self._report is not None and (report.term, report.at) < (self._report.term, self._report.at):
+        """Take a page of a report, unless older than what is at hand; the report counts once all of it is there."""
+        made_at = (report.term, report.at)
+        if made_at < self._coming_at or made_at == self._made_at:
             return
-        self._report = report
-        self._drivers = {(view.job_id, view.attempt): view for view in report.waiting if view.kind is LeaseKind.DRIVER}
+        if made_at > self._coming_at:
+            self._coming_at, self._pages = made_at, {}
+        self._pages[report.page] = report
+        count = next((page.page + 1 for page in self._pages.values() if page.last), 0)
+        if not count or len(self._pages) < count:
+            return
+        pages = [self._pages[number] for number in range(count)]
+        self._made_at, self._pages = made_at, {}
+        self._workers = tuple(view for page in pages for view in page.workers)
+        self._waiting = tuple(view for page in pages for view in page.waiting)
+        self._waiting_total = report.waiting_total
+        self._drivers = {(view.job_id, view.attempt): view for view in self._waiting if view.kind is LeaseKind.DRIVER}
 
     @property
     def workers(self) -> tuple[WorkerView, ...]:
         """The workers by id."""
-        if self._report is None:
-            return ()
-        return tuple(sorted(self._report.workers, key=lambda view: view.worker_id))
+        return tuple(sorted(self._workers, key=lambda view: view.worker_id))
 
     @property
     def waiting(self) -> tuple[WaitingView, ...]:
         """What waits, in the order in which it would be placed."""
-        return () if self._report is None else self._report.waiting
+        return self._waiting
 
     @property
     def waiting_total(self) -> int:
         """How many wait in all; the report lists only so many."""
-        return 0 if self._report is None else max(self._report.waiting_total, len(self._report.waiting))
+        return max(self._waiting_total, len(self._waiting))
 
     def knows(self, job_id: str, attempt: int) -> bool:
         """Tell whether the scheduler lists an attempt as waiting."""

@@ -23,7 +23,7 @@ from qonduit_service_kit.messages import (
 from qonduit_scheduler import attempts, upkeep, workers
 from qonduit_scheduler.picture import Picture, Send, Tally
 from qonduit_scheduler.placement import place_all
-from qonduit_scheduler.report import cluster_report
+from qonduit_scheduler.report import cluster_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -131,7 +131,8 @@ class Core:
         quiet_s = now - self._reported_at
         if quiet_s >= picture.settings.report_quiet_s or (picture.changed and quiet_s >= picture.settings.report_s):
             self._reported_at, picture.changed = now, False
-            picture.send(GATEWAY, cluster_report(picture, now))
+            for page in cluster_reports(picture, now):
+                picture.send(GATEWAY, page)
         commands, picture.commands = picture.commands, []
         return commands
 

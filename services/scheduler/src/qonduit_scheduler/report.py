@@ -18,20 +18,28 @@ if TYPE_CHECKING:
     from qonduit_scheduler.waiting import Entry
 
 REPORTED_WAITING: Final = 500
+_PAGE: Final = 80
+"""Workers, and as many that wait, in one message: less than 64 KiB, also with long names."""
 
 
-def cluster_report(picture: Picture, now: float) -> ClusterReport:
-    """Return the picture as the gateway shows it."""
-    return ClusterReport(
-        term=picture.term,
-        at=now,
-        workers=tuple(_worker_view(worker) for _, worker in sorted(picture.fleet.workers.items())),
-        waiting=tuple(
-            _waiting_view(picture, entry, position)
-            for position, entry in enumerate(islice(in_line(picture), REPORTED_WAITING), start=1)
-        ),
-        waiting_total=len(picture.line),
-    )
+def cluster_reports(picture: Picture, now: float) -> Iterator[ClusterReport]:
+    """Yield the picture as the gateway shows it, in pages that a message can carry; there is always one."""
+    workers = [_worker_view(worker) for _, worker in sorted(picture.fleet.workers.items())]
+    waiting = [
+        _waiting_view(picture, entry, position)
+        for position, entry in enumerate(islice(in_line(picture), REPORTED_WAITING), start=1)
+    ]
+    starts = range(0, max(len(workers), len(waiting), 1), _PAGE)
+    for page, start in enumerate(starts):
+        yield ClusterReport(
+            term=picture.term,
+            at=now,
+            workers=tuple(workers[start : start + _PAGE]),
+            waiting=tuple(waiting[start : start + _PAGE]),
+            waiting_total=len(picture.line),
+            page=page,
+            last=page == len(starts) - 1,
+        )
 
 
 def in_line(picture: Picture) -> Iterator[Entry]:
