@@ -162,9 +162,12 @@ class World:
             self.inbox.append(m.JobSubmitted(job.spec))
         elif isinstance(message, m.PlacementRefused):
             job.state, job.refusal = "OVER", message.text
+            self.inbox.append(m.JobWithdrawn(message.job_id, message.attempt))
         elif isinstance(message, m.JobEvent):
             job.worker_id = message.worker_id
             job.state = "OVER" if message.kind is m.EventKind.FINISHED else "RUNNING"
+            if job.state == "OVER":
+                self.inbox.append(m.JobWithdrawn(message.job_id, message.attempt))
 
     # --- Workers ---
 

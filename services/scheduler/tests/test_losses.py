@@ -191,3 +191,39 @@ def test_grants_carry_the_term_and_the_workers_life(world: Any, job: Any) -> Non
     assert (grant.term, grant.incarnation) == (2, world.workers["w1"].incarnation)
     kinds = {status.kind for status in world.workers["w1"].leases.values()}
     assert kinds == {LeaseKind.DRIVER}
+
+
+def test_a_job_whose_end_never_reached_the_gateway_is_lost_and_not_stuck(world: Any, job: Any) -> None:
+    world.submit(job("j1"))
+    world.drain()
+    _, lease = world.driver_of("j1")
+    world.end_lease("w1", lease.lease_id)
+    world.gateway_inbox.pop()
+    world.pass_time(55)
+    assert world.driver_of("j1") is None
+    world.pass_time(10)
+    assert world.driver_of("j1")[1].attempt == 2
+
+
+def test_an_end_that_the_gateway_heard_of_is_no_loss(world: Any, job: Any) -> None:
+    world.submit(job("j1"))
+    world.drain()
+    _, lease = world.driver_of("j1")
+    world.end_lease("w1", lease.lease_id)
+    world.pass_time(300)
+    assert not world.bodies(m.AttemptLost)
+    assert not world.core.picture.unanswered
+
+
+@pytest.mark.parametrize("cpu", [1, 64])
+def test_what_the_gateway_does_not_answer_is_told_again_and_not_for_ever(world: Any, job: Any, cpu: int) -> None:
+    kind = m.AttemptLost if cpu == 1 else m.PlacementRefused
+    world.step_gateway = world.gateway_inbox.clear
+    world.submit(job("j1", cpu=cpu))
+    world.drain()
+    world.workers["w1"].leases.clear()
+    world.pass_time(100)
+    assert len(world.bodies(kind)) == 2
+    world.pass_time(2 * 3600)
+    assert 2 < len(world.bodies(kind)) < 10
+    assert not world.core.picture.unanswered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import (
     GATEWAY,
@@ -18,12 +18,15 @@ from qonduit_service_kit.messages import (
     TaskDemand,
 )
 
-from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture
+from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture, Unanswered
 from qonduit_scheduler.shapes import add, fits, need_and_offer
 from qonduit_scheduler.waiting import Entry
 
 if TYPE_CHECKING:
     from qonduit_scheduler.fleet import Lease
+
+_MOST_TOLD: Final = 6
+"""A gateway that was told this often without an answer knows nothing of the job."""
 
 
 def submit(picture: Picture, spec: JobSpec, now: float, *, hold_back: bool = False) -> None:
@@ -32,6 +35,7 @@ def submit(picture: Picture, spec: JobSpec, now: float, *, hold_back: bool = Fal
     `hold_back` keeps it out of the line until the workers have told what they run: an earlier leader
     may have placed it, and it must not run twice.
     """
+    _answered(picture, spec.job_id, spec.attempt - 1)
     if not _is_news(picture, spec):
         return
     older = picture.attempts.get(spec.job_id)
@@ -77,6 +81,7 @@ def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
 
 def withdraw(picture: Picture, message: JobWithdrawn, now: float) -> None:
     """End all attempts up to one. Also before they are submitted: a cancel beats a placement."""
+    _answered(picture, message.job_id, message.attempt)
     attempt = picture.attempts.get(message.job_id)
     if attempt is not None and attempt.spec.attempt <= message.attempt:
         close(picture, attempt, now, "the gateway ended this attempt")
@@ -108,7 +113,19 @@ def lose_attempt(picture: Picture, attempt: Attempt, now: float, worker_id: str,
     attempt.driver = None
     close(picture, attempt, now, text)
     picture.tally.attempts_lost += 1
-    picture.send(GATEWAY, AttemptLost(spec.job_id, spec.attempt, worker_id, text))
+    _tell_until_answered(picture, AttemptLost(spec.job_id, spec.attempt, worker_id, text), now)
+
+
+def end_attempt(picture: Picture, attempt: Attempt, now: float, worker_id: str) -> None:
+    """Close an attempt whose program has ended, of which its worker told the gateway before.
+
+    If the gateway says nothing for long, its message was lost on the way, and so is the attempt.
+    """
+    spec = attempt.spec
+    attempt.driver = None
+    close(picture, attempt, now, "the job's program has ended")
+    lost = AttemptLost(spec.job_id, spec.attempt, worker_id, f"worker {worker_id} ended it, and how was not heard")
+    picture.unanswered[spec.job_id] = Unanswered(lost, now + picture.settings.unheard_s, told=0)
 
 
 def refuse_driver(picture: Picture, attempt: Attempt, now: float) -> None:
@@ -118,7 +135,33 @@ def refuse_driver(picture: Picture, attempt: Attempt, now: float) -> None:
     text = f"needs {need}; the largest worker offers {offer}. Ask for less, or add a larger worker."
     close(picture, attempt, now, text)
     picture.tally.refusals += 1
-    picture.send(GATEWAY, PlacementRefused(spec.job_id, spec.attempt, text))
+    _tell_until_answered(picture, PlacementRefused(spec.job_id, spec.attempt, text), now)
+
+
+def tell_again(picture: Picture, now: float) -> None:
+    """Tell the gateway again what it should have answered long ago, at doubling intervals."""
+    for job_id, waiting in list(picture.unanswered.items()):
+        if waiting.tell_at > now:
+            continue
+        picture.send(GATEWAY, waiting.body)
+        if waiting.told >= _MOST_TOLD:
+            del picture.unanswered[job_id]
+            continue
+        pause_s = picture.settings.unheard_s * 2**waiting.told
+        picture.unanswered[job_id] = Unanswered(waiting.body, now + pause_s, waiting.told + 1)
+
+
+def _tell_until_answered(picture: Picture, body: AttemptLost | PlacementRefused, now: float) -> None:
+    """Tell the gateway the end of an attempt; it answers with a newer attempt or a withdrawal."""
+    picture.send(GATEWAY, body)
+    picture.unanswered[body.job_id] = Unanswered(body, now + picture.settings.unheard_s, told=1)
+
+
+def _answered(picture: Picture, job_id: str, attempt: int) -> None:
+    """Note that the gateway knows all attempts up to one to be over."""
+    waiting = picture.unanswered.get(job_id)
+    if waiting is not None and waiting.body.attempt <= attempt:
+        del picture.unanswered[job_id]
 
 
 # --- Executors -----------------------------------------------------------------------------------

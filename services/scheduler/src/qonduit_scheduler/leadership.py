@@ -176,5 +176,6 @@ class Leadership:
             return []
         self.role, self.takeovers = Role.LEADING, self.takeovers + 1
         self.core = Core(self._policy, snapshot, now)
+        self._pages.clear()
         early, self._early = self._early, []
         return self.core.begin(early, now)

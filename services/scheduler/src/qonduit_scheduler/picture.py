@@ -91,6 +91,16 @@ class MissedExecutor:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What the gateway must hear of an attempt that is over here, until it says that it is over there too."""
+
+    body: messages.AttemptLost | messages.PlacementRefused
+    tell_at: float
+    told: int
+    """How often it was told so far."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts for the metrics; the core never reads them."""
@@ -122,6 +132,8 @@ class Picture:
         self.reserved_for: dict[EntryKey, Reservation] = {}
         self.overdue_checked_at = now
         self.missed: dict[str, MissedExecutor] = {}
+        self.unanswered: dict[str, Unanswered] = {}
+        """By job."""
         self.with_executors: dict[str, Attempt] = {}
         self.executors_of: dict[str, dict[str, Lease]] = {}
         self.closed: Memory[str, int] = Memory(_REMEMBERED)

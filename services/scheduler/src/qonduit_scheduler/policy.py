@@ -26,6 +26,8 @@ class PolicySettings:
     """Added to `lease_ttl_s` before others act on a worker's silence."""
     grant_timeout_s: float = 10.0
     """A grant that a worker's heartbeats don't show after this long is lost."""
+    unheard_s: float = 60.0
+    """The end of an attempt that the gateway hasn't answered after this long is told to it (again)."""
     settle_s: float = 2.0
     """After a takeover: time for the workers to tell which of the queued jobs they already run."""
     idle_s: float = 2.0

@@ -27,6 +27,7 @@ def tick(picture: Picture, now: float) -> None:
     if not picture.settled and _all_have_told(picture, now):
         _settle(picture, now)
     take_back_idle(picture, now)
+    attempts.tell_again(picture, now)
     if now - picture.overdue_checked_at < _OVERDUE_CHECK_S:
         return
     picture.overdue_checked_at = now

@@ -178,8 +178,7 @@ def lease_ended(picture: Picture, message: LeaseEnded, now: float) -> None:
     if lease.kind is LeaseKind.EXECUTOR:
         attempts.refresh_demands(picture, attempt, now)
     else:
-        attempt.driver = None
-        attempts.close(picture, attempt, now, "the job's program has ended")
+        attempts.end_attempt(picture, attempt, now, lease.worker_id)
 
 
 def undeliverable(picture: Picture, worker_id: str, body: object, now: float) -> None:
