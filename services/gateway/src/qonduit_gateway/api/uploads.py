@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,11 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CHUNK_LIMIT_BYTES = 1024 * 1024
+IDLE_LIMIT_S = 60.0
+"""Storage gives up an upload that is silent for as long."""
 
 
 async def header_of(requests: AsyncIterator[Any]) -> Any:
     """Return the header that an upload begins with; ApiError when it begins with anything else."""
-    async for request in requests:
+    async for request in _in_time(requests):
         if request.WhichOneof("part") == "header":
             return request.header
         break
@@ -25,7 +28,7 @@ async def header_of(requests: AsyncIterator[Any]) -> Any:
 async def chunks_of(requests: AsyncIterator[Any], size_bytes: int) -> AsyncIterator[bytes]:
     """Return the chunks after the header; ApiError when their sizes are not as announced."""
     seen = 0
-    async for request in requests:
+    async for request in _in_time(requests):
         if request.WhichOneof("part") != "chunk":
             text = "After the header of an upload come only chunks."
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "CHUNK_EXPECTED", text)
@@ -40,3 +43,17 @@ async def chunks_of(requests: AsyncIterator[Any], size_bytes: int) -> AsyncItera
         many = "more than that" if seen > size_bytes else f"{seen}"
         text = f"The header announced {size_bytes} bytes, {many} came. Send the upload again."
         raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "SIZE_MISMATCH", text)
+
+
+async def _in_time(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Return what comes; ApiError when nothing does: an upload that its sender has left must not stay for ever."""
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_LIMIT_S):
+                request = await anext(requests)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            text = f"Nothing came for {IDLE_LIMIT_S:g} s. Send the upload again."
+            raise ApiError(grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_IDLE", text) from None
+        yield request
