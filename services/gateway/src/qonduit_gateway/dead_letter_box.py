@@ -88,8 +88,13 @@ class DeadLetterBox:
             else:
                 break
         if new:
-            self._instruments.dead_letter(letter.queue)
+            self._instruments.dead_letter(kind_of(letter.queue))
             _log.error("dead letter", queue=letter.queue, message=letter.type_name, reason=letter.reason)
+
+
+def kind_of(queue: str) -> str:
+    """Return what metrics call a queue: one name for all of a kind, of which there is one a job or a worker."""
+    return queue if any(queue == known.name for known in WELL_KNOWN) else queue.partition(".")[0]
 
 
 def _way_to(letter: DeadLetter) -> Address:
