@@ -31,6 +31,8 @@ _PROGRAMS_SHOWN = 10
 _UNSAFE_SHOWN = 3
 _READ_ON_FACTOR = 4
 _PREFIX_MIN = 8
+_TITLES_COMPARED = 200
+_TITLE_COMPARED_CHARS = 255
 _MIB = 1024 * 1024
 
 
@@ -72,7 +74,9 @@ class FunctionCatalog:
 
 
 def _suggestion(title: str, titles: list[str]) -> str:
-    close = difflib.get_close_matches(title, titles, n=3, cutoff=0.6)
+    # Comparing takes time with the product of all lengths, in which nobody else would be served.
+    compared = titles[:_TITLES_COMPARED] if len(title) <= _TITLE_COMPARED_CHARS else []
+    close = difflib.get_close_matches(title, compared, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(repr(each) for each in close)}?"
     if not titles:
