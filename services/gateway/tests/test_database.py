@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from qonduit_gateway.database import (
     user_rows,
 )
 from qonduit_gateway.database.dead_letter_rows import DeadLetter
-from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, parse_url
+from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, UnstorableError, parse_url
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.database.schema import metadata
@@ -192,6 +193,11 @@ async def test_an_end_with_a_text_that_no_database_keeps_is_applied_all_the_same
     job = await book.database.read(lambda connection: job_rows.get(connection, job_id))
     assert job is not None
     assert job.progress.error_text == "ValueError: a\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_a_name_that_no_text_can_be_is_not_found_or_refused(book: Book) -> None:
+    with suppress(UnstorableError):
+        assert await book.database.read(lambda connection: function_rows.find(connection, "ada", "a\0b")) == []
 
 
 async def test_usage_is_absolute_per_attempt_and_summed_over_attempts(book: Book) -> None:

@@ -14,7 +14,7 @@ from qonduit_service_kit.errors import ApiError
 from qonduit_service_kit.interceptors import AroundInterceptor
 
 from qonduit_gateway.database import user_rows
-from qonduit_gateway.database.engine import DatabaseUnavailableError
+from qonduit_gateway.database.engine import DatabaseUnavailableError, UnstorableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -71,6 +71,9 @@ class CallerInterceptor(AroundInterceptor):
         except DatabaseUnavailableError as error:
             text = f"The database does not answer ({error}). Nothing was lost; try again in a moment."
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", text) from error
+        except UnstorableError as error:
+            text = f"A value in the request can't be kept ({error}). Take out characters that are no text, such as NUL."
+            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE", text) from error
 
     async def _user(self, context: Any) -> User:
         digest = token_digest(_token(context))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ _SLACK_S = 1.0
 
 class DatabaseUnavailableError(Exception):
     """The database did not answer in time, is locked, or is gone. Trying again can help."""
+
+
+class UnstorableError(Exception):
+    """The database can't take a value, such as a text with a NUL in PostgreSQL. Trying again can't help."""
 
 
 class Database:
@@ -63,6 +67,7 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: Nothing was committed, or it can't be known whether it was.
+            UnstorableError: Nothing was committed, as a value was none that the database can take.
         """
         return await self._run(self._writers, self._writing_engine, work, timeout_s)
 
@@ -89,6 +94,8 @@ class Database:
                     return work(connection)
             except (OperationalError, PoolTimeoutError) as error:
                 raise DatabaseUnavailableError(_cause(error)) from error
+            except DataError as error:
+                raise UnstorableError(_cause(error)) from error
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise DatabaseUnavailableError(_cause(error)) from error
