@@ -78,11 +78,13 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
 
 def local_devices(settings: QpuBrokerSettings) -> Upstream:
     """Return the simulated devices."""
+    key_file = settings.internal_key_file or settings.data_dir / "internal.key"
     limits = Limits(
         max_qubits=settings.max_qubits,
         memory_bytes=settings.simulator_memory_bytes,
         time_limit_s=settings.simulator_time_limit_s,
         threads=settings.simulator_threads,
+        hidden=(settings.data_dir, key_file),
     )
     process = SimulatorProcess(limits, settings.data_dir / "simulator")
     return LocalDevices(DeviceCatalog(), process, noisy=settings.simulator_noise == "noisy")

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from qonduit_service_kit.logs import get_logger
 
-from qonduit_qpu_broker.simulator.frames import PREFIX, SimulationReply, SimulationRequest, pack
+from qonduit_qpu_broker.simulator.frames import (
+    MAX_HEADER_BYTES,
+    MAX_RESULT_BYTES,
+    PREFIX,
+    SimulationReply,
+    SimulationRequest,
+    pack,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +41,8 @@ class Limits:
     memory_bytes: int
     time_limit_s: float
     threads: int
+    hidden: tuple[Path, ...] = ()
+    """The broker's own files, which it must not find."""
 
 
 class SimulatorProcess:
@@ -69,7 +78,7 @@ class SimulatorProcess:
                     f"The simulation took longer than {self._limits.time_limit_s:.0f} s and was ended; "
                     "use fewer qubits, shots or parameter values."
                 ) from None
-            except (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError):
+            except (asyncio.IncompleteReadError, ConnectionError, ValueError, TypeError):
                 raise SimulatorDiedError(await self._post_mortem()) from None
             except asyncio.CancelledError:
                 # Half a job is in its pipes: this process can't take another one.
@@ -86,15 +95,16 @@ class SimulatorProcess:
             return process
         self._scratch.mkdir(parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "qonduit_qpu_broker.simulator"),
+            *(sys.executable, "-P", "-m", "qonduit_qpu_broker.simulator"),
             *("--max-qubits", str(self._limits.max_qubits)),
             *("--memory-bytes", str(self._limits.memory_bytes)),
             *("--parent", str(os.getpid())),
+            *(argument for path in self._limits.hidden for argument in ("--hide", str(path.absolute()))),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._environment(),
-            cwd=self._scratch,
+            cwd="/",
         )
         self._process = process
         self._stderr = b""
@@ -115,12 +125,13 @@ class SimulatorProcess:
         threads = str(self._limits.threads)
         return {
             "PATH": os.defpath,
-            "HOME": str(self._scratch),
+            "HOME": str(self._scratch.absolute()),
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
             "RAYON_NUM_THREADS": threads,
             "QISKIT_PARALLEL": "FALSE",
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     async def _exchange(self, process: asyncio.subprocess.Process, frame: bytes) -> tuple[SimulationReply, bytes]:
@@ -134,6 +145,8 @@ class SimulatorProcess:
         if process.stdout is None:
             raise ConnectionError("the simulator has no stdout")
         header_length, body_length = PREFIX.unpack(await process.stdout.readexactly(PREFIX.size))
+        if header_length > MAX_HEADER_BYTES or body_length > MAX_RESULT_BYTES:
+            raise ValueError("the simulator sends more than it may")
         header = json.loads(await process.stdout.readexactly(header_length))
         return SimulationReply(**header), await process.stdout.readexactly(body_length)
 

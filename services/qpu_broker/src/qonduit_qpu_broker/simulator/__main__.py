@@ -9,11 +9,11 @@ import argparse
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 from typing import BinaryIO
 
+from qonduit_qpu_broker.simulator.confinement import confine
 from qonduit_qpu_broker.simulator.frames import SimulationReply, SimulationRequest, pack, read_frame
 
 _PR_SET_PDEATHSIG = 1
@@ -22,9 +22,9 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve jobs until stdin ends."""
     arguments = _arguments()
+    confine(memory_bytes=arguments.memory_bytes, hidden=arguments.hide)
+    # A change of capabilities takes this order back, so it is given after it.
     _die_with_parent(arguments.parent)
-    resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     jobs, results = _claim_pipes()
     # Imported under the limits, after the pipes are out of reach of anything that prints.
     from qonduit_qpu_broker.simulator.engine import Engine  # noqa: PLC0415
@@ -46,6 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-qubits", type=int, required=True)
     parser.add_argument("--memory-bytes", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--hide", action="append", default=[])
     return parser.parse_args()
 
 

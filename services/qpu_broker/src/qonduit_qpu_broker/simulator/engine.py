@@ -13,8 +13,8 @@ from qiskit_ibm_runtime import RuntimeDecoder, RuntimeEncoder
 from qonduit_qpu_broker.simulator.circuits import active_qubits, is_clifford
 from qonduit_qpu_broker.simulator.device import DeviceModel, DeviceModels
 from qonduit_qpu_broker.simulator.estimator import run_estimator
-from qonduit_qpu_broker.simulator.frames import SimulationReply, SimulationRequest
-from qonduit_qpu_broker.simulator.refusals import InvalidInputError, SimulationError, UnsupportedError
+from qonduit_qpu_broker.simulator.frames import MAX_RESULT_BYTES, SimulationReply, SimulationRequest
+from qonduit_qpu_broker.simulator.refusals import InvalidInputError, SimulationError, TooLargeError, UnsupportedError
 from qonduit_qpu_broker.simulator.sampler import run_sampler
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Engine:
         """Return how a job ended and its result; never raises for what a program submitted."""
         try:
             result, charged = self._simulate(request, body)
-            return SimulationReply(ok=True, charged_s=charged), json.dumps(result, cls=RuntimeEncoder).encode()
+            encoded = _encoded(result)
+            return SimulationReply(ok=True, charged_s=charged), encoded
         except SimulationError as error:
             return SimulationReply(ok=False, reason=str(error), code=error.code), str(error).encode()
         except MemoryError:
@@ -95,3 +96,13 @@ def _seed(params: Mapping[str, Any]) -> int | None:
     options = params.get("options") or {}
     seed = (options.get("simulator") or {}).get("seed_simulator")
     return int(seed) if seed is not None else None
+
+
+def _encoded(result: Any) -> bytes:
+    encoded = json.dumps(result, cls=RuntimeEncoder).encode()
+    if len(encoded) > MAX_RESULT_BYTES:
+        raise TooLargeError(
+            f"The result has {len(encoded):,} bytes; {MAX_RESULT_BYTES:,} are kept. "
+            "Ask for fewer shots, or split the job."
+        )
+    return encoded

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 PREFIX = struct.Struct(">IQ")
 """Length of the header, length of the body."""
+MAX_RESULT_BYTES = 256 * 1024**2
+MAX_HEADER_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)

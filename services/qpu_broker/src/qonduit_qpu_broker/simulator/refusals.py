@@ -25,3 +25,9 @@ class InvalidInputError(SimulationError):
     """The submitted parameters can't be read."""
 
     code = 1403
+
+
+class TooLargeError(SimulationError):
+    """The result is larger than what is kept."""
+
+    code = 1509
