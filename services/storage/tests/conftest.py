@@ -113,8 +113,8 @@ class Client:
         confirmed: list[int] = [answer.writer_offset async for answer in self.logs.AppendLog(iter(requests))]
         return confirmed[-1]
 
-    async def close_log(self, log: str = "job-1") -> None:
-        await self.logs.CloseLog(pb.CloseLogRequest(log=log))
+    async def close_log(self, log: str = "job-1", *, attempt: int = 0) -> None:
+        await self.logs.CloseLog(pb.CloseLogRequest(log=log, attempt=attempt))
 
     def read_log(self, offset: int = 0, *, follow: bool = False, log: str = "job-1") -> Any:
         return self.logs.ReadLog(pb.ReadLogRequest(log=log, offset=offset, follow=follow))

@@ -99,6 +99,20 @@ async def test_appending_opens_a_closed_log_but_a_repetition_does_not(client: An
     assert await asyncio.wait_for(follower.read(), 5) is grpc.aio.EOF
 
 
+async def test_an_old_attempt_does_not_close_the_log_of_a_newer_one(
+    client: Any, must_refuse: Callable[..., Any]
+) -> None:
+    await client.append((1, 0, b"one\n"))
+    await client.append((2, 0, b"two\n"))
+    async with must_refuse(StatusCode.FAILED_PRECONDITION, "STALE_ATTEMPT"):
+        await client.close_log(attempt=1)
+    follower = client.read_log(offset=8, follow=True)
+    await client.append((2, 4, b"six\n"))
+    assert (await asyncio.wait_for(follower.read(), 5)).chunk == b"six\n"
+    await client.close_log(attempt=2)
+    assert await asyncio.wait_for(follower.read(), 5) is grpc.aio.EOF
+
+
 async def test_a_log_survives_a_restart(make_storage: Callable[..., Any], must_refuse: Callable[..., Any]) -> None:
     first = await make_storage()
     client = await first.client()

@@ -76,11 +76,15 @@ class LogPump:
             await self._changed.wait_for(lambda: self._confirmed >= self._written or self._sender.done())
 
     async def close(self, patience_s: float) -> None:
-        """Mark the log as complete once all is durable; what storage doesn't take in time is given up."""
+        """Mark the log as complete once all is durable; what storage doesn't take in time is given up.
+
+        Without patience nothing is sent: the attempt was taken for lost, and another may be writing the log.
+        """
         try:
             async with asyncio.timeout(patience_s):
-                await self.flush()
-                await self._storage.close_log(self._log)
+                if patience_s:
+                    await self.flush()
+                    await self._storage.close_log(self._log, self._attempt)
         except (TimeoutError, StorageError) as error:
             lost = self._written - self._confirmed
             _log.warning("log_incomplete", job=self._log, lost_bytes=lost, error=str(error))

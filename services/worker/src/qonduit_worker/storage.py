@@ -180,11 +180,12 @@ class Storage:
         except grpc.aio.AioRpcError as error:
             raise _error(error) from error
 
-    async def close_log(self, log: str) -> None:
-        """Mark a log as complete."""
+    async def close_log(self, log: str, attempt: int) -> None:
+        """Mark a log as complete; StorageError if a newer attempt writes it."""
 
         async def close() -> None:
-            await self._logs.CloseLog(storage_pb2.CloseLogRequest(log=log), metadata=self._metadata)
+            request = storage_pb2.CloseLogRequest(log=log, attempt=attempt)
+            await self._logs.CloseLog(request, metadata=self._metadata)
 
         await self._patiently(close)
 

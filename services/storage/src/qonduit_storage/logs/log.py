@@ -105,9 +105,15 @@ class Log:
         async with self._changing:
             await self._sync()
 
-    async def close(self) -> None:
-        """Marks the log as complete; followers end."""
+    async def close(self, attempt: int = 0) -> None:
+        """Marks the log as complete; followers end. Attempt 0 stands for who decides when a job is over.
+
+        Raises:
+            StaleAttemptError: a newer attempt writes this log.
+        """
         async with self._changing:
+            if attempt:
+                self._check_attempt(attempt)
             if not self._state.closed:
                 await self._sync()
                 await self._change(replace(self._state, closed=True))

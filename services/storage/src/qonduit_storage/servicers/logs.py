@@ -55,11 +55,11 @@ class LogServicer(pb_grpc.LogServiceServicer):
                 served.inc(len(piece.data))
 
     async def CloseLog(self, request: pb.CloseLogRequest, context: Any) -> pb.CloseLogResponse:
-        """Marks a log as complete."""
+        """Marks a log as complete, unless a newer attempt than the caller's writes it."""
         with self._desk.serving(context) as access:
             access.use_log(request.log)
             async with self._logs.open(request.log) as log:
-                await log.close()
+                await log.close(request.attempt)
             return pb.CloseLogResponse()
 
 
