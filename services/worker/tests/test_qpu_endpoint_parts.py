@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from typing import TYPE_CHECKING, cast
+from unittest.mock import AsyncMock
 
+import aiohttp
 import pytest  # noqa: TC002 -- its annotations are read at run time.
 from qonduit_service_kit.messages import QpuState, QpuTransition
-from qonduit_worker.qpu_endpoint import job_table
-from qonduit_worker.qpu_endpoint.broker_calls import Received
+from qonduit_worker.qpu_endpoint import Blobs, ProgramContext, QpuEndpoint, job_table
+from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, Call, Received
 from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
 from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
 from qonduit_worker.qpu_endpoint.identity import Identity
 from qonduit_worker.qpu_endpoint.job_table import JobTable
+
+if TYPE_CHECKING:
+    from qonduit_service_kit.bus import Bus
 
 
 def _step(sequence: int, state: QpuState, qpu_seconds: float | None = None) -> QpuTransition:
@@ -107,6 +114,46 @@ async def test_ids_that_nobody_knows_are_not_kept() -> None:
     assert not table._jobs
 
 
+async def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[int] = []
+    let, full, several = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def call(_self: BrokerCalls, call: Call) -> Received:
+        posted.append(len(call.body or b""))
+        if len(posted) == 4:
+            full.set()
+        if len(posted) == 5:
+            several.set()
+        await let.wait()
+        return Received(200, "application/json", b"{}")
+
+    monkeypatch.setattr(BrokerCalls, "call", call)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    context = ProgramContext("job", 1, "ada", "w1")
+    endpoint = QpuEndpoint(
+        port=port,
+        bus=cast("Bus", None),
+        blobs=cast("Blobs", None),
+        context=context,
+        devices=DeviceCache(),
+        on_transition=AsyncMock(),
+    )
+    await endpoint.start(listener)
+    headers = {"Authorization": f"apikey {endpoint.environment()['QISKIT_IBM_TOKEN']}"}
+    url = f"{endpoint.environment()['QISKIT_IBM_URL']}/jobs"
+    async with aiohttp.ClientSession(headers=headers) as session:
+        posts = [asyncio.create_task(session.post(url, data=b"x" * 200_000)) for _ in range(8)]
+        async with asyncio.timeout(10):
+            await full.wait()
+            posts.append(asyncio.create_task(session.post(url, data=b"small")))
+            await several.wait()
+        assert posted == [200_000] * 4 + [5]
+        let.set()
+        assert [answer.status for answer in await asyncio.gather(*posts)] == [200] * 9
+    await endpoint.stop()
+
+
 def test_the_same_posts_get_the_same_numbers_in_any_order() -> None:
     first, second = CallNumbers(), CallNumbers()
     posts = [("/jobs", "a"), ("/jobs", "b"), ("/jobs", "a"), ("/sessions", "a")]
@@ -135,7 +182,7 @@ async def test_programs_that_ask_for_the_same_device_share_one_request() -> None
 
 
 async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() -> None:
-    cache = DeviceCache(capacity_bytes=100)
+    cache = DeviceCache(capacity_bytes=3000)
 
     async def large() -> Received:
         return Received(200, "application/json", b"x" * 60)
@@ -145,7 +192,10 @@ async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() ->
 
     for number in range(5):
         await cache.get((f"/backends/{number}/properties", (), ""), large)
-    assert cache._size_bytes <= 100
+    assert cache._size_bytes <= 3000
+    for number in range(5):
+        await cache.get(("/backends/ibm_torino/status", (("x", f"{number}" * 2000),), ""), large)
+    assert len(cache._entries) == 1, "what a program asks with counts, not only what it is answered"
     await cache.get(("/backends", (), ""), failing)
     assert (await cache.get(("/backends", (), ""), large)).status == 200
 
@@ -157,5 +207,14 @@ def test_a_token_is_good_for_its_own_program_only() -> None:
     assert mine.admits(f"apikey {mine.token}")
     assert not other.admits(bearer)
     assert not other.admits(f"apikey {mine.token}")
-    for nonsense in ("", "Bearer", "Bearer a.b.c", "Basic eDp5", "apikey ", "apikey \u00e9"):
+    for nonsense in (
+        "",
+        "Bearer",
+        "Bearer a.b.c",
+        "Basic eDp5",
+        "apikey ",
+        "apikey \u00e9",
+        "apikey \udce9",
+        "Bearer \udce9",
+    ):
         assert not mine.admits(nonsense)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DESCRIPTION_TTL_S: Final = 300.0
 STATUS_TTL_S: Final = 5.0
 _OK: Final = 200
+_ENTRY_BYTES: Final = 1024
+_PAIR_BYTES: Final = 200
 
 
 @dataclass(slots=True)
@@ -62,10 +64,22 @@ class DeviceCache:
         described = key[0].endswith(("/configuration", "/properties"))
         ttl_s = DESCRIPTION_TTL_S if described else STATUS_TTL_S
         self._entries[key] = _Entry(received, time.monotonic() + ttl_s)
-        self._size_bytes += len(received.body)
+        self._size_bytes += _size_bytes(key, received)
         while self._size_bytes > self._capacity_bytes and len(self._entries) > 1:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:
         if (entry := self._entries.pop(key, None)) is not None:
-            self._size_bytes -= len(entry.received.body)
+            self._size_bytes -= _size_bytes(key, entry.received)
+
+
+def _size_bytes(key: Key, received: Received) -> int:
+    """Return about what an entry takes; a program chooses the key, and it may be the larger part."""
+    path, query, version = key
+    return (
+        _ENTRY_BYTES
+        + len(received.body)
+        + len(path)
+        + len(version)
+        + sum(_PAIR_BYTES + len(name) + len(value) for name, value in query)
+    )

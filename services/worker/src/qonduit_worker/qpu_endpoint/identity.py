@@ -34,7 +34,7 @@ class Identity:
 
     def knows(self, api_key: str) -> bool:
         """Whether this is the program's own token."""
-        return hmac.compare_digest(api_key.encode(), self.token.encode())
+        return hmac.compare_digest(api_key.encode(errors="surrogateescape"), self.token.encode())
 
     def access_token(self) -> dict[str, Any]:
         """Return what the identity service answers: a token for an hour."""
@@ -58,7 +58,7 @@ class Identity:
             return False
         try:
             jwt.decode(credential, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "iat"]})
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, UnicodeEncodeError):
             return False
         return True
 

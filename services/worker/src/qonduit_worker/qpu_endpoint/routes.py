@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -14,6 +16,8 @@ from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
 from qonduit_worker.qpu_endpoint.problems import problem, unauthorized, unknown_api_key
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from aiohttp.typedefs import Handler
 
     from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, Received
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from qonduit_worker.qpu_endpoint.job_table import JobTable
 
 MAX_BODY_BYTES: Final = 64 * 1024**2
+_BIG_BODY_BYTES: Final = 64 * 1024
+_BIG_BODIES: Final = 4
+"""How many larger bodies are held at a time: a program must not fill the agent's memory."""
 _VERSION_LENGTH: Final = 32
 _SERVER_ERROR: Final = 500
 _log = get_logger("qpu-endpoint")
@@ -36,6 +43,7 @@ class Routes:
         self._jobs = jobs
         self._devices = devices
         self._numbers = CallNumbers()
+        self._big_bodies = asyncio.Semaphore(_BIG_BODIES)
 
     def application(self) -> web.Application:
         """Return the application with all its routes."""
@@ -56,7 +64,8 @@ class Routes:
         if request.path != "/identity/token" and not self._identity.admits(request.headers.get("Authorization", "")):
             return unauthorized()
         try:
-            return await handler(request)
+            async with self._room(request):
+                return await handler(request)
         except BrokerGoneError:
             return problem(503, "This program is being stopped.")
         except web.HTTPRequestEntityTooLarge:
@@ -66,6 +75,12 @@ class Routes:
         except Exception:  # noqa: BLE001 -- the program gets an answer, the log gets the traceback.
             _log.exception("a request failed", method=request.method, path=request.path)
             return problem(503, "The QPU endpoint could not answer; try again.")
+
+    def _room(self, request: web.Request) -> AbstractAsyncContextManager[object]:
+        """Return what is held while a request is answered; those with a large body wait for one another."""
+        if not request.can_read_body or (request.content_length or _BIG_BODY_BYTES + 1) <= _BIG_BODY_BYTES:
+            return nullcontext()
+        return self._big_bodies
 
     # --- Answered here -------------------------------------------------------------------------
 
