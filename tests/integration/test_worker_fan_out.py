@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from qonduit_service_kit.bus import worker_inbox
 from qonduit_service_kit.messages import (
     DriverWaiting,
     ExecutorGranted,
     LeaseEnded,
     LeaseRevoked,
+    QpuState,
+    QpuTransition,
     Reason,
     Shape,
     Stage,
@@ -23,6 +26,7 @@ from scripted_cluster import MIB, ScriptedCluster
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from qonduit_service_kit.bus import Delivery
     from qonduit_service_kit.messages import LeaseStatus
     from qonduit_service_kit.testing import PrivateBroker
 
@@ -123,6 +127,35 @@ async def test_an_executor_that_is_revoked_while_its_files_are_on_their_way_ends
     finally:
         storage.send_signal(signal.SIGCONT)
     assert "revoked" in ended.cause
+
+
+async def test_the_end_of_a_qpu_job_reaches_the_driver_though_its_executor_is_gone(cluster: ScriptedCluster) -> None:
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    async def hear(delivery: Delivery) -> None:
+        await heard.put(delivery.message)
+
+    home = worker_inbox("driver-worker")
+    await cluster.bus.declare(home)
+    subscription = await cluster.bus.consume(home, hear)
+    try:
+        spec = await cluster.spec("pass")
+        grant = ExecutorGranted(
+            cluster.term, "gone", "far-job", 2, "ada", Shape(1000, 128 * MIB), "driver-worker", spec.storage_ticket
+        )
+        await cluster.send(grant)
+        await cluster.send(LeaseRevoked(cluster.term, "gone", "nobody wants it", now=True))
+        await cluster.until(
+            lambda: next((ended for ended in cluster.of(LeaseEnded) if ended.lease_id == "gone"), None), "its end"
+        )
+        step = QpuTransition("q1", "far-job", 2, 3, QpuState.COMPLETED, 1.0, "ibm_torino", qpu_seconds=0.5)
+        await cluster.send(step)
+        async with asyncio.timeout(20):
+            while await heard.get() != step:
+                pass
+    finally:
+        await subscription.cancel()
+        await cluster.bus.delete(home)
 
 
 def _lease(status: LeaseStatus) -> str:

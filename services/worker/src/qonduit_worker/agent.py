@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.bus import Delivery, RejectMessage, UnroutableError, worker_inbox
@@ -28,6 +29,7 @@ from qonduit_service_kit.messages import (
     TaskReplies,
     TasksTaken,
     WorkerStopped,
+    worker,
 )
 
 from qonduit_worker import metrics
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 _RETRY_S: Final = 1.0
 _STOP_S: Final = 4.0
+_HOMES: Final = 10_000
+"""Attempts whose driver's worker is remembered: more than a worker ever serves at a time."""
 
 _log = get_logger(__name__)
 
@@ -59,6 +63,7 @@ class Agent:
         self._leases = LeaseTable(uuid.uuid4().hex)
         self._drivers: dict[str, Driver] = {}
         self._executors: dict[str, Executor] = {}
+        self._homes: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._heart = Heart(
             workshop,
@@ -158,6 +163,17 @@ class Agent:
             for executor in list(self._executors.values()):
                 if (executor.grant.job_id, executor.grant.attempt) == (job_id, attempt):
                     await executor.mail.put(message)
+            await self._tell_home(message)
+
+    async def _tell_home(self, transition: QpuTransition) -> None:
+        """Pass a step of a task's QPU job on to the driver's worker, also when the executor that began it is gone.
+
+        It may change the job's stage, and its QPU seconds belong on the job's bill. What comes twice is dropped there.
+        """
+        home = self._homes.get((transition.job_id, transition.attempt), self._shop.worker_id)
+        if home != self._shop.worker_id:
+            with contextlib.suppress(UnroutableError):  # That worker is gone for good, and the attempt with it.
+                await self._shop.bus.publish(worker(home), transition)
 
     async def _take(self, grant: DriverGranted | ExecutorGranted) -> None:
         admission = self._leases.admit(grant)
@@ -168,6 +184,9 @@ class Agent:
             case DriverGranted(), Admission.ACCEPTED:
                 self._spawn(self._drive(grant))
             case ExecutorGranted(), Admission.ACCEPTED:
+                self._homes[grant.job_id, grant.attempt] = grant.driver_worker_id
+                while len(self._homes) > _HOMES:
+                    self._homes.popitem(last=False)
                 self._spawn(self._execute(grant))
             case _, Admission.ATTEMPT_STOPPED:
                 self._spawn(self._refuse_stopped(grant))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition, worker
+from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition
 
 from qonduit_worker import metrics
 from qonduit_worker.data_folder import DataFolder
@@ -134,10 +132,7 @@ class Executor:
                 await self._qpu.handle_transition(message)
 
     async def _qpu_step(self, transition: QpuTransition) -> None:
-        """Pass a step of a task's QPU job on to the driver, whose stage it may change."""
-        if self.grant.driver_worker_id != self._shop.worker_id:
-            with contextlib.suppress(UnroutableError):
-                await self._shop.bus.publish(worker(self.grant.driver_worker_id), transition)
+        """The agent has told the driver's worker."""
 
     async def _prepare_unless_stopped(self) -> None:
         """Prepare, or return as soon as nobody wants this lease: a user's files may take minutes to come."""
