@@ -37,6 +37,7 @@ GONE = "agent_gone"
 """A push that the channel makes itself when it breaks: whoever waits for others must not wait for ever."""
 
 _LONGEST_ADDRESS = 107
+_READ_BYTES = 256 * 1024
 _LENGTH = struct.Struct(">I")
 
 
@@ -112,6 +113,43 @@ def decode_frame(body: bytes) -> dict[str, Any]:
     return message
 
 
+class _Frames:
+    """Reads frames from a socket: as many as there are with one system call."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._unread = bytearray()
+        self._start = 0
+
+    def next(self) -> dict[str, Any] | None:
+        """Return the next message, None at the end of the connection."""
+        while True:
+            body = self._take()
+            if body is not None:
+                # The agent is trusted, unlike a program: no bounds are looked at.
+                message: dict[str, Any] = msgpack.unpackb(body, raw=False)
+                return message
+            try:
+                part = self._connection.recv(_READ_BYTES)
+            except ConnectionError:
+                return None
+            if not part:
+                return None
+            del self._unread[: self._start]
+            self._start = 0
+            self._unread += part
+
+    def _take(self) -> bytes | None:
+        begin = self._start + _LENGTH.size
+        if len(self._unread) < begin:
+            return None
+        end = begin + _LENGTH.unpack_from(self._unread, self._start)[0]
+        if len(self._unread) < end:
+            return None
+        self._start = end
+        return bytes(memoryview(self._unread)[begin:end])
+
+
 class _Call:
     """One request that waits for its answer."""
 
@@ -140,6 +178,7 @@ class AgentChannel:
         self._sending = threading.Lock()
         self._direct = threading.RLock()
         self._socket: socket.socket | None = None
+        self._frames: _Frames | None = None
         self._reader: threading.Thread | None = None
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
@@ -197,11 +236,32 @@ class AgentChannel:
             raise self._gone or AgentGoneError("the agent closed the channel")
         return _value_of(call.answer)
 
+    def notify(self, op: str, **fields: Any) -> None:
+        """Send what has no answer; waits only while the agent takes nothing.
+
+        Raises:
+            AgentGoneError: The agent is gone.
+            ValueError: It does not fit in a frame.
+        """
+        frame = encode_frame({"op": op, **fields})
+        connection = self._socket
+        if connection is None:
+            with self._direct:
+                connection = self._connection()
+        with self._sending:
+            if self._gone is not None:
+                raise self._gone
+            try:
+                connection.sendall(frame)
+            except OSError as error:
+                raise AgentGoneError(f"the agent closed the channel: {error}") from error
+
     def _connection(self) -> socket.socket:
         if self._gone is not None:
             raise self._gone
         if self._socket is None:
             self._socket = _connected(self._path)
+            self._frames = _Frames(self._socket)
         return self._socket
 
     def _send(self, op: str, fields: Mapping[str, Any]) -> tuple[_Call, int]:
@@ -221,17 +281,20 @@ class AgentChannel:
         return call, number
 
     def _await_directly(self, number: int) -> dict[str, Any]:
-        connection = self._connection()
+        self._connection()
+        assert self._frames is not None  # noqa: S101 - It is made with the connection.
         while True:
-            message = _receive(connection)
+            message = self._frames.next()
             if message is None:
                 raise AgentGoneError("the agent closed the channel")
             if message.get("id") == number:
                 return message
 
     def _read(self, connection: socket.socket) -> None:
+        frames = self._frames
+        assert frames is not None  # noqa: S101 - It is made with the connection.
         try:
-            while (message := _receive(connection)) is not None:
+            while (message := frames.next()) is not None:
                 self._take(message)
         except (OSError, ValueError) as error:
             self._gone = AgentGoneError(f"the channel to the agent broke: {error}")
@@ -278,27 +341,6 @@ def short_path(path: str) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}/{name}" if len(os.fsencode(path)) > _LONGEST_ADDRESS else path
     finally:
         os.close(descriptor)
-
-
-def _receive(connection: socket.socket) -> dict[str, Any] | None:
-    header = _receive_exactly(connection, _LENGTH.size)
-    if header is None:
-        return None
-    body = _receive_exactly(connection, frame_length(header))
-    return None if body is None else decode_frame(body)
-
-
-def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        try:
-            part = connection.recv(min(size - len(parts), CHUNK_BYTES))
-        except ConnectionError:
-            return None
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
 
 
 def _value_of(answer: Mapping[str, Any]) -> Any:

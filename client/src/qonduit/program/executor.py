@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
-import queue
 import sys
+import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, store_blob
-from qonduit.program.channel import GONE, AgentChannel, agent
-from qonduit.program.tasks import INLINE_CALL_BYTES, ObjectReference, fetch_object, function_digest
+from qonduit.program.channel import AgentChannel, agent
+from qonduit.program.marking import Marker
+from qonduit.program.sending import MOST_INLINE_BYTES, Receiver
+from qonduit.program.task_errors import TaskCanceledError
+from qonduit.program.tasks import fetch_object
+from qonduit.program.work import Given, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 MAX_ERROR_TEXT = 16_000
 """Characters of a task's traceback; its end tells most."""
@@ -25,68 +29,75 @@ MAX_ERROR_TEXT = 16_000
 def run_executor() -> None:
     """Take tasks from the agent and send back what they give; called in the sandbox, returns when told to end."""
     channel = agent()
-    tasks: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-    channel.on_push("task_run", tasks.put)
-    for end in ("executor_end", GONE):
-        channel.on_push(end, lambda _: tasks.put(None))
+    work = Work(channel)
+    marker = Marker()
     channel.call("executor_ready")
-    while (task := tasks.get()) is not None:
-        channel.call("task_result", task_id=task["task_id"], attempt=task["attempt"], **_run(channel, task))
+    while (task := work.next()) is not None:
+        marker.begin(task.number, work.functions[task.function_id].name)
+        started_at, begun = time.time(), time.perf_counter()
+        ended = _run(channel, work, task)
+        row = [task.task_id, task.attempt, *ended, started_at, time.perf_counter() - begun]
+        channel.notify("task_result", result=row)
 
 
-def _run(channel: AgentChannel, task: Mapping[str, Any]) -> dict[str, Any]:
+class Ended(NamedTuple):
+    """How a task ended, as the agent takes it."""
+
+    outcome: str
+    value: bytes | None = None
+    digest: str = ""
+    text: str = ""
+
+
+def _run(channel: AgentChannel, work: Work, task: Given) -> Ended:
+    name = work.functions[task.function_id].name
     try:
-        function, args, kwargs = _decode(channel, task)
-        value = _encode_value(function(*args, **kwargs), function)
+        with work.running(task):
+            function = _function(channel, work, task.function_id)
+            args, kwargs = _arguments(channel, task)
+            value = _encode_value(function(*args, **kwargs), name)
+        return Ended("OK", *_carried(channel, value))
     except BaseException as error:  # noqa: BLE001 - Whatever a task raises, SystemExit too, is the task's value.
-        return {"outcome": "ERROR", "text": _user_traceback(error), **_carried(channel, _encode_error(error))}
+        if isinstance(error, TaskCanceledError) and work.is_canceled(task):
+            return Ended("CANCELED", text=f"task {name} was canceled")
+        return Ended("ERROR", *_carried(channel, _encode_error(error)), text=_user_traceback(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-    return {"outcome": "OK", "text": "", **_carried(channel, value)}
 
 
-def _decode(
-    channel: AgentChannel, task: Mapping[str, Any]
-) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    call = task["call"] if task["call"] is not None else fetch_blob(channel, task["call_digest"])
-    encoded, arguments = pickling.loads(call)
-    args, kwargs = pickling.loads(arguments)
-    return _function(function_digest(encoded), encoded), _given(args), _given(kwargs)
+_decoded: dict[str, Callable[..., Any]] = {}
 
 
-_functions: dict[str, Callable[..., Any]] = {}
-
-
-def _function(digest: str, encoded: bytes) -> Callable[..., Any]:
+def _function(channel: AgentChannel, work: Work, function_id: str) -> Callable[..., Any]:
     """Decode a function once a process: what it keeps in its globals stays warm from task to task."""
-    if digest not in _functions:
-        _functions[digest] = pickling.loads(encoded)
-    return _functions[digest]
+    function = _decoded.get(function_id)
+    if function is None:
+        code = work.functions[function_id]
+        data = code.code if code.code is not None else fetch_blob(channel, code.code_digest)
+        function = _decoded[function_id] = pickling.loads(data)
+    return function
 
 
-def _given(value: Any) -> Any:
-    """Replace references made by `put` with their values."""
-    if isinstance(value, ObjectReference):
-        return fetch_object(value)
-    if type(value) in (list, tuple):
-        return type(value)(_given(item) for item in value)
-    if type(value) is dict:
-        return {key: _given(item) for key, item in value.items()}
-    return value
+def _arguments(channel: AgentChannel, task: Given) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    call = task.call if task.call is not None else fetch_blob(channel, task.call_digest)
+    inputs = [
+        pickling.loads(value if value is not None else fetch_blob(channel, digest))
+        for value, digest, _holder in task.inputs
+    ]
+    return Receiver(channel, fetch_object).arguments(call, inputs)
 
 
-def _carried(channel: AgentChannel, value: bytes) -> dict[str, Any]:
-    if len(value) <= INLINE_CALL_BYTES:
-        return {"value": value, "value_digest": ""}
-    return {"value": None, "value_digest": store_blob(channel, value)}
+def _carried(channel: AgentChannel, value: bytes) -> tuple[bytes | None, str]:
+    if len(value) <= MOST_INLINE_BYTES:
+        return value, ""
+    return None, store_blob(channel, value)
 
 
-def _encode_value(value: object, function: Callable[..., Any]) -> bytes:
+def _encode_value(value: object, name: str) -> bytes:
     try:
         return pickling.dumps(value)
     except Exception as error:  # noqa: BLE001 - Whatever a value's own reducers raise.
-        name = getattr(function, "__qualname__", repr(function))
         raise TypeError(f"what task {name}() returned cannot be sent to another process: {error}") from None
 
 

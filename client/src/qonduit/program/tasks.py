@@ -4,196 +4,203 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
-import threading
 import time
-import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, SupportsFloat, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, store_blob
-from qonduit.program.channel import GONE, AgentChannel, AgentGoneError, agent
+from qonduit.program.channel import agent
+from qonduit.program.references import ObjectReference, TaskReference
+from qonduit.program.sending import MOST_INLINE_BYTES, encode_call
+from qonduit.program.targets import Target, as_target
+from qonduit.program.task_client import task_client
+from qonduit.program.task_errors import (
+    BY_OUTCOME,
+    TaskCanceledError,
+    TaskError,
+    TaskLostError,
+    TaskOutOfMemoryError,
+    TaskTimeoutError,
+    TaskUnschedulableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from qonduit.program.references import Outcome
+
+__all__ = [
+    "DistributedFunction",
+    "ObjectReference",
+    "Target",
+    "TaskCanceledError",
+    "TaskError",
+    "TaskLostError",
+    "TaskOutOfMemoryError",
+    "TaskReference",
+    "TaskTimeoutError",
+    "TaskUnschedulableError",
+    "cancel",
+    "distribute_task",
+    "get",
+    "get_refs_by_status",
+    "put",
+    "wait",
+]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_MEM_BYTES = 1024**3
-INLINE_CALL_BYTES = 256 * 1024
-"""Calls up to this size go to the agent in one frame; larger ones are stored as a blob first."""
-LEND_CPU_AFTER_S = 0.02
-"""A driver that waits longer than this in `get` lends its cpu to others; a shorter wait isn't worth a message."""
+MAX_RETRIES = 3
+_CALLS_IN_A_FRAME = 256
 
 
-class TaskError(Exception):
-    """A task failed in a way that is not an exception of its function."""
-
-
-class TaskOutOfMemoryError(TaskError):
-    """A task used more memory than its target asked for."""
-
-
-class TaskLostError(TaskError):
-    """A task's executor died again and again."""
-
-
-class TaskUnschedulableError(TaskError):
-    """No worker could ever hold a task's target."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a task needs: cpu in cores (may be fractional), mem in bytes, gpu in whole devices."""
-
-    cpu: float = 1
-    mem: int = DEFAULT_MEM_BYTES
-    gpu: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what no machine could give: raises ValueError."""
-        if not 0.001 <= self.cpu <= 100_000:  # noqa: PLR2004 - A thousandth of a core is the unit.
-            raise ValueError(f"target cpu must be a positive number of cores, not {self.cpu!r}")
-        if self.mem < 16 * 1024**2:
-            raise ValueError(f"target mem is in bytes and must be at least 16 MiB (16 * 1024**2), not {self.mem!r}")
-        if self.gpu < 0:
-            raise ValueError(f"target gpu must not be negative, not {self.gpu!r}")
-
-
-def _as_target(target: Target | Mapping[str, Any] | None) -> Target:
-    if target is None:
-        return Target()
-    if isinstance(target, Target):
-        return target
-    known = {"cpu", "mem", "gpu", "qpu"}  # The public client stores qpu and never uses it; so do we.
-    if unknown := set(target) - known:
-        raise ValueError(f"target has no {min(unknown)!r}; its keys are 'cpu' (cores), 'mem' (bytes) and 'gpu'")
-    numbers = {"cpu": target.get("cpu", 1), "mem": target.get("mem") or DEFAULT_MEM_BYTES, "gpu": target.get("gpu", 0)}
-    for key, value in numbers.items():
-        if isinstance(value, str) or not isinstance(value, SupportsFloat):
-            raise ValueError(  # noqa: TRY004 - The public client's users expect ValueError of a bad target.
-                f"target {key!r} is a number, not {value!r}; cpu is in cores and mem in bytes: 2 GiB is 2 * 1024**3"
-            )
-    return Target(cpu=float(numbers["cpu"]), mem=int(numbers["mem"]), gpu=int(numbers["gpu"]))
-
-
-class TaskReference:
-    """Stands for the value of a call that runs elsewhere; `get` waits for it.
-
-    `outcome` is None until the agent has told how the task ended.
-    """
-
-    __slots__ = ("_name", "outcome", "task_id")
-
-    def __init__(self, task_id: str, name: str) -> None:
-        self.task_id = task_id
-        self._name = name
-        self.outcome: dict[str, Any] | None = None
-
-    def __repr__(self) -> str:
-        state = "waiting" if self.outcome is None else self.outcome["outcome"]
-        return f"<TaskReference {self._name} {self.task_id[:8]} {state}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "a task reference cannot be stored or hidden inside another object; "
-            "pass it as an argument (also within lists, tuples and dicts), or call get() first"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectReference:
-    """Stands for a value given to `put`: stored once, fetched once by each process that uses it."""
-
-    digest: str
-    size_bytes: int
+# --- Functions ---------------------------------------------------------------------------------
 
 
 @overload
-def distribute_task(target: Callable[P, R], /) -> Callable[P, TaskReference]: ...
+def distribute_task(target: Callable[P, R], /) -> DistributedFunction[P]: ...
 @overload
 def distribute_task(
     target: Target | Mapping[str, Any] | None = None,
-) -> Callable[[Callable[P, R]], Callable[P, TaskReference]]: ...
-def distribute_task(target: Any = None) -> Any:
+    *,
+    max_retries: int = MAX_RETRIES,
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[P, R]], DistributedFunction[P]]: ...
+def distribute_task(
+    target: Any = None, *, max_retries: int = MAX_RETRIES, timeout: float | None = None, name: str | None = None
+) -> Any:
     """Make calls of a function tasks that run side by side on the cluster.
 
     Args:
         target: what one call needs, `{"cpu": cores, "mem": bytes, "gpu": devices}` or a `Target`; cpu may be
             fractional. Without it: one cpu and 1 GiB.
+        max_retries: how often a call that lost its executor (it was killed, its machine went away) is run again.
+            What the function itself raises is not tried again.
+        timeout: seconds that one call may run; one that runs longer is ended, and `get` raises TaskTimeoutError.
+        name: what the tasks are called in logs and lists; the function's own name without it.
 
     Returns:
         A decorator. The decorated function returns a `TaskReference` at once; give it to `get`.
 
     Raises:
-        ValueError: the target has an unknown key or an impossible number.
+        ValueError: the target has an unknown key, or a number is impossible.
     """
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise ValueError(f"max_retries is a whole number from 0 on, not {max_retries!r}")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+        raise ValueError(f"timeout is a positive number of seconds or None, not {timeout!r}")
     if callable(target):
-        return _distributed(target, Target())
-    wanted = _as_target(target)
-    return lambda function: _distributed(function, wanted)
+        return DistributedFunction(target, Target())
+    wanted = as_target(target)
+    return lambda function: DistributedFunction(
+        function, wanted, max_retries=max_retries, timeout_s=timeout or 0.0, name=name or ""
+    )
 
 
-def _distributed(function: Callable[P, R], target: Target) -> Callable[P, TaskReference]:
-    encoded: list[bytes] = []  # The function's bytes, made at its first call: by then its globals are there.
+class DistributedFunction(Generic[P]):
+    """A function whose calls are tasks. Call it for one task, `map` it for many."""
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> TaskReference:
-        if not encoded:
-            encoded.append(pickling.dumps(function))
-        return _submit(function, encoded[0], target, args, kwargs)
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        target: Target,
+        *,
+        max_retries: int = MAX_RETRIES,
+        timeout_s: float = 0.0,
+        name: str = "",
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._target = target
+        self._max_retries = max_retries
+        self._timeout_s = timeout_s
+        self._name = name or getattr(function, "__qualname__", repr(function))
+        self._code = b""  # Made at the first call: by then the globals that it uses are there.
+        self._function_id = ""
 
-    return call
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TaskReference:
+        """Run a call elsewhere; returns at once.
+
+        Raises:
+            TypeError: an argument cannot be sent to another process.
+        """
+        (reference,) = self._submit([(args, kwargs)])
+        return reference
+
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[TaskReference]:
+        """Start a task for each set of arguments, as the built-in `map` takes them; quicker than as many calls.
+
+        Args:
+            iterables: one for each positional argument; the shortest ends.
+            kwargs: the same for all tasks.
+
+        Raises:
+            TypeError: an argument cannot be sent to another process.
+        """
+        return self._submit((args, kwargs) for args in zip(*iterables, strict=False))
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind as a method does, so that a method can be distributed, too."""
+        return self if instance is None else functools.partial(self, instance)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> Any:
+        """Travel into tasks, which may call it, too."""
+        return _again, (self._function, self._target, self._max_retries, self._timeout_s, self._name)
+
+    def _submit(self, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[TaskReference]:
+        client, channel = task_client(), agent()
+        if not self._function_id:
+            self._encode()
+        client.define(self._function_id, self._definition)
+        references: list[TaskReference] = []
+        calls = iter(calls)
+        while several := list(itertools.islice(calls, _CALLS_IN_A_FRAME)):
+            submitted = []
+            for args, kwargs in several:
+                reference = TaskReference(client.new_id(), self._name)
+                submitted.append((reference, encode_call(channel, self._name, args, kwargs)))
+                references.append(reference)
+            client.submit(self._function_id, submitted)
+        return references
+
+    def _encode(self) -> None:
+        self._code = pickling.dumps(self._function)
+        digest = hashlib.sha256(self._code)
+        digest.update(repr((self._target, self._max_retries, self._timeout_s, self._name)).encode())
+        self._function_id = digest.hexdigest()
+
+    def _definition(self) -> dict[str, Any]:
+        inline = len(self._code) <= MOST_INLINE_BYTES
+        return {
+            "name": self._name,
+            "cpu_millis": max(1, round(self._target.cpu * 1000)),
+            "mem_bytes": self._target.mem,
+            "gpus": self._target.gpu,
+            "max_retries": self._max_retries,
+            "timeout_s": self._timeout_s,
+            "code": self._code if inline else None,
+            "code_digest": "" if inline else store_blob(agent(), self._code),
+        }
 
 
-def _submit(
-    function: Callable[..., Any],
-    encoded: bytes,
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> TaskReference:
-    name = getattr(function, "__qualname__", repr(function))
-    if os.environ.get("QONDUIT_KIND") == "executor":
-        raise TaskError(f"{name}() was called in a task, and tasks cannot start tasks: call it in the program itself")
-    arguments = _resolved((args, kwargs))
-    try:
-        call = pickling.dumps((encoded, pickling.dumps(arguments)))
-    except Exception as error:
-        raise TypeError(f"an argument of task {name}() cannot be sent to another process: {error}") from error
-    reference = TaskReference(uuid.uuid4().hex, name)
-    request = {
-        "task_id": reference.task_id,
-        "name": name,
-        "cpu_millis": round(target.cpu * 1000),
-        "mem_bytes": target.mem,
-        "gpus": target.gpu,
-        "call": None,
-        "call_digest": "",
-    }
-    if len(call) <= INLINE_CALL_BYTES:
-        request["call"] = call
-    else:
-        request["call_digest"] = store_blob(agent(), call)
-    _tasks().submit(reference, request)
-    return reference
+def _again(
+    function: Callable[..., Any], target: Target, max_retries: int, timeout_s: float, name: str
+) -> DistributedFunction[...]:
+    return DistributedFunction(function, target, max_retries=max_retries, timeout_s=timeout_s, name=name)
 
 
-def _resolved(value: Any) -> Any:
-    """Replace task references by their values: a task never starts before what it needs is there."""
-    if isinstance(value, TaskReference):
-        return get(value)
-    if type(value) in (list, tuple):
-        return type(value)(_resolved(item) for item in value)
-    if type(value) is dict:
-        return {key: _resolved(item) for key, item in value.items()}
-    return value
+# --- Values ------------------------------------------------------------------------------------
 
 
 def put(value: object) -> ObjectReference:
     """Store a value once, to be given to many tasks; they see the value itself.
+
+    It crosses to each machine once and is decoded once in each process that uses it. So tasks must not change it:
+    arrays in it are read-only; a task that wants to write makes a copy.
 
     Raises:
         TypeError: the value cannot be sent to another process.
@@ -202,14 +209,14 @@ def put(value: object) -> ObjectReference:
         data = pickling.dumps(value)
     except Exception as error:
         raise TypeError(f"put() got a value that cannot be sent to another process: {error}") from error
-    return ObjectReference(store_blob(agent(), data), len(data))
+    return ObjectReference(store_blob(agent(), data), len(data), os.environ.get("QONDUIT_WORKER_ID", ""))
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
-    """Wait for one reference, or a list of them, and return the value or the list of values.
+    """Wait for one reference, or all in a list, tuple or dict (also nested), and return the values in the same form.
 
     Args:
-        references: a `TaskReference` or an `ObjectReference`, or a list or tuple of these.
+        references: a `TaskReference` or an `ObjectReference`, or containers of these.
         timeout: seconds to wait for all of them; None waits as long as it takes.
 
     Raises:
@@ -217,21 +224,41 @@ def get(references: Any, *, timeout: float | None = None) -> Any:
         TaskError: a task failed other than by an exception of its own.
         Exception: what a task raised, of the same type, with the remote traceback as a note.
     """
-    if isinstance(references, (list, tuple)):
-        deadline = None if timeout is None else time.monotonic() + timeout
-        _tasks().wait([ref for ref in references if isinstance(ref, TaskReference)], deadline)
-        return [_value(reference) for reference in references]
+    awaited: list[TaskReference] = []
+    _collect(references, awaited)
+    if awaited:
+        task_client().wait(awaited, None if timeout is None else time.monotonic() + timeout)
+    return _values(references)
+
+
+def _collect(references: Any, awaited: list[TaskReference]) -> None:
     if isinstance(references, TaskReference):
-        _tasks().wait([references], None if timeout is None else time.monotonic() + timeout)
-    return _value(references)
+        awaited.append(references)
+    elif isinstance(references, (list, tuple)):
+        for reference in references:
+            _collect(reference, awaited)
+    elif isinstance(references, dict):
+        for reference in references.values():
+            _collect(reference, awaited)
 
 
-def get_refs_by_status(
-    references: Sequence[TaskReference], *, num_returns: int = 1, timeout: float | None = None, **_: object
+def _values(references: Any) -> Any:
+    if isinstance(references, (list, tuple)):
+        return [_values(reference) for reference in references]
+    if isinstance(references, dict):
+        return {key: _values(reference) for key, reference in references.items()}
+    return value_of(references)
+
+
+def wait(
+    references: Sequence[TaskReference], *, num_returns: int = 1, timeout: float | None = None
 ) -> tuple[list[TaskReference], list[TaskReference]]:
-    """Wait until `num_returns` of the references are done and return (done, pending)."""
+    """Wait until `num_returns` of the references are done, or for `timeout` seconds, and return (done, pending).
+
+    A task is done also when it failed: `get` of it raises.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
-    _tasks().wait(references, deadline, enough=min(num_returns, len(references)), expire=False)
+    task_client().wait(references, deadline, enough=min(num_returns, len(references)), expire=False)
     done: list[TaskReference] = []
     pending: list[TaskReference] = []
     for reference in references:  # Looked at once each: more of them may be done a moment later.
@@ -239,31 +266,47 @@ def get_refs_by_status(
     return done, pending
 
 
-def _value(reference: Any) -> Any:
+def get_refs_by_status(
+    references: Sequence[TaskReference], *, num_returns: int = 1, timeout: float | None = None, **_: object
+) -> tuple[list[TaskReference], list[TaskReference]]:
+    """Do as `wait` does: the name that the public client has for it."""
+    return wait(references, num_returns=num_returns, timeout=timeout)
+
+
+def cancel(references: TaskReference | Iterable[TaskReference]) -> None:
+    """End tasks whose values nobody wants any more; `get` of them raises TaskCanceledError.
+
+    One that waits never starts, one that runs is interrupted by a TaskCanceledError, and killed when it doesn't end
+    soon. Those that have ended stay as they are.
+    """
+    several = [references] if isinstance(references, TaskReference) else list(references)
+    for reference in several:
+        if not isinstance(reference, TaskReference):
+            raise TypeError(f"cancel() takes references made by distribute_task, not {type(reference).__name__}")
+    task_client().cancel(several)
+
+
+def value_of(reference: Any) -> Any:
+    """Return the value of a reference that is there; raises what its task raised."""
     if isinstance(reference, ObjectReference):
         return fetch_object(reference)
     if not isinstance(reference, TaskReference):
+        if os.environ.get("QONDUIT_KIND") == "executor":
+            return reference  # References among a task's arguments were replaced by their values before it began.
         kind = type(reference).__name__
         raise TypeError(f"get() takes references made by distribute_task or put, not {kind}")
     outcome = reference.outcome
     if outcome is None:
         raise TaskError(f"{reference!r} has no value yet")
-    kind, text = outcome["outcome"], outcome.get("text", "")
-    if kind == "OK":
+    if outcome.kind == "OK":
         return pickling.loads(_bytes_of(outcome))
-    if kind == "ERROR":
-        raise _remote_exception(_bytes_of(outcome), text)
-    raise {
-        "OUT_OF_MEMORY": TaskOutOfMemoryError,
-        "EXECUTOR_DIED": TaskLostError,
-        "UNSCHEDULABLE": TaskUnschedulableError,
-    }.get(kind, TaskError)(text or kind)
+    if outcome.kind == "ERROR":
+        raise _remote_exception(_bytes_of(outcome), outcome.text)
+    raise BY_OUTCOME.get(outcome.kind, TaskError)(outcome.text or outcome.kind)
 
 
-def _bytes_of(outcome: Mapping[str, Any]) -> bytes:
-    if outcome.get("value") is not None:
-        return bytes(outcome["value"])
-    return fetch_blob(agent(), outcome["value_digest"])
+def _bytes_of(outcome: Outcome) -> bytes:
+    return outcome.value if outcome.value is not None else fetch_blob(agent(), outcome.digest)
 
 
 def _remote_exception(data: bytes, text: str) -> BaseException:
@@ -285,105 +328,3 @@ def _object(digest: str) -> Any:
 def fetch_object(reference: ObjectReference) -> Any:
     """Return the value behind `put`, fetched once a process."""
     return _object(reference.digest)
-
-
-class _Tasks:
-    """This process's unfinished tasks: the agent's pushes complete them, waiting threads are told."""
-
-    def __init__(self, channel: AgentChannel) -> None:
-        self._channel = channel
-        self._changed = threading.Condition()
-        self._pending: dict[str, TaskReference] = {}
-        self._waiters = 0
-        self._telling = threading.Lock()
-        self._gone = False
-        channel.on_push("task_done", self._on_done)
-        channel.on_push(GONE, self._on_gone)
-
-    def submit(self, reference: TaskReference, request: dict[str, Any]) -> None:
-        with self._changed:
-            self._pending[reference.task_id] = reference
-        try:
-            self._channel.call("tasks_submit", tasks=[request])
-        except BaseException:
-            with self._changed:
-                self._pending.pop(reference.task_id, None)
-            raise
-
-    def _on_gone(self, _: Mapping[str, Any]) -> None:
-        with self._changed:
-            self._gone = True
-            self._changed.notify_all()
-
-    def _on_done(self, fields: Mapping[str, Any]) -> None:
-        with self._changed:
-            reference = self._pending.pop(str(fields["task_id"]), None)
-            if reference is not None:  # A repeated push finds nothing: each task completes once.
-                reference.outcome = dict(fields)
-                self._changed.notify_all()
-
-    def wait(
-        self,
-        references: Iterable[TaskReference],
-        deadline: float | None,
-        *,
-        enough: int | None = None,
-        expire: bool = True,
-    ) -> None:
-        """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`."""
-        waited_for = list(references)
-        missing = waited_for[::-1]
-        spared = 0 if enough is None else len(waited_for) - enough
-
-        def arrived() -> bool:
-            # Of all of them only the next one is looked at each time: thousands come one by one.
-            while missing and missing[-1].outcome is not None:
-                missing.pop()
-            return len(missing) <= spared or (
-                spared > 0 and sum(reference.outcome is None for reference in missing) <= spared
-            )
-
-        with self._changed:
-            if self._changed.wait_for(arrived, _patience(deadline, LEND_CPU_AFTER_S)):
-                return
-        self._lend_cpu(lending=True)
-        try:
-            with self._changed:
-                done = self._changed.wait_for(lambda: arrived() or self._gone, _patience(deadline)) and arrived()
-        finally:
-            if not self._gone:
-                self._lend_cpu(lending=False)
-        if self._gone and not done:
-            raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
-        if not done and expire:
-            late = sum(reference.outcome is None for reference in waited_for)
-            raise TimeoutError(f"{late} of {len(waited_for)} tasks had no value in time; they run on")
-
-    def _lend_cpu(self, *, lending: bool) -> None:
-        """Tell the agent when the first thread starts to wait, and when the last one goes on."""
-        with self._telling:  # Held until the agent knows: what two threads tell must arrive in the order it happened.
-            before = self._waiters
-            self._waiters += 1 if lending else -1
-            if (before == 0) if lending else (self._waiters == 0):
-                self._channel.call("tasks_waiting", waiting=lending)
-
-
-def _patience(deadline: float | None, most: float | None = None) -> float | None:
-    if deadline is None:
-        return most
-    left = max(0.0, deadline - time.monotonic())
-    return left if most is None else min(left, most)
-
-
-@functools.cache
-def _tasks() -> _Tasks:
-    return _Tasks(agent())
-
-
-# A forked child has a connection of its own, on which the parent's tasks don't arrive; its locks may be held for ever.
-os.register_at_fork(after_in_child=_tasks.cache_clear)
-
-
-def function_digest(encoded: bytes) -> str:
-    """Name an encoded function, for the executor's cache of functions."""
-    return hashlib.sha256(encoded).hexdigest()

@@ -290,6 +290,10 @@ class TaskDemand:
     storage_ticket: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     artifact_digest: str = ""
+    task_name: str = ""
+    """Name of most of the unfinished tasks."""
+    task_s: float = 0.0
+    """Mean run time of the last two ended tasks of that name in this attempt; 0 when none has ended yet."""
     executors: tuple[tuple[str, str], ...] = ()
     """(lease id, worker id) of each executor that owns tasks of this shape: a scheduler that took over misses
     from it those that were lost while nobody looked."""
@@ -505,7 +509,100 @@ class ClusterReport:
     last: bool = True
 
 
+class TaskState(StrEnum):
+    """Where a task is."""
+
+    WAITING = "WAITING"
+    """For values of other tasks, among its arguments."""
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    """An executor owns it."""
+    DONE = "DONE"
+    ERROR = "ERROR"
+    """Its function raised."""
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+    """Its executor died too often."""
+    UNSCHEDULABLE = "UNSCHEDULABLE"
+    CANCELED = "CANCELED"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What is known of one task. Times are seconds since the epoch, 0 when it was not."""
+
+    task_id: str
+    name: str
+    state: TaskState
+    attempt: int
+    number: int
+    """0, 1, ... in the order of submission in this attempt of the job."""
+    shape: Shape
+    stage: Stage
+    parent_id: str = ""
+    """The task that started it, if it was not the driver."""
+    worker_id: str = ""
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    cpu_s: float = 0.0
+    peak_mem_bytes: int = 0
+    text: str = ""
+    """Why it failed, at most 200 characters."""
+
+
+TASKS_A_PAGE = 100
+
+
+@message("gateway.tasks_page")
+@dataclass(frozen=True, slots=True)
+class TasksPage:
+    """The present state of one page of an attempt's tasks: the numbers from page * TASKS_A_PAGE on.
+
+    It is absolute, so that applying it twice or late changes nothing: an older revision is dropped.
+    """
+
+    job_id: str
+    job_attempt: int
+    page: int
+    revision: int
+    tasks: tuple[TaskRecord, ...]
+
+
 # --- Tasks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFunction:
+    """A distributed function with its target and its promises; calls name it by its id.
+
+    Its code is bytes that only the user's sandbox may decode.
+    """
+
+    function_id: str
+    """Digest of all the rest, so that a process decodes it once."""
+    name: str
+    shape: Shape
+    max_retries: int = 3
+    """How often a call may lose its executor and be tried again."""
+    timeout_s: float = 0.0
+    """Longest time one attempt of a call may run; 0 for no limit."""
+    code: bytes | None = None
+    code_digest: str = ""
+    """Set instead of `code` when the bytes are a blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """The value of another task, given to a call where it runs."""
+
+    task_id: str = ""
+    """Of the task whose value it is, while that has none yet."""
+    value: bytes | None = None
+    value_digest: str = ""
+    holder: str = ""
+    """Worker that holds the blob and can bring it to storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,24 +611,34 @@ class TaskCall:
 
     task_id: str
     attempt: int
-    name: str
-    stage: Stage
+    number: int
+    """0, 1, ... in the order of submission in this attempt of the job."""
+    function: int
+    """Index among the functions of its batch."""
     call: bytes | None = None
     call_digest: str = ""
-    """Set instead of `call` when the bytes are in storage."""
+    """Set instead of `call` when the bytes are a blob."""
+    inputs: tuple[TaskInput, ...] = ()
+    holder: str = ""
+    """Worker that holds the blobs of the call and can bring them to storage."""
 
 
-@message("tasks.batch")
+@message("tasks.batch", 2)
 @dataclass(frozen=True, slots=True)
 class TaskBatch:
     """Tasks for whichever executor takes them."""
 
     job_id: str
     job_attempt: int
+    batch: int
+    """Numbers the batches of one driver's agent."""
+    functions: tuple[TaskFunction, ...]
     tasks: tuple[TaskCall, ...]
+    expected_s: float = 0.0
+    """How long all of it will run, as its driver's agent expects; 0 when it knows nothing."""
 
 
-@message("worker.tasks_taken")
+@message("worker.tasks_taken", 2)
 @dataclass(frozen=True, slots=True)
 class TasksTaken:
     """An executor's lease now owns these tasks (task id, attempt); sent before the delivery is acknowledged."""
@@ -540,6 +647,7 @@ class TasksTaken:
     job_attempt: int
     lease_id: str
     worker_id: str
+    batch: int
     tasks: tuple[tuple[str, int], ...]
 
 
@@ -550,9 +658,12 @@ class TaskOutcome(StrEnum):
     ERROR = "ERROR"
     """The function raised: `value` holds the exception, encoded in the sandbox."""
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TIMEOUT = "TIMEOUT"
+    """It ran longer than its function's timeout."""
+    CANCELED = "CANCELED"
     EXECUTOR_DIED = "EXECUTOR_DIED"
     RETURNED = "RETURNED"
-    """Never started: its lease was given back first."""
+    """Never started: its executor was held up, or its lease was given back first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,13 +675,17 @@ class TaskReply:
     outcome: TaskOutcome
     value: bytes | None = None
     value_digest: str = ""
+    holder: str = ""
+    """Worker that holds the blob and can bring it to storage."""
     text: str = ""
     cpu_s: float = 0.0
+    started_at: float = 0.0
     wall_s: float = 0.0
+    """Seconds from its start in its executor to its end, decoding and encoding included."""
     peak_mem_bytes: int = 0
 
 
-@message("worker.task_replies")
+@message("worker.task_replies", 2)
 @dataclass(frozen=True, slots=True)
 class TaskReplies:
     """Replies for the driver's agent; a repeated one is dropped there by (task, attempt)."""
@@ -579,6 +694,70 @@ class TaskReplies:
     job_attempt: int
     lease_id: str
     replies: tuple[TaskReply, ...]
+
+
+@message("worker.tasks_canceled")
+@dataclass(frozen=True, slots=True)
+class TasksCanceled:
+    """Nobody wants these tasks of a lease any more; one that has ended is ignored."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedTask:
+    """A call as its program submitted it."""
+
+    task_id: str
+    function_id: str
+    call: bytes | None = None
+    call_digest: str = ""
+    inputs: tuple[TaskInput, ...] = ()
+    holder: str = ""
+    """Worker that holds the blob of the call and of the values it was given."""
+
+
+@message("worker.task_requests")
+@dataclass(frozen=True, slots=True)
+class TaskRequests:
+    """What a task asks of its driver's agent: to run tasks of its own, or to cancel some. May come twice."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    worker_id: str
+    parent_id: str
+    functions: tuple[TaskFunction, ...] = ()
+    tasks: tuple[SubmittedTask, ...] = ()
+    cancel: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """How a task ended, for the program that submitted it."""
+
+    task_id: str
+    outcome: str
+    value: bytes | None = None
+    value_digest: str = ""
+    holder: str = ""
+    text: str = ""
+
+
+@message("worker.task_results")
+@dataclass(frozen=True, slots=True)
+class TaskResults:
+    """The ends of tasks that a task has submitted, on their way to its executor; one that comes twice is dropped."""
+
+    job_id: str
+    job_attempt: int
+    lease_id: str
+    results: tuple[TaskResult, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Tasks that were not taken: an input had ended, and its value was told before."""
 
 
 @message("worker.executor_output")

@@ -27,6 +27,9 @@ from qonduit_service_kit.messages import (
     SchedulerElected,
     StopAttempt,
     TaskReplies,
+    TaskRequests,
+    TaskResults,
+    TasksCanceled,
     TasksTaken,
     WorkerStopped,
     worker,
@@ -145,25 +148,50 @@ class Agent:
                     await driver.mail.put(reply)
                 for executor in list(self._executors.values()):
                     await executor.mail.put(reply)
+            case QpuTransition() as transition:
+                await self._pass_on(transition)
             case message:
-                await self._pass_on(message)
+                self._tell_tasks(message)
 
-    async def _pass_on(self, message: object) -> None:
+    def _tell_tasks(self, message: object) -> None:
+        """Hand a message about tasks to the driver or the executor that it is for, if that is still here."""
         match message:
-            case TasksTaken() | TaskReplies() | ExecutorOutput():
-                job_id, attempt = message.job_id, message.job_attempt
-            case ExecutorLost() | DemandRefused() | QpuTransition():
-                job_id, attempt = message.job_id, message.attempt
+            case TasksTaken() | TaskReplies() | ExecutorOutput() | TaskRequests():
+                self._tell_driver(message.job_id, message.job_attempt, message)
+            case ExecutorLost() | DemandRefused():
+                self._tell_driver(message.job_id, message.attempt, message)
+            case TasksCanceled() | TaskResults():
+                executor = self._executors.get(message.lease_id)
+                if executor is not None:
+                    executor.tell(message)
             case _:
                 raise RejectMessage(f"a worker has no use for {type(message).__name__}")
+
+    def _tell_driver(self, job_id: str, attempt: int, message: object) -> None:
+        for driver in self._drivers.values():
+            if (driver.spec.job_id, driver.spec.attempt) == (job_id, attempt):
+                driver.tell_tasks(message)
+
+    async def _post(self, worker_id: str, message: object) -> None:
+        """Bring a message about tasks to a worker's agent: over RabbitMQ, unless that is this one."""
+        if worker_id == self._shop.worker_id:
+            self._tell_tasks(message)
+            return
+        try:
+            await self._shop.bus.publish(worker(worker_id), message)
+        except UnroutableError:
+            # That worker is gone for good, and what it ran with it: nobody waits for this.
+            _log.info("worker_gone", worker=worker_id, message=type(message).__name__)
+
+    async def _pass_on(self, transition: QpuTransition) -> None:
+        job_id, attempt = transition.job_id, transition.attempt
         for driver in list(self._drivers.values()):
             if (driver.spec.job_id, driver.spec.attempt) == (job_id, attempt):
-                await driver.mail.put(message)
-        if isinstance(message, QpuTransition):
-            for executor in list(self._executors.values()):
-                if (executor.grant.job_id, executor.grant.attempt) == (job_id, attempt):
-                    await executor.mail.put(message)
-            await self._tell_home(message)
+                await driver.mail.put(transition)
+        for executor in list(self._executors.values()):
+            if (executor.grant.job_id, executor.grant.attempt) == (job_id, attempt):
+                await executor.mail.put(transition)
+        await self._tell_home(transition)
 
     async def _tell_home(self, transition: QpuTransition) -> None:
         """Pass a step of a task's QPU job on to the driver's worker, also when the executor that began it is gone.
@@ -224,7 +252,7 @@ class Agent:
 
     async def _drive(self, grant: DriverGranted) -> None:
         try:
-            driver = Driver(grant, self._shop)
+            driver = Driver(grant, self._shop, self._post)
         except OSError as error:
             _log.error("driver_refused", job=grant.spec.job_id, reason=str(error))
             await asyncio.sleep(_RETRY_S)
@@ -240,7 +268,7 @@ class Agent:
 
     async def _execute(self, grant: ExecutorGranted) -> None:
         try:
-            executor = Executor(grant, self._shop)
+            executor = Executor(grant, self._shop, self._post)
         except OSError as error:
             _log.error("executor_refused", job=grant.job_id, reason=str(error))
             await asyncio.sleep(_RETRY_S)
@@ -288,7 +316,7 @@ class Agent:
                 lease.lends_cpu = driver.lends_cpu
         for lease_id, executor in self._executors.items():
             if (lease := self._leases.get(lease_id)) is not None:
-                lease.idle_since = executor.idle_since
+                lease.idle_since, lease.lends_cpu = executor.idle_since, executor.lends_cpu
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.messages import DriverGranted
 
     from qonduit_worker.sandbox import Exit
+    from qonduit_worker.tasks import Post
     from qonduit_worker.workshop import Workshop
     from qonduit_worker.zygotes import Forked
 
@@ -63,7 +64,7 @@ class StoppedError(Exception):
 class Driver:
     """Prepares, runs, watches and reports one attempt. `run` returns once its FINISHED is with RabbitMQ."""
 
-    def __init__(self, grant: DriverGranted, workshop: Workshop) -> None:
+    def __init__(self, grant: DriverGranted, workshop: Workshop, post: Post) -> None:
         spec = grant.spec
         self.spec = spec
         self.lease_id = grant.lease_id
@@ -84,6 +85,7 @@ class Driver:
             data=self._data,
             accounts=self._accounts,
             pump=self._pump,
+            post=post,
         )
         self.mail = Mailbox(self._ops.handle)
         """Messages about this attempt, for its parts."""
@@ -101,6 +103,10 @@ class Driver:
         if not self._stop_told.is_set():
             self._stop_cause, self._grace_s = cause, grace_s
             self._stop_told.set()
+
+    def tell_tasks(self, message: object) -> None:
+        """Take a message about this attempt's tasks; one that comes twice changes nothing."""
+        self._ops.desk.handle(message)
 
     @property
     def lends_cpu(self) -> bool:
@@ -262,6 +268,7 @@ class Driver:
     async def _report(self, verdict: Verdict) -> None:
         result = self._ops.results.result
         if not self._silent:
+            await self._until_fenced(self._ops.desk.settle())
             self._events.emit(
                 EventKind.FINISHED,
                 stage=self._accounts.stage,

@@ -10,11 +10,10 @@ from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import RequestError, text_field
 from qonduit_worker.program_ops import BlobOps, FileOps, ResultOps
 from qonduit_worker.qpu_gate import qpu_endpoint
-from qonduit_worker.tasks import DriverContext, TaskDesk
-from qonduit_worker.tasks.driver_side import BadTaskError, DriverCallbacks
+from qonduit_worker.tasks import DriverCallbacks, DriverContext, TaskDesk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from qonduit_service_kit.messages import DriverGranted
 
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from qonduit_worker.program_channel import ProgramServer, ProgramSession
     from qonduit_worker.room import Room
     from qonduit_worker.storage import Storage
+    from qonduit_worker.tasks import Post
     from qonduit_worker.workshop import Workshop
 
-MOST_TASKS_IN_A_CALL = 10_000
 _MOST_ERROR_CHARACTERS = 64 * 1024
 
 
@@ -48,6 +47,7 @@ class DriverOps:
         data: DataFolder,
         accounts: Accounts,
         pump: LogPump,
+        post: Post,
     ) -> None:
         self._accounts = accounts
         self.error_text = ""
@@ -55,7 +55,7 @@ class DriverOps:
         blobs = workshop.blobs(storage)
         settings = workshop.settings
         self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
-        callbacks = DriverCallbacks(server.push, lambda: accounts.stage, accounts.book_task, pump.write)
+        callbacks = DriverCallbacks(server.push, lambda: accounts.stage, accounts.book_task, blobs.put, pump.write)
         self.qpu = qpu_endpoint(
             workshop,
             blobs,
@@ -64,14 +64,16 @@ class DriverOps:
             user=grant.spec.user,
             on_transition=self._qpu_step,
         )
-        self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, blobs, callbacks)
+        self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, post, callbacks)
         self.results.register(server)
         BlobOps(blobs, room.parts).register(server)
         FileOps(data, room.parts, most_bytes=settings.file_bytes).register(server)
         server.register("stage", self._stage)
         server.register("error_text", self._error_text)
-        server.register("tasks_submit", self._submit)
-        server.register("tasks_waiting", self._waiting)
+        server.listen("task_function", lambda _, fields: self.desk.define(fields))
+        server.listen("tasks_submit", self._submit)
+        server.listen("tasks_cancel", lambda _, fields: self.desk.cancel(fields))
+        server.listen("tasks_waiting", self._waiting)
 
     async def close(self) -> None:
         """End with the driver; safe to call twice."""
@@ -82,15 +84,15 @@ class DriverOps:
         """Take a message that came for this attempt; each may come twice."""
         match message:
             case SchedulerElected():
-                await self.desk.tell_demand_again()
+                self.desk.tell_demand_again()
             case Reconnected():
-                await self.desk.send_queued_again()
+                self.desk.send_queued_again()
             case QpuReply():
                 self.qpu.handle_reply(message)
             case QpuTransition():
                 await self.qpu.handle_transition(message)
             case _:
-                await self.desk.handle(message)
+                self.desk.handle(message)
 
     async def _qpu_step(self, transition: QpuTransition) -> None:
         self._accounts.qpu_says(transition)
@@ -104,23 +106,13 @@ class DriverOps:
     async def _error_text(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
         self.error_text = clip(text_field(fields, "text", most=_MOST_ERROR_CHARACTERS))
 
-    async def _submit(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
-        tasks = fields.get("tasks")
-        if (
-            not isinstance(tasks, list)
-            or len(tasks) > MOST_TASKS_IN_A_CALL
-            or not all(isinstance(task, dict) for task in tasks)
-        ):
-            raise RequestError("INVALID_REQUEST", f"tasks must be a list of at most {MOST_TASKS_IN_A_CALL} maps")
+    def _submit(self, session: ProgramSession, fields: Mapping[str, Any]) -> Awaitable[object] | None:
         session.wants_pushes = True
-        try:
-            await self.desk.submit(tasks)
-        except BadTaskError as error:
-            raise RequestError("INVALID_TASK", str(error)) from error
+        return self.desk.submit(fields)
 
-    async def _waiting(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
+    def _waiting(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
         session.wants_pushes = True
-        await self.desk.waiting(bool(fields.get("waiting")))
+        self.desk.waiting(bool(fields.get("waiting")))
 
 
 def _context(grant: DriverGranted, worker_id: str) -> DriverContext:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition
+from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition, TaskResults, TasksCanceled
 
 from qonduit_worker import metrics
 from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
-from qonduit_worker.program_channel import ProgramServer, RequestError
+from qonduit_worker.program_channel import ProgramServer
 from qonduit_worker.program_ops import BlobOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
-from qonduit_worker.tasks import ExecutorDesk
+from qonduit_worker.tasks import ExecutorDesk, Surroundings
+from qonduit_worker.tasks.nested import NestedTasks
 from qonduit_worker.workshop import EXECUTOR_ENTRY
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.program_channel import ProgramSession
     from qonduit_worker.sandbox import Exit, Sandboxed, Usage
+    from qonduit_worker.tasks import Post
     from qonduit_worker.workshop import Workshop
 
 _log = get_logger(__name__)
@@ -39,11 +42,11 @@ class SandboxProcess:
         self.output = sandboxed.output
         self.session: ProgramSession | None = None
 
-    async def push(self, name: str, **fields: Any) -> None:
+    def push(self, name: str, **fields: Any) -> None:
         """Send to the process; raises ConnectionError when it is gone."""
         if self.session is None:
             raise ConnectionResetError("the executor has not connected")
-        await self.session.push(name, **fields)
+        self.session.push(name, **fields)
 
     def usage(self) -> Usage:
         """Read what its tree used so far."""
@@ -61,7 +64,7 @@ class SandboxProcess:
 class Executor:
     """From the grant of a lease to its end."""
 
-    def __init__(self, grant: ExecutorGranted, workshop: Workshop) -> None:
+    def __init__(self, grant: ExecutorGranted, workshop: Workshop, post: Post) -> None:
         self.grant = grant
         self._shop = workshop
         self._storage = workshop.storage(grant.storage_ticket)
@@ -69,12 +72,15 @@ class Executor:
         self._server = ProgramServer(self._room.socket)
         self._data = DataFolder(self._room.data, f"users/{grant.user}", self._storage, workshop.cache)
         self._desk: ExecutorDesk | None = None
+        blobs = workshop.blobs(self._storage)
+        self._surroundings = Surroundings(workshop.worker_id, workshop.bus, blobs, post)
+        self._nested = NestedTasks(grant, self._surroundings, parent=self._running_task_id, push=self._push)
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._qpu = qpu_endpoint(
             workshop,
-            workshop.blobs(self._storage),
+            blobs,
             job_id=grant.job_id,
             attempt=grant.attempt,
             user=grant.user,
@@ -86,6 +92,18 @@ class Executor:
     def idle_since(self) -> float | None:
         """Since when it has nothing to do; None while busy or not started."""
         return self._desk.idle_since if self._desk is not None else None
+
+    @property
+    def lends_cpu(self) -> bool:
+        """Whether its task waits in get() and has given its cpu back."""
+        return self._desk is not None and self._desk.lends_cpu
+
+    def tell(self, message: TasksCanceled | TaskResults) -> None:
+        """Take a word of the driver's agent; one that comes twice changes nothing."""
+        if isinstance(message, TaskResults):
+            self._nested.handle(message)
+        elif self._desk is not None:
+            self._desk.canceled(message)
 
     async def run(self) -> str:
         """Run tasks until the lease ends; returns why it ended. Raises what preparing it raised."""
@@ -149,8 +167,11 @@ class Executor:
 
     async def _prepare(self) -> None:
         self._server.register("executor_ready", self._ready)
-        self._server.register("task_result", self._result)
-        self._server.register("tasks_submit", _no_tasks_in_tasks)
+        self._server.listen("task_result", self._result)
+        self._server.listen("task_function", lambda _, fields: self._nested.define(fields))
+        self._server.listen("tasks_submit", lambda _, fields: self._nested.submit(fields))
+        self._server.listen("tasks_cancel", lambda _, fields: self._nested.cancel(fields))
+        self._server.listen("tasks_waiting", self._waiting)
         BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
         await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
 
@@ -168,8 +189,7 @@ class Executor:
         forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
         await self._qpu.start(forked.sandboxed.listener.dup())
         self._process = SandboxProcess(forked.sandboxed)
-        blobs = shop.blobs(self._storage)
-        self._desk = ExecutorDesk(grant, shop.worker_id, shop.bus, blobs, self._process)
+        self._desk = ExecutorDesk(grant, self._surroundings, self._process)
         self._started.set_result((self._process, self._desk))
         return self._process
 
@@ -180,13 +200,19 @@ class Executor:
         process.session = session
         desk.ready()
 
-    async def _result(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+    def _result(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
         if self._desk is not None:
-            await self._desk.on_result(fields)
+            self._desk.on_result(fields)
 
+    def _waiting(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+        if self._desk is not None:
+            self._desk.waiting(bool(fields.get("waiting")))
+            self._nested.waiting(self._desk.lends_cpu)
 
-async def _no_tasks_in_tasks(_: ProgramSession, fields: Mapping[str, Any]) -> None:
-    del fields
-    raise RequestError(
-        "TASK_IN_TASK", "a task cannot start tasks of its own: start them in the program, or call plain functions"
-    )
+    def _running_task_id(self) -> str:
+        return self._desk.running_task_id if self._desk is not None else ""
+
+    def _push(self, name: str, **fields: Any) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ConnectionError):  # Its end is noticed by whoever waits for it.
+                self._process.push(name, **fields)

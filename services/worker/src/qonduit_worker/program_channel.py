@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Handler = Callable[["ProgramSession", Mapping[str, Any]], Awaitable[Any]]
+    Listener = Callable[["ProgramSession", Mapping[str, Any]], Awaitable[object] | None]
 
 MAX_SESSIONS: Final = 64
 MAX_REQUESTS_IN_FLIGHT: Final = 64
@@ -25,6 +26,8 @@ MAX_REQUEST_BYTES: Final = 64 * 1024**2
 MAX_UNSENT_BYTES: Final = 64 * 1024**2
 """Of all that a sandbox's processes were told and have not read, together."""
 _HEADER_BYTES: Final = 4
+_BUFFER_BYTES: Final = 512 * 1024
+"""What is read from a process at a time: many small messages."""
 
 _log = get_logger(__name__)
 
@@ -61,27 +64,45 @@ class ProgramSession:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._unread = bytearray()
+        self._start = 0
         self.wants_pushes = False
         """Whether this process waits for what the agent says by itself."""
 
-    async def receive_length(self) -> int | None:
-        """Return the length of the next message, None at the end; raises ValueError for a bad frame."""
+    async def read(self) -> bool:
+        """Wait for more of what the process says; False at the end."""
         try:
-            length = frame_length(await self._reader.readexactly(_HEADER_BYTES))
-        except (asyncio.IncompleteReadError, ConnectionError):
+            part = await self._reader.read(_BUFFER_BYTES)
+        except ConnectionError:
+            return False
+        del self._unread[: self._start]
+        self._start = 0
+        self._unread += part
+        return bool(part)
+
+    def next_length(self) -> int | None:
+        """Return the length of the next message, None before it is known; raises ValueError for a bad frame."""
+        begin = self._start + _HEADER_BYTES
+        if len(self._unread) < begin:
             return None
+        length = frame_length(bytes(self._unread[self._start : begin]))
         if length > MAX_FRAME_BYTES:
             raise ValueError(f"a frame of {length} bytes, {MAX_FRAME_BYTES} are allowed")
         return length
 
-    async def receive(self, length: int) -> dict[str, Any] | None:
-        """Return a message of this length, None at the end; raises ValueError for a bad frame."""
-        try:
-            return decode_frame(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
+    def has_message(self, length: int) -> bool:
+        """Tell whether all of the next message has come."""
+        return len(self._unread) >= self._start + _HEADER_BYTES + length
 
-    async def push(self, name: str, **fields: Any) -> None:
+    def next_message(self, length: int) -> dict[str, Any] | None:
+        """Return the next message, None before all of it has come; raises ValueError for a bad frame."""
+        if not self.has_message(length):
+            return None
+        begin = self._start + _HEADER_BYTES
+        self._start = begin + length
+        return decode_frame(bytes(memoryview(self._unread)[begin : self._start]))
+
+    def push(self, name: str, **fields: Any) -> None:
         """Tell the process something, without waiting until it reads it; raises ConnectionError when it is gone."""
         self.write({"push": name, **fields})
 
@@ -115,6 +136,7 @@ class ProgramServer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handlers: dict[str, Handler] = {}
+        self._listeners: dict[str, Listener] = {}
         self._server: asyncio.Server | None = None
         self._sessions: dict[ProgramSession, asyncio.Task[None]] = {}
         self._budget = _Budget(MAX_REQUEST_BYTES)
@@ -123,13 +145,20 @@ class ProgramServer:
         """Have `handler` answer the requests of one operation."""
         self._handlers[op] = handler
 
+    def listen(self, op: str, listener: Listener) -> None:
+        """Have `listener` told of one operation that has no answer, in the order in which a process says it.
+
+        What it returns is awaited before more is read from that process.
+        """
+        self._listeners[op] = listener
+
     async def start(self) -> None:
         """Listen."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with short_path(str(self._path)) as short:
                 listener.bind(short)
-            self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_BUFFER_BYTES)
         except BaseException:
             listener.close()
             raise
@@ -149,7 +178,7 @@ class ProgramServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def push(self, name: str, **fields: Any) -> None:
+    def push(self, name: str, **fields: Any) -> None:
         """Tell every process that waits for pushes; one that is gone is passed over.
 
         Nobody waits here for a program: one that doesn't read would hold up its other messages, and in the end
@@ -158,7 +187,7 @@ class ProgramServer:
         for session in list(self._sessions):
             if session.wants_pushes:
                 with contextlib.suppress(ConnectionError):
-                    await session.push(name, **fields)
+                    session.push(name, **fields)
         self._cut_off_the_deaf()
 
     def _cut_off_the_deaf(self) -> None:
@@ -188,31 +217,65 @@ class ProgramServer:
 
     async def _read(self, session: ProgramSession, running: set[asyncio.Task[None]]) -> None:
         room = asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT)
-        while True:
-            try:
-                length = await session.receive_length()
-            except ValueError as error:
-                _log.warning("bad_frame", socket=str(self._path), reason=str(error))
-                return
-            if length is None:
-                return
-            await room.acquire()
+        try:
+            while await session.read():
+                while (length := session.next_length()) is not None:
+                    if length > _BUFFER_BYTES:
+                        # What one read brings is bounded by the number of sessions; larger messages share a budget.
+                        await self._budget.take(length)
+                        if not await self._read_whole(session, length):
+                            self._budget.give_back(length)
+                            return
+                    message = session.next_message(length)
+                    if message is None:
+                        break
+                    await self._receive(session, message, length, room, running)
+        except ValueError as error:
+            _log.warning("bad_frame", socket=str(self._path), reason=str(error))
+
+    async def _read_whole(self, session: ProgramSession, length: int) -> bool:
+        while not session.has_message(length):
+            if not await session.read():
+                return False
+        return True
+
+    async def _receive(
+        self,
+        session: ProgramSession,
+        message: dict[str, Any],
+        length: int,
+        room: asyncio.Semaphore,
+        running: set[asyncio.Task[None]],
+    ) -> None:
+        budgeted = length if length > _BUFFER_BYTES else 0
+        op = message.get("op")
+        listener = self._listeners.get(op) if isinstance(op, str) else None
+        if listener is not None:
+            self._budget.give_back(budgeted)
+            await self._tell(listener, session, message)
+            return
+        if not budgeted:
             await self._budget.take(length)
-            message = None
-            try:
-                message = await session.receive(length)
-            except ValueError as error:
-                _log.warning("bad_frame", socket=str(self._path), reason=str(error))
-            finally:
-                if message is None:
-                    self._budget.give_back(length)
-            if message is None:
-                return
-            request = asyncio.create_task(self._answer(session, message))
-            running.add(request)
-            request.add_done_callback(running.discard)
-            request.add_done_callback(lambda _: room.release())
-            request.add_done_callback(lambda _, length=length: self._budget.give_back(length))  # type: ignore[misc]
+        await room.acquire()
+        request = asyncio.create_task(self._answer(session, message))
+        running.add(request)
+
+        def ended(request: asyncio.Task[None]) -> None:
+            running.discard(request)
+            room.release()
+            self._budget.give_back(length)
+
+        request.add_done_callback(ended)
+
+    async def _tell(self, listener: Listener, session: ProgramSession, message: dict[str, Any]) -> None:
+        try:
+            waiting = listener(session, message)
+            if waiting is not None:
+                await waiting
+        except ValueError as error:
+            _log.warning("bad_message", socket=str(self._path), op=message["op"], reason=str(error))
+        except Exception:  # noqa: BLE001 - One message must not end the connection.
+            _log.exception("message_failed", op=message["op"])
 
     async def _answer(self, session: ProgramSession, message: dict[str, Any]) -> None:
         number, op = message.pop("id", None), message.pop("op", None)

@@ -179,10 +179,12 @@ class Channel:
         """Limit unacknowledged deliveries of consumers started afterwards."""
         await self._call(self._inner.basic_qos, prefetch_count=count)
 
-    async def consume(
-        self, queue: str, on_delivery: Callable[[Incoming], None], on_cancelled: Callable[[], None]
-    ) -> str:
-        """Start a consumer and return its tag; `on_cancelled` tells that the broker ended it."""
+    def on_cancelled(self, told: Callable[[], None]) -> None:
+        """Call `told` when the broker ends a consumer."""
+        self._inner.add_on_cancel_callback(lambda _frame: told())
+
+    async def consume(self, queue: str, on_delivery: Callable[[Incoming], None]) -> str:
+        """Start a consumer and return its tag."""
 
         def delivered(_channel: object, method: Any, properties: BasicProperties, body: bytes) -> None:
             on_delivery(
@@ -200,7 +202,6 @@ class Channel:
                 )
             )
 
-        self._inner.add_on_cancel_callback(lambda _frame: on_cancelled())
         frame = await self._call(self._inner.basic_consume, queue=queue, on_message_callback=delivered)
         tag: str = frame.method.consumer_tag
         return tag

@@ -62,6 +62,9 @@ class Subscription:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._again: asyncio.Task[None] | None = None
+        self._turning = asyncio.Lock()
+        """Held while deliveries begin or end: a pause, a resume and a new connection take turns."""
+        self._paused = False
         self._delivered = metrics.delivered.labels(queue.label)
         name = f"bus consumer {queue.name}"
         self._workers = [asyncio.create_task(self._work(), name=name) for _ in range(concurrency)]
@@ -76,15 +79,48 @@ class Subscription:
         settler = ChannelSettler(channel, self.queue, self._park, self._metrics, in_order=self._in_order)
         self._settler = settler
 
+        def interrupted() -> None:
+            self._interrupted(settler, connection)
+
+        channel.on_cancelled(interrupted)
+        async with self._turning:
+            if not self._paused:
+                await self._begin(settler)
+        channel.closed.add_done_callback(lambda _reason: interrupted())
+
+    async def _begin(self, settler: ChannelSettler) -> None:
         def arrived(incoming: Incoming) -> None:
             self._buffer.append((settler, incoming))
             self._wake.set()
 
-        def interrupted() -> None:
-            self._interrupted(settler, connection)
+        self._consumer_tag = await settler.channel.consume(self.queue.name, arrived)
 
-        self._consumer_tag = await channel.consume(self.queue.name, arrived, interrupted)
-        channel.closed.add_done_callback(lambda _reason: interrupted())
+    async def pause(self) -> None:
+        """Take no deliveries until `resume`; what was not begun goes back to the queue. Safe to call twice."""
+        async with self._turning:
+            if self._paused:
+                return
+            self._paused = True
+            settler = self._settler
+            if settler is None:
+                return  # Between two connections: on the next one nothing is taken.
+            with suppress(BusError):
+                await settler.channel.cancel(self._consumer_tag)
+            while self._buffer:
+                owner, incoming = self._buffer.pop()
+                owner.requeue(incoming)
+
+    async def resume(self) -> None:
+        """Take deliveries again, on the channel that is there. Safe to call twice."""
+        async with self._turning:
+            if not self._paused:
+                return
+            self._paused = False
+            settler = self._settler
+            if settler is not None and not self._stopping.is_set():
+                # If the connection or the queue is gone, it all begins again, with deliveries.
+                with suppress(BusError):
+                    await self._begin(settler)
 
     def down(self) -> None:
         """The connection is gone: what was not begun comes again, so it is forgotten here."""

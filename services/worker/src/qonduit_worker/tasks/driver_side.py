@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.bus import Bus, BusClosedError, BusError, UnroutableError, tasks_queue
+from qonduit_service_kit.bus import UnroutableError, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
-    INLINE_LIMIT_BYTES,
     SCHEDULER,
     Address,
     DemandRefused,
@@ -17,265 +16,369 @@ from qonduit_service_kit.messages import (
     ExecutorLost,
     ExecutorOutput,
     Shape,
-    Stage,
+    SubmittedTask,
     TaskBatch,
     TaskCall,
-    TaskDemand,
+    TaskFunction,
+    TaskInput,
     TaskReplies,
+    TaskRequests,
+    TaskResult,
+    TaskResults,
+    TasksCanceled,
     TasksTaken,
     task_queue,
 )
 
-from qonduit_worker.blobs import is_digest
-from qonduit_worker.tasks.ledger import Decision, Finished, TaskLedger
+from qonduit_worker.tasks.demand import DemandTeller
+from qonduit_worker.tasks.ledger import TaskLedger
 from qonduit_worker.tasks.output import TaskOutput
+from qonduit_worker.tasks.records import TaskPages
+from qonduit_worker.tasks.reporting import PageTeller
+from qonduit_worker.tasks.requests import BadTaskError, read_function, read_ids, read_tasks
+from qonduit_worker.tasks.results import in_parts, row_of
+from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Owner, Task, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Mapping
+
+    from qonduit_service_kit.bus import Bus
+
+    from qonduit_worker.tasks.context import DriverCallbacks, DriverContext, Post
 
 _log = get_logger(__name__)
 
-DEMAND_PAUSE_S = 0.02
-"""Demand changes within this time are told to the scheduler as one count."""
-DEMAND_AGAIN_S = 1.0
-TASK_ID_CHARACTERS = 64
-NAME_CHARACTERS = 200
 MOST_UNFINISHED = 100_000
-"""Tasks that one driver may have unfinished: each is kept here until it ends."""
-MOST_INLINE_BYTES = 32 * 1024**2
-"""Bytes of calls that are kept here for one driver; further ones go through storage, however small."""
+"""Tasks that one driver may have unfinished: beyond that its program waits before it can submit more."""
+MOST_INLINE_BYTES = 64 * 1024**2
+"""Bytes of calls that are kept here for one driver; beyond that its program waits before it can submit more."""
 MOST_SHAPES = 256
 """Each shape is a queue."""
-_MOST_AMOUNT = 2**60
-
-
-class Blobs(Protocol):
-    """Storage of large bytes by digest, with this job's ticket."""
-
-    async def put(self, data: bytes) -> str:
-        """Store bytes; return their digest."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class DriverContext:
-    """What the desk must know of the attempt it serves."""
-
-    job_id: str
-    attempt: int
-    user: str
-    worker_id: str
-    lease_id: str
-    limit: Shape
-    storage_ticket: str
-    artifact_digest: str
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DriverCallbacks:
-    """What the desk asks of the attempt it serves."""
-
-    push: Callable[..., Awaitable[None]]
-    """push(name, **fields) to the program."""
-    stage: Callable[[], Stage]
-    """The stage the job is in now."""
-    book: Callable[[Stage, float, int], None]
-    """book(stage, cpu seconds, peak bytes) of one attempt of a task."""
-    write_log: Callable[[bytes], Awaitable[None]]
-    """Write to the job's log."""
-
-
-class BadTaskError(ValueError):
-    """The program sent a task that makes no sense; the text says what is wrong with it."""
+MOST_FUNCTIONS = 10_000
+MOST_TASK_BYTES = 128 * 1024
+"""Of a call and its inputs, together in one message."""
+REFUSED = "REFUSED"
 
 
 class TaskDesk:
-    """Serves one driver's tasks from its start to its end."""
+    """Serves one driver's tasks from its start to its end.
 
-    def __init__(self, context: DriverContext, bus: Bus, blobs: Blobs, callbacks: DriverCallbacks) -> None:
+    What happens in one turn of the event loop goes out together at its end: so many small tasks share a message,
+    and a single one does not wait.
+    """
+
+    def __init__(self, context: DriverContext, bus: Bus, post: Post, callbacks: DriverCallbacks) -> None:
         self._context = context
         self._bus = bus
-        self._blobs = blobs
+        self._post = post
         self._callbacks = callbacks
         self._ledger = TaskLedger()
-        self._declared: set[Shape] = set()
-        self._demand_sequence = 0
-        self._waiting_sequence = 0
-        self._dirty: set[Shape] = set()
-        self._demand_changed = asyncio.Event()
+        self._pages = TaskPages(context.job_id, context.attempt)
+        self._functions: dict[str, TaskFunction] = {}
+        self._declaring: dict[Shape, asyncio.Task[None]] = {}
         self._output = TaskOutput(callbacks.write_log)
-        self._workers_of_leases: dict[str, str] = {}
-        self._demand_teller = asyncio.create_task(self._tell_demand())
+        self._demand = DemandTeller(context, bus, self._ledger)
+        self._reports = PageTeller(bus, self._pages)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._touched: set[Shape] = set()
+        self._results: list[TaskResult] = []
+        self._unknown: list[str] = []
+        self._for_owners: dict[Owner, tuple[list[TaskResult], list[str]]] = {}
+        self._turn_due = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._waiting_sequence = 0
         self._closed = False
         self.lends_cpu = False
 
-    async def submit(self, tasks: Iterable[Mapping[str, Any]]) -> None:
-        """Take tasks from the program (untrusted) and publish them; raises BadTaskError."""
-        wanted = [(task, _shape_of(task)) for task in tasks]
-        if len(self._ledger) + len(wanted) > MOST_UNFINISHED:
-            raise BadTaskError(f"at most {MOST_UNFINISHED} tasks may be unfinished: get() some before starting more")
-        shapes = {shape for _, shape in wanted}
-        if len(shapes.union(self._ledger.shapes)) > MOST_SHAPES:
-            raise BadTaskError(f"the tasks of one job may have at most {MOST_SHAPES} different targets")
-        calls = [(await self._call_of(task), shape) for task, shape in wanted]
-        for shape in shapes:
-            await self._declare(shape)
-        for call, shape in calls:
-            self._ledger.add(call, shape)
-        await asyncio.gather(*(self._publish(call, shape) for call, shape in calls))
+    # --- What programs ask ---------------------------------------------------------------------
 
-    async def _call_of(self, task: Mapping[str, Any]) -> TaskCall:
-        task_id, name = str(task.get("task_id", "")), str(task.get("name", ""))[:NAME_CHARACTERS]
-        if not 0 < len(task_id) <= TASK_ID_CHARACTERS:
-            raise BadTaskError(f"a task id has 1 to {TASK_ID_CHARACTERS} characters")
-        call, digest = task.get("call"), str(task.get("call_digest", ""))
-        if not (isinstance(call, bytes) and not digest) and not (call is None and is_digest(digest)):
-            raise BadTaskError("a task carries either its call or the call's digest")
-        room = min(INLINE_LIMIT_BYTES, MOST_INLINE_BYTES - self._ledger.inline_bytes)
-        if call is not None and len(call) > room:
-            digest = await self._blobs.put(call)
-            call = None
-        return TaskCall(task_id, 1, name, self._callbacks.stage(), call, digest)
-
-    async def _declare(self, shape: Shape) -> None:
-        if shape not in self._declared:
-            await self._bus.declare(tasks_queue(self._address(shape)))
-            self._declared.add(shape)
-
-    def _address(self, shape: Shape) -> Address:
-        return task_queue(self._context.job_id, self._context.attempt, shape)
-
-    async def _publish(self, call: TaskCall, shape: Shape) -> None:
-        """Put a task in its queue: in memory only, as what RabbitMQ forgets is sent again from here."""
-        self._note_demand(shape)
-        batch = TaskBatch(self._context.job_id, self._context.attempt, (call,))
+    def define(self, fields: Mapping[str, Any]) -> None:
+        """Take a function from the program (untrusted)."""
         try:
-            await self._bus.publish(self._address(shape), batch, persistent=False)
-        except UnroutableError:
-            if self._closed:
-                return
-            # The queue is gone (RabbitMQ was wiped, or the queue expired): make it again.
-            await self._bus.declare(tasks_queue(self._address(shape)))
-            await self._bus.publish(self._address(shape), batch, persistent=False)
+            self._define(read_function(fields))
+        except BadTaskError as error:
+            # The tasks that name it are refused with a text of their own.
+            _log.warning("bad_task_function", job=self._context.job_id, reason=str(error))
 
-    async def send_queued_again(self) -> None:
-        """Publish every task that no lease owns: the broker was away and may have forgotten them.
+    def _define(self, function: TaskFunction) -> None:
+        if len(self._functions) >= MOST_FUNCTIONS:
+            raise BadTaskError(f"one job may distribute at most {MOST_FUNCTIONS} different functions")
+        self._functions[function.function_id] = function
 
-        One that it had not forgotten runs twice and is committed once.
-        """
-        await asyncio.gather(*(self._publish(task.call, task.shape) for task in self._ledger.queued()))
+    def submit(self, fields: Mapping[str, Any]) -> Coroutine[Any, Any, object] | None:
+        """Take tasks from the program (untrusted); returns what to wait for before more are taken."""
+        try:
+            self._submit(read_tasks(fields, self._context.worker_id), None)
+        except BadTaskError as error:
+            for task in fields.get("tasks") or ():
+                if isinstance(task, list) and task:
+                    self._results.append(TaskResult(str(task[0]), REFUSED, text=str(error)))
+            self._turn_soon()
+        return None if self._has_room() else self._room.wait()
 
-    async def handle(self, message: object) -> None:
-        """Apply a message about this attempt's tasks; one that comes twice changes nothing."""
-        match message:
-            case TasksTaken():
-                self._workers_of_leases[message.lease_id] = message.worker_id
-                for decision in self._ledger.taken(message.lease_id, message.tasks):
-                    await self._apply(decision)
-            case TaskReplies():
-                for reply in message.replies:
-                    await self._apply(self._ledger.reply(message.lease_id, reply), reply.cpu_s, reply.peak_mem_bytes)
-            case ExecutorLost():
-                for decision in self._ledger.lost(message.lease_id, message.cause):
-                    await self._apply(decision)
-            case DemandRefused():
-                for finished in self._ledger.refuse(message.shape, message.text):
-                    await self._apply(finished)
-            case ExecutorOutput():
-                self._output.take(message)
-            case _:
-                raise TypeError(f"{type(message).__name__} is no message about tasks")
+    def cancel(self, fields: Mapping[str, Any]) -> None:
+        """Cancel tasks for the program (untrusted)."""
+        self._apply_all(self._ledger.cancel(read_ids(fields.get("tasks"))))
 
-    async def _apply(self, decision: Decision | None, cpu_s: float = 0.0, peak_mem_bytes: int = 0) -> None:
-        if decision is None:
-            return
-        self._callbacks.book(decision.task.call.stage, cpu_s, peak_mem_bytes)
-        if not isinstance(decision, Finished):
-            _log.info("task_sent_again", task=decision.task.task_id, attempt=decision.task.call.attempt)
-            await self._publish(decision.task.call, decision.task.shape)
-            return
-        self._note_demand(decision.task.shape)
-        await self._callbacks.push(
-            "task_done",
-            task_id=decision.task.task_id,
-            outcome=str(decision.outcome),
-            value=decision.value,
-            value_digest=decision.value_digest,
-            text=decision.text,
-        )
+    def _submit(self, tasks: Iterable[SubmittedTask], owner: Owner | None) -> None:
+        now, stage = time.time(), self._callbacks.stage()
+        for wanted in tasks:
+            function = self._functions.get(wanted.function_id)
+            if function is None or (self._is_new(function.shape) and len(self._ledger.shapes) >= MOST_SHAPES):
+                text = f"the tasks of one job may have at most {MOST_SHAPES} different targets"
+                self._tell(owner, TaskResult(wanted.task_id, REFUSED, text=text if function else "unknown function"))
+                continue
+            task = Task(
+                wanted.task_id,
+                function,
+                wanted.call,
+                wanted.call_digest,
+                wanted.holder,
+                list(wanted.inputs),
+                stage=stage,
+                owner=owner,
+            )
+            before = len(self._ledger)
+            decision = self._ledger.add(task, now)
+            if decision is not None:
+                self._apply(decision)
+            elif len(self._ledger) > before:
+                self._pages.add(task)
+                self._reports.changed()
+            self._touched.add(function.shape)
+        self._turn_soon()
 
-    async def waiting(self, waiting: bool) -> None:  # noqa: FBT001 - It is the fact that is told.
+    def _is_new(self, shape: Shape) -> bool:
+        return shape not in self._ledger.shapes
+
+    def _has_room(self) -> bool:
+        if len(self._ledger) < MOST_UNFINISHED and self._ledger.inline_bytes < MOST_INLINE_BYTES:
+            self._room.set()
+            return True
+        self._room.clear()
+        return False
+
+    def waiting(self, waiting: bool) -> None:  # noqa: FBT001 - It is the fact that is told.
         """Tell the scheduler that the driver blocks in get() and lends its cpu, or goes on."""
         self.lends_cpu = waiting
         self._waiting_sequence += 1
         context = self._context
         told = DriverWaiting(context.worker_id, context.lease_id, waiting, self._waiting_sequence)
-        await self._bus.publish(SCHEDULER, told)
+        self._send(self._bus.publish(SCHEDULER, told))
 
-    def _note_demand(self, shape: Shape) -> None:
-        self._dirty.add(shape)
-        self._demand_changed.set()
+    # --- What executors and the scheduler say --------------------------------------------------
 
-    async def _tell_demand(self) -> None:
-        """Tell the scheduler the newest count of each shape, at most once a pause."""
-        while True:
-            await self._demand_changed.wait()
-            self._demand_changed.clear()
-            shapes, self._dirty = self._dirty, set()
+    def handle(self, message: object) -> None:
+        """Apply a message about this attempt's tasks; one that comes twice changes nothing."""
+        match message:
+            case TasksTaken():
+                self._taken(message)
+            case TaskReplies():
+                for reply in message.replies:
+                    task = self._ledger.unfinished_task(reply.task_id)
+                    if task is not None:
+                        self._callbacks.book(task.stage, reply.cpu_s, reply.peak_mem_bytes)
+                        self._changed(task)
+                    self._apply_all(self._ledger.reply(message.lease_id, reply))
+            case ExecutorLost():
+                self._apply_all(self._ledger.lost(message.lease_id, message.cause))
+                self._touched.update(self._ledger.shapes)
+                self._turn_soon()
+            case DemandRefused():
+                self._apply_all(self._ledger.refuse(message.shape, message.text))
+            case TaskRequests():
+                self._requested(message)
+            case ExecutorOutput():
+                self._output.take(message)
+            case _:
+                raise TypeError(f"{type(message).__name__} is no message about tasks")
+
+    def _taken(self, message: TasksTaken) -> None:
+        self._demand.know(message.lease_id, message.worker_id)
+        self._apply_all(self._ledger.taken(message.lease_id, message.worker_id, message.tasks, time.time()))
+        for task_id, _ in message.tasks:
+            task = self._ledger.unfinished_task(task_id)
+            if task is not None:
+                self._changed(task)
+        unwanted = self._ledger.unwanted(message.tasks)
+        if unwanted:  # Canceled while they lay in the queue, or ended by another attempt.
+            self._interrupt(message.worker_id, message.lease_id, unwanted)
+
+    def _requested(self, message: TaskRequests) -> None:
+        """Do what a task asks: what comes twice has ids that are known."""
+        for function in message.functions:
             try:
-                await asyncio.gather(*(self._bus.publish(SCHEDULER, self.demand(shape)) for shape in shapes))
-            except BusClosedError:
-                return
-            except BusError as error:
-                # Without its demand this driver would wait for ever.
-                _log.warning("demand_not_told", job=self._context.job_id, reason=str(error))
-                await asyncio.sleep(DEMAND_AGAIN_S)
-                for shape in shapes:
-                    self._note_demand(shape)
-            await asyncio.sleep(DEMAND_PAUSE_S)
+                self._define(function)
+            except BadTaskError as error:
+                _log.warning("bad_task_function", job=self._context.job_id, reason=str(error))
+        self._submit(message.tasks, Owner(message.worker_id, message.lease_id, message.parent_id))
+        self._apply_all(self._ledger.cancel(message.cancel))
 
-    def demand(self, shape: Shape) -> TaskDemand:
-        """Return the present demand for a shape, newer than any before."""
-        self._demand_sequence += 1
+    # --- Decisions -----------------------------------------------------------------------------
+
+    def _apply_all(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            self._apply(decision)
+
+    def _apply(self, decision: Decision) -> None:
+        match decision:
+            case Finished(task=task, result=result):
+                self._pages.finished(decision, time.time())
+                self._reports.changed()
+                self._touched.add(task.shape)
+                self._tell(task.owner, result)
+            case Interrupt(task=task, lease_id=lease_id, worker_id=worker_id):
+                self._interrupt(worker_id, lease_id, (task.task_id,))
+            case Unknown(task_id=task_id, owner=owner):
+                unknown = self._unknown if owner is None else self._for_owner(owner)[1]
+                unknown.append(task_id)
+                self._turn_soon()
+
+    def _tell(self, owner: Owner | None, result: TaskResult) -> None:
+        results = self._results if owner is None else self._for_owner(owner)[0]
+        results.append(result)
+        self._turn_soon()
+
+    def _for_owner(self, owner: Owner) -> tuple[list[TaskResult], list[str]]:
+        return self._for_owners.setdefault(owner, ([], []))
+
+    def _changed(self, task: Task) -> None:
+        self._pages.changed(task)
+        self._reports.changed()
+        self._touched.add(task.shape)
+        self._turn_soon()
+
+    def _interrupt(self, worker_id: str, lease_id: str, task_ids: tuple[str, ...]) -> None:
         context = self._context
-        return TaskDemand(
-            job_id=context.job_id,
-            attempt=context.attempt,
-            worker_id=context.worker_id,
-            user=context.user,
-            shape=shape,
-            unfinished=self._ledger.unfinished(shape),
-            sequence=self._demand_sequence,
-            limit=context.limit,
-            executors=tuple((lease, self._workers_of_leases[lease]) for lease in sorted(self._ledger.owners(shape))),
-            storage_ticket=context.storage_ticket,
-            environment=context.environment,
-            artifact_digest=context.artifact_digest,
-        )
+        self._send(self._post(worker_id, TasksCanceled(context.job_id, context.attempt, lease_id, task_ids)))
 
-    async def tell_demand_again(self) -> None:
-        """Tell all demand: a new scheduler was elected and knows nothing of it."""
+    # --- What goes out at the end of a turn ----------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        if not self._turn_due and not self._closed:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._closed:
+            return
+        results, self._results = self._results, []
+        unknown, self._unknown = self._unknown, []
+        for part in in_parts(results):
+            self._callbacks.push("tasks_done", tasks=[row_of(result) for result in part])
+        if unknown:
+            self._callbacks.push("tasks_unknown", tasks=unknown)
+        for_owners, self._for_owners = self._for_owners, {}
+        for owner, (told, not_taken) in for_owners.items():
+            context = self._context
+            for part in (*in_parts(told), *([[]] if not_taken else [])):
+                gone = () if part else tuple(not_taken)
+                message = TaskResults(context.job_id, context.attempt, owner.lease_id, tuple(part), gone)
+                self._send(self._post(owner.worker_id, message))
+        touched, self._touched = self._touched, set()
+        for shape in touched:
+            self._demand.changed(shape)
+            for batch in self._ledger.next_batches(shape):
+                self._send(self._publish(shape, batch))
+        self._has_room()
+
+    def _send(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+            _log.error("message_not_sent", job=self._context.job_id, exc_info=error)
+
+    async def _publish(self, shape: Shape, batch: Batch) -> None:
+        """Put a batch in its queue: in memory only, as what RabbitMQ forgets is sent again from here."""
+        for task in batch.tasks:
+            if task.size_bytes > MOST_TASK_BYTES:
+                await self._lighten(task)
+        await self._declared(shape)
+        message = self._message(batch)
+        if not message.tasks:
+            return
+        try:
+            await self._bus.publish(self._address(shape), message, persistent=False)
+        except UnroutableError:
+            if self._closed:
+                return
+            # The queue is gone (RabbitMQ was wiped, or the queue expired): make it again.
+            self._declaring.pop(shape, None)
+            await self._declared(shape)
+            await self._bus.publish(self._address(shape), message, persistent=False)
+
+    async def _lighten(self, task: Task) -> None:
+        """Store the values that a task is given, many small ones together too large for a message."""
+        for index, given in enumerate(task.inputs):
+            if given.value is not None:
+                digest = await self._callbacks.keep(given.value)
+                task.inputs[index] = TaskInput("", None, digest, self._context.worker_id)
+
+    def _message(self, batch: Batch) -> TaskBatch:
+        functions: dict[str, int] = {}
+        calls = []
+        for task in batch.tasks:
+            if task.batch != batch.number:  # It was canceled meanwhile.
+                continue
+            index = functions.setdefault(task.function.function_id, len(functions))
+            inputs = tuple(task.inputs)
+            calls.append(
+                TaskCall(
+                    task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs, task.holder
+                )
+            )
+        used = tuple(self._functions[function_id] for function_id in functions)
+        context = self._context
+        return TaskBatch(context.job_id, context.attempt, batch.number, used, tuple(calls), batch.expected_s)
+
+    async def _declared(self, shape: Shape) -> None:
+        """Make sure that a shape's queue is there; several callers share one declaration."""
+        declaring = self._declaring.get(shape)
+        if declaring is None:
+            declaring = asyncio.create_task(self._bus.declare(tasks_queue(self._address(shape))))
+            self._declaring[shape] = declaring
+        await asyncio.shield(declaring)
+
+    def _address(self, shape: Shape) -> Address:
+        return task_queue(self._context.job_id, self._context.attempt, shape)
+
+    # --- Once in a while -----------------------------------------------------------------------
+
+    def send_queued_again(self) -> None:
+        """Publish every batch that lies in a queue: the broker was away and may have forgotten it.
+
+        A task that it had not forgotten runs twice and is committed once.
+        """
         for shape in self._ledger.shapes:
-            self._note_demand(shape)
+            self._declaring.pop(shape, None)
+            for batch in self._ledger.in_queue(shape):
+                self._send(self._publish(shape, batch))
+
+    def tell_demand_again(self) -> None:
+        """Tell all demand: a new scheduler was elected and knows nothing of it."""
+        self._demand.tell_all()
+
+    async def settle(self) -> None:
+        """End what is left with its driver, and tell what is known of each task before the attempt's end is told."""
+        self._apply_all(self._ledger.cancel(self._ledger.unfinished_ids(), "its program has ended"))
+        await self._reports.flush()
 
     async def close(self) -> None:
         """End with the driver: withdraw the demand and delete the queues. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
-        self._demand_teller.cancel()
-        await asyncio.gather(self._demand_teller, return_exceptions=True)
+        self._room.set()
+        await self._demand.stop()
+        await self._reports.stop()
+        for task in list(self._sending):
+            task.cancel()
         await self._output.close()
-        for shape in self._declared:
+        for shape in self._declaring:
             await self._bus.delete(tasks_queue(self._address(shape)))
-
-
-def _shape_of(task: Mapping[str, Any]) -> Shape:
-    amounts = [task.get("cpu_millis"), task.get("mem_bytes"), task.get("gpus", 0)]
-    if not all(isinstance(amount, int) and 0 <= amount <= _MOST_AMOUNT for amount in amounts):
-        raise BadTaskError("a task's target has cpu_millis, mem_bytes and gpus as whole numbers")
-    shape = Shape(*amounts)
-    if shape.cpu_millis < 1 or shape.mem_bytes < 1:
-        raise BadTaskError("a task's target must ask for some cpu and some memory")
-    return shape

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qonduit_service_kit.bus import (
-    Bus,
-    BusClosedError,
-    BusError,
-    Delivery,
-    Subscription,
-    UnroutableError,
-    tasks_queue,
-)
+from qonduit_service_kit.bus import BusClosedError, BusError, Delivery, Subscription, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     INLINE_LIMIT_BYTES,
@@ -22,31 +16,37 @@ from qonduit_service_kit.messages import (
     ExecutorLost,
     ExecutorOutput,
     TaskBatch,
-    TaskCall,
     TaskOutcome,
-    TaskReplies,
     TaskReply,
+    TasksCanceled,
     TasksTaken,
     task_queue,
-    worker,
 )
 
 from qonduit_worker.blobs import is_digest
+from qonduit_worker.tasks.in_hand import InHand, death_of, how_it_ended, returned
+from qonduit_worker.tasks.output import Prefixer
+from qonduit_worker.tasks.replies import ReplySender
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from qonduit_worker.sandbox import Exit, Usage
-    from qonduit_worker.tasks.driver_side import Blobs
+    from qonduit_worker.tasks.context import Surroundings
 
 _log = get_logger(__name__)
 
 HOLD_S = 0.2
-"""A delivery waits this long for the task in hand; then it goes back, so that an idle executor can have it."""
+"""A delivery waits this long for the tasks in hand; then it goes back, so that an idle executor can have it."""
+RECALL_S = 0.1
+"""Tasks that lie this long behind one that takes longer than expected go back, too."""
 END_S = 5.0
 """How long a process that was told to end may take: a thread that a task left behind could keep it for ever."""
+CANCEL_S = 2.0
+"""How long a canceled task may take to end by itself."""
 AGAIN_S = 1.0
 TEXT_CHARACTERS = 16 * 1024
+_FIELDS_OF_A_RESULT = 8
 
 
 class ExecutorProcess(Protocol):
@@ -54,8 +54,8 @@ class ExecutorProcess(Protocol):
 
     output: asyncio.StreamReader
 
-    async def push(self, name: str, **fields: Any) -> None:
-        """Send to the process; returns once written."""
+    def push(self, name: str, **fields: Any) -> None:
+        """Send to the process; raises ConnectionError when it is gone."""
         ...
 
     def usage(self) -> Usage:
@@ -74,224 +74,308 @@ class ExecutorProcess(Protocol):
 class ExecutorDesk:
     """Serves one executor's lease from its grant to its end."""
 
-    def __init__(
-        self, grant: ExecutorGranted, worker_id: str, bus: Bus, blobs: Blobs, process: ExecutorProcess
-    ) -> None:
+    def __init__(self, grant: ExecutorGranted, surroundings: Surroundings, process: ExecutorProcess) -> None:
         self._grant = grant
-        self._worker_id = worker_id
-        self._bus = bus
-        self._blobs = blobs
+        self._worker_id = surroundings.worker_id
+        self._bus = surroundings.bus
+        self._post = surroundings.post
         self._process = process
         self._queue = tasks_queue(task_queue(grant.job_id, grant.attempt, grant.shape))
         self._subscription: Subscription | None = None
-        self._turning = asyncio.Lock()
-        """Held while a subscription begins or ends: there is never more than one, and none is forgotten."""
+        self._hand: OrderedDict[str, InHand] = OrderedDict()
+        """What the process has, in the order in which it runs it; the first is running."""
+        self._known_functions: set[str] = set()
         self._idle = asyncio.Event()
-        self._ready = asyncio.Event()
         self._revoked = False
         self._exited: Exit | None = None
-        self._results: dict[tuple[str, int], asyncio.Future[Mapping[str, Any]]] = {}
-        self._owed: set[tuple[str, int]] = set()
-        """Tasks that the driver's agent may believe to be here, and whose end it was not told."""
+        self._overtime = False
         self._running: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun_at = 0.0
+        """When the batch in hand was given to the process, by the clock of the event loop."""
+        self._progress_at = 0.0
+        """When the first task in hand began, by the clock of the event loop."""
+        self._patience_s = RECALL_S
+        self._replies = ReplySender(grant, surroundings, process.usage, failed=process.kill)
         self.idle_since: float | None = time.time()
+        self.lends_cpu = False
+
+    # --- Its life ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take and run tasks until the process ends or the lease is revoked.
 
         When this returns the driver's agent has been told the end of each task that it knows to be here.
         """
-        self._idle.set()
         pump = asyncio.create_task(self._pump_output())
         self._spawn(self._consume())
         self._exited = await self._process.wait()
         self._revoked = True
-        for result in self._results.values():
-            if not result.done():
-                result.set_result(_death(self._exited, self._grant))
-        self._ready.set()  # A process that died as it started is never ready; its task must not wait for that.
-        await self._pause()
+        self._cancel_timer()
+        self._settle_hand(self._exited)
+        self._idle.set()  # Whoever waits for the tasks in hand need not wait any more.
+        if self._subscription is not None:
+            await self._subscription.cancel()
         while self._running:
             await asyncio.wait(self._running)
-        if self._owed:
-            grant, cause = self._grant, f"its executor ended with {_how(self._exited)}"
+        if not await self._replies.close():
+            grant, cause = self._grant, f"its executor ended with {how_it_ended(self._exited)}"
             await self._tell_driver(ExecutorLost(grant.job_id, grant.attempt, grant.lease_id, cause))
         await pump
 
+    def _settle_hand(self, exited: Exit) -> None:
+        """Answer for the tasks in hand: the first had to do with the death of their process, the others never began."""
+        hand, self._hand = list(self._hand.values()), OrderedDict()
+        for index, task in enumerate(hand):
+            reply = returned(task) if index else death_of(task, exited, self._grant, overtime=self._overtime)
+            self._replies.add(reply, last=index == len(hand) - 1)
+
     def ready(self) -> None:
         """Note that the process is up and listens."""
-        self._ready.set()
-
-    async def on_result(self, fields: Mapping[str, Any]) -> None:
-        """Take a task's result from the process; one that was not asked for is ignored."""
-        task_id, attempt = fields.get("task_id"), fields.get("attempt")
-        if not isinstance(task_id, str) or not isinstance(attempt, int):
-            return
-        result = self._results.get((task_id, attempt))
-        if result is not None and not result.done():
-            result.set_result(fields)
+        self._idle.set()
 
     async def revoke(self, *, now: bool) -> None:
         """Give the lease back: after the task in hand, or at once. May come again."""
         self._revoked = True
         if not now:
-            await self._pause()
-            await self._idle.wait()
+            if self._subscription is not None:
+                await self._subscription.pause()
+            self._recall()
             try:
-                if self._ready.is_set():
-                    await self._process.push("executor_end")
+                if self._process_is_up:
+                    await self._idle.wait()
+                    self._process.push("executor_end")
                     await asyncio.wait_for(self._process.wait(), END_S)
             except (ConnectionError, TimeoutError):
                 _log.info("executor_did_not_end", lease=self._grant.lease_id)
         self._process.kill()
 
+    @property
+    def _process_is_up(self) -> bool:
+        return bool(self._hand) or self._idle.is_set()
+
+    # --- Taking tasks --------------------------------------------------------------------------
+
     async def _consume(self) -> None:
-        async with self._turning:
-            while not self._revoked and self._subscription is None:
-                try:
-                    self._subscription = await self._bus.consume(self._queue, self._take, prefetch=1)
-                except BusClosedError:
-                    return
-                except BusError as error:
-                    # Its queue was deleted between two steps; if the driver is over, the lease soon is, too.
-                    _log.warning("cannot_take_tasks", lease=self._grant.lease_id, reason=str(error))
-                    await asyncio.sleep(AGAIN_S)
-
-    async def _pause(self) -> None:
-        async with self._turning:
-            subscription, self._subscription = self._subscription, None
-            if subscription is not None:
-                await subscription.cancel()
-
-    async def _pause_while_busy(self) -> None:
-        await self._pause()
-        if self._idle.is_set():  # The task in hand ended meanwhile, and found the subscription still there.
-            await self._consume()
+        while not self._revoked and self._subscription is None:
+            try:
+                self._subscription = await self._bus.consume(self._queue, self._take, prefetch=1)
+            except BusClosedError:
+                return
+            except BusError as error:
+                # Its queue was deleted between two steps; if the driver is over, the lease soon is, too.
+                _log.warning("cannot_take_tasks", lease=self._grant.lease_id, reason=str(error))
+                await asyncio.sleep(AGAIN_S)
+        if self._revoked and self._subscription is not None:
+            await self._subscription.cancel()
 
     async def _take(self, delivery: Delivery) -> None:
-        """Own a batch: say so to the driver's agent, then acknowledge, then run it.
+        """Own a batch and run it, say so to the driver's agent, then acknowledge.
 
         No delivery is held while user code runs for long: RabbitMQ would close the channel after 30 minutes,
         and an idle executor elsewhere could have it. A crash before the acknowledgement brings the batch to
         another executor; a crash after it is told to the driver's agent as a lost lease.
         """
-        try:
-            await asyncio.wait_for(self._idle.wait(), HOLD_S)
-        except TimeoutError:
+        if not await self._can_take():
             await delivery.requeue()
-            self._spawn(self._pause_while_busy())
             return
         batch = delivery.message
-        if self._revoked or not isinstance(batch, TaskBatch):
+        if not isinstance(batch, TaskBatch) or self._revoked:
             await delivery.requeue()
             return
-        owned = tuple((task.task_id, task.attempt) for task in batch.tasks)
-        self._owed.update(owned)
-        grant = self._grant
-        taken = TasksTaken(grant.job_id, grant.attempt, grant.lease_id, self._worker_id, owned)
-        await self._tell_driver(taken)
-        await delivery.ack()
         self._idle.clear()
         self.idle_since = None
-        self._spawn(self._run_batch(batch))
+        if batch.expected_s >= HOLD_S:
+            self._spawn(self._pause())
+        owned = tuple((task.task_id, task.attempt) for task in batch.tasks)
+        grant = self._grant
+        self._replies.owe(owned)
+        self._run(batch)
+        taken = TasksTaken(grant.job_id, grant.attempt, grant.lease_id, self._worker_id, batch.batch, owned)
+        await self._tell_driver(taken)
+        await delivery.ack()
+
+    async def _can_take(self) -> bool:
+        if not self._idle.is_set():
+            try:
+                async with asyncio.timeout(HOLD_S):
+                    await self._idle.wait()
+            except TimeoutError:
+                self._spawn(self._pause())
+                return False
+        return True
+
+    async def _pause(self) -> None:
+        """Take nothing until the tasks in hand have ended."""
+        if self._subscription is not None and not self._idle.is_set():
+            await self._subscription.pause()
+            if self._idle.is_set():  # They ended meanwhile, and found nothing paused.
+                await self._subscription.resume()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _run_batch(self, batch: TaskBatch) -> None:
-        try:
-            await self._ready.wait()
-            for task in batch.tasks:
-                await self._answer(await self._run_task(task))
-        except Exception:  # noqa: BLE001 - Whatever it was, nobody else would hear of these tasks.
-            # Such as a value that storage did not take: with the end of this lease they are sent again.
-            _log.exception("tasks_failed", job=self._grant.job_id, lease=self._grant.lease_id)
-            self._revoked = True
-            self._process.kill()
-        finally:
-            self.idle_since = time.time()
-            self._idle.set()
-        await self._consume()
+    # --- Running them --------------------------------------------------------------------------
 
-    async def _answer(self, reply: TaskReply) -> None:
-        grant = self._grant
-        await self._tell_driver(TaskReplies(grant.job_id, grant.attempt, grant.lease_id, (reply,)))
-        self._owed.discard((reply.task_id, reply.attempt))
-
-    async def _run_task(self, task: TaskCall) -> TaskReply:
-        result: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._results[task.task_id, task.attempt] = result
-        before, started = self._process.usage(), time.monotonic()
+    def _run(self, batch: TaskBatch) -> None:
+        functions = []
+        for function in batch.functions:
+            if function.function_id not in self._known_functions:
+                self._known_functions.add(function.function_id)
+                functions.append([function.function_id, function.name, function.code, function.code_digest])
+        rows = []
+        for call in batch.tasks:
+            task = InHand(call.task_id, call.attempt, call.number, batch.functions[call.function])
+            self._hand[call.task_id] = task
+            inputs = [[given.value, given.value_digest, given.holder] for given in call.inputs]
+            function_id = task.function.function_id
+            rows.append(
+                [call.task_id, call.attempt, call.number, function_id, call.call, call.call_digest, inputs, call.holder]
+            )
         try:
             if self._exited is not None:
                 raise ConnectionResetError("the process has ended")
-            await self._process.push(
-                "task_run",
-                task_id=task.task_id,
-                attempt=task.attempt,
-                task_name=task.name,
-                call=task.call,
-                call_digest=task.call_digest,
-            )
-            fields = await result
+            self._process.push("tasks_run", functions=functions, tasks=rows)
         except ConnectionError:
             self._process.kill()  # Without its channel nothing would come of it, should it still live.
-            fields = _death(await self._process.wait(), self._grant)
-        finally:
-            del self._results[task.task_id, task.attempt]
-        after = self._process.usage()
-        value, digest = fields.get("value"), fields.get("value_digest")
-        if isinstance(value, bytes) and len(value) > INLINE_LIMIT_BYTES:
-            digest = await self._blobs.put(value)
-            value = None
-        return TaskReply(
-            task_id=task.task_id,
+            if self._exited is not None:
+                self._settle_hand(self._exited)
+            return
+        self._begun_at = self._progress_at = asyncio.get_running_loop().time()
+        self._patience_s = max(RECALL_S, 3 * batch.expected_s)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look after the task that runs now: its timeout, and those that wait behind it.
+
+        One timer looks from time to time; thousands of tasks a second must not set a timer each.
+        """
+        self._cancel_timer()
+        first = next(iter(self._hand.values()), None)
+        if first is None:
+            return
+        loop = asyncio.get_running_loop()
+        runs_s = loop.time() - self._progress_at
+        left_s = []
+        if (timeout_s := first.function.timeout_s) > 0:
+            if runs_s >= timeout_s:
+                self._overtime = True
+                self._process.kill()
+                return
+            left_s.append(timeout_s - runs_s)
+        if len(self._hand) > 1:
+            if runs_s >= self._patience_s:
+                self._recall()
+            left_s.append(max(self._patience_s - runs_s, RECALL_S))
+        elif not left_s:
+            return
+        # One that begins after this look may have a shorter time.
+        shortest_s = min((task.function.timeout_s or math.inf for task in self._hand.values()), default=math.inf)
+        self._timer = loop.call_later(min(*left_s, shortest_s), self._watch)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _recall(self) -> None:
+        """Ask for the tasks back that the process has not begun: idle executors should have them."""
+        if len(self._hand) > 1:
+            self._push_quietly("tasks_recall")
+
+    def _push_quietly(self, name: str, **fields: Any) -> None:
+        try:
+            self._process.push(name, **fields)
+        except ConnectionError:
+            self._process.kill()
+
+    def on_result(self, fields: Mapping[str, Any]) -> None:
+        """Take a task's result from the process (untrusted); one that was not asked for is ignored."""
+        row = fields.get("result")
+        if not isinstance(row, list) or len(row) != _FIELDS_OF_A_RESULT:
+            return
+        task_id, attempt, outcome, value, digest, text, started_at, run_s = row
+        task = self._hand.get(task_id) if isinstance(task_id, str) else None
+        if task is None or task.attempt != attempt:
+            return
+        now = asyncio.get_running_loop().time()
+        wall_s = min(run_s, now - self._begun_at) if isinstance(run_s, float) and run_s >= 0 else 0.0
+        if next(iter(self._hand)) == task_id:
+            self._progress_at = now
+            self._patience_s = RECALL_S
+        del self._hand[task_id]
+        reply = TaskReply(
+            task_id=task_id,
             attempt=task.attempt,
-            outcome=_outcome(fields),
+            outcome=_outcome(outcome),
             value=value if isinstance(value, bytes) else None,
             value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
-            text=str(fields.get("text", ""))[-TEXT_CHARACTERS:],
-            cpu_s=max(0.0, after.cpu_seconds - before.cpu_seconds),
-            wall_s=time.monotonic() - started,
-            peak_mem_bytes=after.peak_mem_bytes,
+            holder=self._worker_id if digest else "",
+            text=str(text)[-TEXT_CHARACTERS:],
+            started_at=started_at if isinstance(started_at, float) else 0.0,
+            cpu_s=wall_s,
+            wall_s=wall_s,
+            peak_mem_bytes=self._replies.peak_mem_bytes,
         )
+        self._replies.add(reply, last=not self._hand)
+        if not self._hand:
+            self._cancel_timer()
+            self.idle_since = time.time()
+            self._idle.set()
+            if self._subscription is not None and not self._revoked:
+                self._spawn(self._subscription.resume())
+
+    def canceled(self, message: TasksCanceled) -> None:
+        """End tasks that nobody wants: what has not begun never does, what runs is interrupted, at last killed."""
+        wanted = [task_id for task_id in message.tasks if task_id in self._hand]
+        if not wanted:
+            return
+        self._push_quietly("tasks_cancel", tasks=wanted)
+        first = next(iter(self._hand.values()))
+        if first.task_id in wanted:
+            asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, first)
+
+    def _kill_if_running(self, task: InHand) -> None:
+        if self._hand.get(task.task_id) is task:
+            self._process.kill()
+
+    # --- Tasks of tasks ------------------------------------------------------------------------
+
+    @property
+    def running_task_id(self) -> str:
+        """The task that runs now; '' when none does."""
+        return next(iter(self._hand), "")
+
+    def waiting(self, waiting: bool) -> None:  # noqa: FBT001 - It is the fact that is told.
+        """Note that the task in hand blocks in get(): those behind it may be what it waits for, so they go back."""
+        self.lends_cpu = waiting
+        if waiting:
+            self._recall()
+
+    # --- Output --------------------------------------------------------------------------------
 
     async def _pump_output(self) -> None:
         """Carry what the process prints to the driver's agent, which alone writes the job's log."""
-        sequence = 0
-        while chunk := await self._process.output.read(INLINE_LIMIT_BYTES):
-            sequence += 1
-            grant = self._grant
-            await self._tell_driver(ExecutorOutput(grant.job_id, grant.attempt, grant.lease_id, sequence, chunk))
+        sequence, prefixer = 0, Prefixer()
+        ended = False
+        while not ended:
+            chunk = await self._process.output.read(INLINE_LIMIT_BYTES)
+            ended = not chunk
+            lines = prefixer.feed(chunk) if chunk else prefixer.rest()
+            for start in range(0, len(lines), INLINE_LIMIT_BYTES):
+                sequence += 1
+                grant, part = self._grant, lines[start : start + INLINE_LIMIT_BYTES]
+                await self._tell_driver(ExecutorOutput(grant.job_id, grant.attempt, grant.lease_id, sequence, part))
 
     async def _tell_driver(self, message: object) -> None:
-        try:
-            await self._bus.publish(worker(self._grant.driver_worker_id), message)
-        except UnroutableError:
-            # The driver's worker is gone for good, and its attempt with it: nobody waits for this.
-            _log.info("driver_gone", job=self._grant.job_id, lease=self._grant.lease_id)
+        await self._post(self._grant.driver_worker_id, message)
 
 
-def _outcome(fields: Mapping[str, Any]) -> TaskOutcome:
+def _outcome(word: object) -> TaskOutcome:
     """Read the outcome; what the process says is untrusted, so an unknown word is an error of the task."""
     try:
-        return TaskOutcome(str(fields.get("outcome")))
+        return TaskOutcome(str(word))
     except ValueError:
         return TaskOutcome.ERROR
-
-
-def _death(exited: Exit, grant: ExecutorGranted) -> dict[str, Any]:
-    if exited.oom_killed:
-        mib = 1024**2
-        text = (
-            f"the task used more than its {grant.shape.mem_bytes / mib:,.0f} MiB of memory "
-            f'(peak {exited.peak_mem_bytes / mib:,.0f} MiB); give its target a larger "mem"'
-        )
-        return {"outcome": TaskOutcome.OUT_OF_MEMORY, "text": text}
-    return {"outcome": TaskOutcome.EXECUTOR_DIED, "text": f"its executor ended with {_how(exited)}"}
-
-
-def _how(exited: Exit) -> str:
-    return f"signal {exited.signal}" if exited.signal else f"exit code {exited.exit_code}"

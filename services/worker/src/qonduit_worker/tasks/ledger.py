@@ -1,173 +1,321 @@
-"""The truth about one job attempt's tasks: pure, events in, decisions out.
+"""The truth about one job attempt's tasks: pure, events in, decisions out, time as a parameter.
 
 The queue may lose, repeat or reorder everything: a task stays here until its value is committed, once.
 
-    QUEUED --taken--> TAKEN --reply--> gone (its end was told)
-       ^________lost/returned__|
+    WAITING --inputs--> QUEUED (ready here, then in a batch) --taken--> RUNNING --reply--> gone (its end was told)
+                           ^_______________lost/returned_______________|
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.messages import Shape, Stage, TaskCall, TaskOutcome, TaskReply
+from qonduit_service_kit.messages import TaskInput, TaskOutcome, TaskReply, TaskResult, TaskState
+
+from qonduit_worker.tasks.batching import RunTimes, batch_size
+from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Task, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_LOSSES = 3
-"""A task whose executor died this often fails, instead of going round for ever."""
+    from qonduit_service_kit.messages import Shape
+
+LEAST_WINDOW = 8
+"""Batches of a shape that lie in the queue at least; more tasks wait here, where batches can still grow."""
+BATCHES_AN_EXECUTOR = 2
+_FINAL = frozenset(
+    {TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.OUT_OF_MEMORY, TaskOutcome.TIMEOUT, TaskOutcome.CANCELED}
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One unfinished task. `lease_id` is empty while it is queued."""
+@dataclass(slots=True)
+class _Lane:
+    """The tasks of one shape."""
 
-    call: TaskCall
-    shape: Shape
-    lease_id: str = ""
-    losses: int = 0
-
-    @property
-    def task_id(self) -> str:
-        """Its id."""
-        return self.call.task_id
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Tell the program: this task ended, for good."""
-
-    task: Task
-    outcome: str
-    value: bytes | None = None
-    value_digest: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SendAgain:
-    """Publish this task again; its attempt has been raised."""
-
-    task: Task
-
-
-Decision = Finished | SendAgain
+    ready: OrderedDict[str, Task] = field(default_factory=OrderedDict)
+    """Not in the queue yet, in their order."""
+    batches: dict[int, Batch] = field(default_factory=dict)
+    """In the queue, as far as is known."""
+    owned: Counter[str] = field(default_factory=Counter)
+    """How many tasks each lease owns."""
+    unfinished: int = 0
+    """Not counting tasks that wait for inputs: no executor could run them."""
 
 
 class TaskLedger:
     """Every unfinished task of one attempt of a job."""
 
     def __init__(self) -> None:
+        self.times = RunTimes()
         self._tasks: dict[str, Task] = {}
-        self._unfinished: dict[Shape, int] = {}
-        self._owned: dict[Shape, Counter[str]] = {}
-        """How many tasks of a shape each lease owns."""
+        self._lanes: dict[Shape, _Lane] = {}
+        self._waiters: dict[str, list[Task]] = {}
+        """Who waits for the value of a task."""
         self._lost: set[str] = set()
+        self._numbers = 0
+        self._batches = 0
         self.inline_bytes = 0
-        """Bytes of all calls that are kept here and not in storage."""
+        """Bytes of all calls and inputs that are kept here."""
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def add(self, call: TaskCall, shape: Shape) -> None:
-        """Note a new task. The same id again changes nothing: the program's call was repeated."""
-        if call.task_id in self._tasks:
-            return
-        self._tasks[call.task_id] = Task(call, shape)
-        self._unfinished[shape] = self._unfinished.get(shape, 0) + 1
-        self.inline_bytes += len(call.call or b"")
-
-    def unfinished(self, shape: Shape) -> int:
-        """Count the tasks of a shape that have not ended."""
-        return self._unfinished.get(shape, 0)
-
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """Every shape seen so far."""
-        return tuple(self._unfinished)
+        return tuple(self._lanes)
 
-    def queued(self) -> tuple[Task, ...]:
-        """Return the tasks no lease owns: to be published again when the queue may have lost them."""
-        return tuple(task for task in self._tasks.values() if not task.lease_id)
+    def unfinished(self, shape: Shape) -> int:
+        """Count the tasks of a shape that an executor could run or runs."""
+        lane = self._lanes.get(shape)
+        return lane.unfinished if lane is not None else 0
 
     def owners(self, shape: Shape) -> frozenset[str]:
         """Return the leases that own tasks of a shape."""
-        return frozenset(self._owned.get(shape, ()))
+        lane = self._lanes.get(shape)
+        return frozenset(lane.owned) if lane is not None else frozenset()
 
-    def taken(self, lease_id: str, tasks: Iterable[tuple[str, int]]) -> list[Decision]:
-        """Note that a lease owns tasks; an older attempt, or an ended task, is ignored.
+    def unfinished_task(self, task_id: str) -> Task | None:
+        """Return a task that has not ended, or None."""
+        return self._tasks.get(task_id)
 
-        A lease that was lost before its word came, and may have acknowledged them, loses them at once.
+    def unfinished_ids(self) -> tuple[str, ...]:
+        """Return the ids of all tasks that have not ended."""
+        return tuple(self._tasks)
+
+    def foremost(self, shape: Shape) -> Task | None:
+        """Return a task that stands for those of a shape which wait, or None."""
+        lane = self._lanes.get(shape)
+        if lane is None:
+            return None
+        if lane.ready:
+            return next(iter(lane.ready.values()))
+        return next((batch.tasks[0] for batch in lane.batches.values()), None)
+
+    # --- Coming in -----------------------------------------------------------------------------
+
+    def add(self, task: Task, now: float) -> Decision | None:
+        """Take a new task. The same id again changes nothing: it was submitted twice."""
+        if task.task_id in self._tasks:
+            return None
+        awaited = {given.task_id for given in task.inputs if given.task_id}
+        if any(task_id not in self._tasks for task_id in awaited):
+            return Unknown(task.task_id, task.owner)
+        task.number = self._numbers
+        self._numbers += 1
+        task.queued_at = now
+        self._tasks[task.task_id] = task
+        self.inline_bytes += task.size_bytes
+        task.missing = len(awaited)
+        if not task.missing:
+            self._make_ready(task)
+            return None
+        task.state = TaskState.WAITING
+        for task_id in awaited:
+            self._waiters.setdefault(task_id, []).append(task)
+        return None
+
+    def _make_ready(self, task: Task) -> None:
+        lane = self._lanes.setdefault(task.shape, _Lane())
+        lane.unfinished += 1
+        self._wait_in(lane, task, first=False)
+
+    @staticmethod
+    def _wait_in(lane: _Lane, task: Task, *, first: bool) -> None:
+        task.state = TaskState.QUEUED
+        lane.ready[task.task_id] = task
+        if first:
+            lane.ready.move_to_end(task.task_id, last=False)
+
+    # --- To the queue --------------------------------------------------------------------------
+
+    def next_batches(self, shape: Shape) -> list[Batch]:
+        """Return the batches that should go to the queue now; they count as being there."""
+        lane = self._lanes.get(shape)
+        if lane is None or not lane.ready:
+            return []
+        made: list[Batch] = []
+        executors = len(lane.owned)
+        window = max(LEAST_WINDOW, BATCHES_AN_EXECUTOR * executors)
+        while lane.ready and len(lane.batches) < window:
+            count, expected_s = batch_size(lane.ready.values(), self.times, executors)
+            self._batches += 1
+            batch = Batch(self._batches, [lane.ready.popitem(last=False)[1] for _ in range(count)], expected_s)
+            for task in batch.tasks:
+                task.batch = batch.number
+            lane.batches[batch.number] = batch
+            made.append(batch)
+        return made
+
+    def in_queue(self, shape: Shape) -> list[Batch]:
+        """Return what of the batches in the queue was not taken: to be published again when they may be lost."""
+        lane = self._lanes.get(shape)
+        if lane is None:
+            return []
+        for batch in lane.batches.values():
+            batch.tasks = [task for task in batch.tasks if task.batch == batch.number]
+        return list(lane.batches.values())
+
+    def _leave_queue(self, task: Task, lane: _Lane) -> None:
+        if not task.batch:
+            return
+        batch = lane.batches.get(task.batch)
+        task.batch = 0
+        if batch is not None:
+            batch.untaken -= 1
+            if not batch.untaken:
+                del lane.batches[batch.number]
+
+    # --- With executors ------------------------------------------------------------------------
+
+    def taken(self, lease_id: str, worker_id: str, tasks: Iterable[tuple[str, int]], now: float) -> list[Decision]:
+        """Note that a lease owns tasks; an older attempt is ignored.
+
+        A lease that was lost before its word came, and may have acknowledged them, loses them at once. Of what has
+        ended meanwhile (it was canceled in the queue, or came twice) the executor is told that nobody wants it.
         """
-        taken: list[Decision] = []
+        decisions: list[Decision] = []
         for task_id, attempt in tasks:
             task = self._tasks.get(task_id)
-            if task is None or task.call.attempt != attempt:
+            if task is None or task.attempt != attempt:
                 continue
+            lane = self._lanes[task.shape]
+            self._leave_queue(task, lane)
+            self._disown(task, lane)
             if lease_id in self._lost:
-                taken.append(self._again(task, "its executor was lost", died=False))
-            else:
-                self._set(replace(task, lease_id=lease_id))
-        return taken
+                decisions += self._again(task, "its executor was lost", died=False)
+                continue
+            task.lease_id, task.worker_id, task.state, task.started_at = lease_id, worker_id, TaskState.RUNNING, now
+            lane.owned[lease_id] += 1
+        return decisions
 
-    def _set(self, task: Task) -> None:
-        """Replace a task by its next state."""
-        self._disown(self._tasks[task.task_id])
-        self._tasks[task.task_id] = task
+    def unwanted(self, tasks: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+        """Return which of the tasks that an executor took have ended already."""
+        return tuple(task_id for task_id, _ in tasks if task_id not in self._tasks)
+
+    @staticmethod
+    def _disown(task: Task, lane: _Lane) -> None:
         if task.lease_id:
-            self._owned.setdefault(task.shape, Counter())[task.lease_id] += 1
+            lane.owned[task.lease_id] -= 1
+            if not lane.owned[task.lease_id]:
+                del lane.owned[task.lease_id]
+            task.lease_id = ""
 
-    def _disown(self, task: Task) -> None:
-        if task.lease_id:
-            owned = self._owned[task.shape]
-            owned[task.lease_id] -= 1
-            if not owned[task.lease_id]:
-                del owned[task.lease_id]
-
-    def reply(self, lease_id: str, reply: TaskReply) -> Decision | None:
+    def reply(self, lease_id: str, reply: TaskReply) -> list[Decision]:
         """Apply the end of one attempt. A value counts from any attempt, a loss only from the newest."""
         task = self._tasks.get(reply.task_id)
         if task is None:  # Committed before: the reply came twice, or two attempts ran.
-            return None
-        if reply.outcome in {TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.OUT_OF_MEMORY}:
-            return self._finish(task, reply.outcome, reply)
-        if task.call.attempt != reply.attempt or task.lease_id not in {"", lease_id}:
-            return None
+            return []
+        if reply.outcome in _FINAL:
+            if reply.outcome is TaskOutcome.OK:
+                self.times.note(task.function.function_id, reply.wall_s)
+            task.started_at = reply.started_at or task.started_at
+            # Another attempt of it may run, after a loss that was none.
+            other = [Interrupt(task, task.lease_id, task.worker_id)] if task.lease_id not in {"", lease_id} else []
+            return [*other, *self._finish(task, _result(reply), reply.cpu_s, reply.peak_mem_bytes)]
+        if task.attempt != reply.attempt or task.lease_id not in {"", lease_id}:
+            return []
         return self._again(task, reply.text, died=reply.outcome is TaskOutcome.EXECUTOR_DIED)
 
     def lost(self, lease_id: str, cause: str) -> list[Decision]:
-        """Take back what a lease owned: its executor, or its whole worker, is gone."""
-        self._lost.add(lease_id)
-        owned = [task for task in self._tasks.values() if task.lease_id == lease_id]
-        return [self._again(task, cause, died=True) for task in owned]
+        """Take back what a lease owned: its executor, or its whole worker, is gone.
 
-    def refuse(self, shape: Shape, text: str) -> list[Finished]:
+        An executor runs its tasks in their order, so only the first that has not ended can have had to do with it.
+        """
+        self._lost.add(lease_id)
+        decisions: list[Decision] = []
+        owned = [task for task in self._tasks.values() if task.lease_id == lease_id]
+        owned.sort(key=lambda task: task.number)
+        for task in reversed(owned):  # The first comes to stand before the others again.
+            decisions += self._again(task, cause, died=task is owned[0])
+        return decisions + self.forget_owner(lease_id)
+
+    def forget_owner(self, lease_id: str) -> list[Decision]:
+        """End the tasks that a task of this lease has submitted: nobody can ask for their values any more."""
+        orphans = [task for task in self._tasks.values() if task.owner is not None and task.owner.lease_id == lease_id]
+        return self.cancel([task.task_id for task in orphans], "the task that started it is gone")
+
+    def _again(self, task: Task, cause: str, *, died: bool) -> list[Decision]:
+        lane = self._lanes[task.shape]
+        self._leave_queue(task, lane)
+        self._disown(task, lane)
+        task.losses += died
+        if task.losses > task.function.max_retries:
+            times = "once" if task.losses == 1 else f"{task.losses} times"
+            text = f"task {task.function.name} lost its executor {times}; the last time: {cause}"
+            return self._finish(task, TaskResult(task.task_id, TaskOutcome.EXECUTOR_DIED, text=text))
+        task.attempt += 1
+        task.started_at = 0.0
+        self._wait_in(lane, task, first=True)
+        return []
+
+    # --- Ends ----------------------------------------------------------------------------------
+
+    def cancel(self, task_ids: Iterable[str], why: str = "it was canceled") -> list[Decision]:
+        """End tasks that nobody wants any more; those that have ended stay as they are."""
+        decisions: list[Decision] = []
+        for task_id in task_ids:
+            task = self._tasks.get(task_id)
+            if task is None:
+                continue
+            if task.lease_id:
+                decisions.append(Interrupt(task, task.lease_id, task.worker_id))
+            text = f"task {task.function.name} was canceled: {why}"
+            decisions += self._finish(task, TaskResult(task_id, TaskOutcome.CANCELED, text=text))
+        return decisions
+
+    def refuse(self, shape: Shape, text: str) -> list[Decision]:
         """End every task of a shape that no worker could ever run."""
         refused = [task for task in self._tasks.values() if task.shape == shape]
-        return [self._finish(task, "UNSCHEDULABLE", text=text) for task in refused]
+        decisions: list[Decision] = []
+        for task in refused:
+            if task.task_id in self._tasks:  # It may have ended with one that it waited for.
+                decisions += self._finish(task, TaskResult(task.task_id, TaskState.UNSCHEDULABLE, text=text))
+        return decisions
 
-    def _again(self, task: Task, cause: str, *, died: bool) -> Decision:
-        losses = task.losses + died
-        if losses > MAX_LOSSES:
-            text = f"task {task.call.name} lost its executor {losses} times; the last time: {cause}"
-            return self._finish(task, TaskOutcome.EXECUTOR_DIED, text=text)
-        again = Task(replace(task.call, attempt=task.call.attempt + 1), task.shape, losses=losses)
-        self._set(again)
-        return SendAgain(again)
+    def _finish(self, task: Task, result: TaskResult, cpu_s: float = 0.0, peak_mem_bytes: int = 0) -> list[Decision]:
+        """End a task, and with a failed one those that wait for its value."""
+        decisions: list[Decision] = [self._remove(task, result, cpu_s, peak_mem_bytes)]
+        ended = [(task, result)] if self._waiters else []
+        while ended:
+            of, how = ended.pop()
+            for waiter in self._waiters.pop(of.task_id, ()):
+                if waiter.task_id not in self._tasks:
+                    continue
+                if how.outcome == TaskOutcome.OK:
+                    self._give(waiter, how)
+                    continue
+                failed = replace(how, task_id=waiter.task_id)
+                decisions.append(self._remove(waiter, failed))
+                ended.append((waiter, failed))
+        return decisions
 
-    def _finish(self, task: Task, outcome: str, reply: TaskReply | None = None, text: str = "") -> Finished:
-        self._disown(task)
+    def _give(self, waiter: Task, value: TaskResult) -> None:
+        self.inline_bytes -= waiter.size_bytes
+        for index, given in enumerate(waiter.inputs):
+            if given.task_id == value.task_id:
+                waiter.inputs[index] = TaskInput("", value.value, value.value_digest, value.holder)
+        self.inline_bytes += waiter.size_bytes
+        waiter.missing -= 1
+        if not waiter.missing:
+            self._make_ready(waiter)
+
+    def _remove(self, task: Task, result: TaskResult, cpu_s: float = 0.0, peak_mem_bytes: int = 0) -> Finished:
         del self._tasks[task.task_id]
-        self._unfinished[task.shape] -= 1
-        self.inline_bytes -= len(task.call.call or b"")
-        if reply is None:
-            return Finished(task, outcome, text=text)
-        return Finished(task, outcome, reply.value, reply.value_digest, reply.text)
+        self.inline_bytes -= task.size_bytes
+        if task.state is not TaskState.WAITING:
+            lane = self._lanes[task.shape]
+            lane.unfinished -= 1
+            if task.batch:
+                self._leave_queue(task, lane)
+            elif task.lease_id:
+                self._disown(task, lane)
+            else:
+                del lane.ready[task.task_id]
+        return Finished(task, result, cpu_s, peak_mem_bytes)
 
 
-def stage_of(decision: Finished) -> Stage:
-    """Return the stage whose account a finished task's cpu time goes to: the one it was submitted in."""
-    return decision.task.call.stage
+def _result(reply: TaskReply) -> TaskResult:
+    return TaskResult(reply.task_id, reply.outcome, reply.value, reply.value_digest, reply.holder, reply.text)

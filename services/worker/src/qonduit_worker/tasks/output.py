@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,61 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 16 * 1024**2
 """Bytes that wait for the log; what comes beyond is dropped, and the log says so."""
 _CLOSE_S: Final = 5.0
+_MARK: Final = re.compile(rb"\x1eqonduit-task (\d{1,18}) ([^\x1e\x1f\n]{0,200})\x1f")
+"""What an executor's process writes before the first line that a task prints, as `qonduit.program.executor` has it."""
+_MARK_BYTES: Final = 256
+_LINE_BYTES: Final = 4096
+"""A line that is longer goes out in pieces, between which lines of other tasks may stand."""
+
+
+class Prefixer:
+    """Puts the number and the name of its task before each line that an executor prints, whole lines at a time."""
+
+    def __init__(self) -> None:
+        self._prefix = b""
+        self._unread = b""
+        self._line = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what was printed; returns the lines that are complete."""
+        text, lines = self._unread + chunk, bytearray()
+        self._unread = b""
+        start = 0
+        while (mark := text.find(b"\x1e", start)) >= 0:
+            found = _MARK.match(text, mark)
+            if found is None:
+                if len(text) - mark < _MARK_BYTES and b"\x1f" not in text[mark:] and b"\n" not in text[mark:]:
+                    self._unread = text[mark:]  # The rest of the mark may be in the next chunk.
+                    self._take(text[start:mark], lines)
+                    return bytes(lines)
+                self._take(text[start : mark + 1], lines)
+                start = mark + 1
+                continue
+            self._take(text[start:mark], lines)
+            self._end_line(lines)
+            self._prefix = b"[task %b %b] " % (found[1], found[2])
+            start = found.end()
+        self._take(text[start:], lines)
+        return bytes(lines)
+
+    def rest(self) -> bytes:
+        """Return what is left at the end of the output."""
+        lines = bytearray()
+        self._take(self._unread, lines)
+        self._end_line(lines)
+        return bytes(lines)
+
+    def _take(self, text: bytes, lines: bytearray) -> None:
+        *complete, self._line = (self._line + text).split(b"\n")
+        for line in complete:
+            lines += self._prefix + line + b"\n"
+        if len(self._line) > _LINE_BYTES:
+            self._end_line(lines)
+
+    def _end_line(self, lines: bytearray) -> None:
+        if self._line:
+            lines += self._prefix + self._line + b"\n"
+            self._line = b""
 
 
 class TaskOutput:

@@ -1,0 +1,123 @@
+"""Calls of tasks as bytes: small arguments in the call, large ones apart, values of other tasks by reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qonduit.program import pickling
+from qonduit.program.blobs import fetch_blob, store_blob
+from qonduit.program.references import Apart, Input, ObjectReference, TaskReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from qonduit.program.channel import AgentChannel
+
+MOST_INLINE_BYTES = 32 * 1024
+"""Bytes that travel in a message; more are stored, and named by their digest."""
+
+
+def input_row(reference: TaskReference) -> list[Any]:
+    """Return an input as the agent takes it: with the value if that is known here, else with the task's id."""
+    outcome = reference.outcome
+    if outcome is None:
+        return [reference.task_id, None, "", ""]
+    return ["", outcome.value, outcome.digest, outcome.holder]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A call as it travels: its bytes or their digest, and the tasks whose values it is given."""
+
+    call: bytes | None
+    digest: str
+    inputs: list[TaskReference]
+
+
+def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sent:
+    """Return a call's bytes.
+
+    Raises:
+        TypeError: An argument cannot be sent to another process.
+    """
+    inputs: dict[TaskReference, int] = {}
+    given_args = tuple([_with_inputs(value, inputs) for value in args])
+    given_kwargs = {key: _with_inputs(value, inputs) for key, value in kwargs.items()}
+    try:
+        data = pickling.dumps((given_args, given_kwargs))
+        if len(data) > MOST_INLINE_BYTES:
+            given_args = tuple([_apart(channel, value) for value in given_args])
+            given_kwargs = {key: _apart(channel, value) for key, value in given_kwargs.items()}
+            data = pickling.dumps((given_args, given_kwargs))
+    except Exception as error:
+        raise TypeError(f"an argument of task {name}() cannot be sent to another process: {error}") from error
+    if len(data) > MOST_INLINE_BYTES:
+        return Sent(None, store_blob(channel, data), list(inputs))
+    return Sent(data, "", list(inputs))
+
+
+_ATOMS = (int, float, str, bytes, bool, type(None))
+
+
+def _with_inputs(value: Any, inputs: dict[TaskReference, int]) -> Any:
+    """Replace task references, also in lists, tuples and dicts, by their places among the call's inputs."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind is TaskReference:
+        return Input(inputs.setdefault(value, len(inputs)))
+    if kind is list:
+        return [_with_inputs(item, inputs) for item in value]
+    if kind is tuple:
+        return tuple([_with_inputs(item, inputs) for item in value])
+    if kind is dict:
+        return {key: _with_inputs(item, inputs) for key, item in value.items()}
+    return value
+
+
+def _apart(channel: AgentChannel, value: Any) -> Any:
+    """Store an argument by itself if it is large: the same one in many calls is stored, and crosses, once."""
+    if type(value) in {int, float, bool, type(None), Input, ObjectReference}:
+        return value
+    data = pickling.dumps(value)
+    if len(data) <= MOST_INLINE_BYTES:
+        return value
+    return Apart(store_blob(channel, data))
+
+
+class Receiver:
+    """Undoes what `encode_call` did to arguments, where the task runs."""
+
+    def __init__(self, channel: AgentChannel, fetch_object: Callable[[ObjectReference], Any]) -> None:
+        self._channel = channel
+        self._fetch_object = fetch_object
+
+    def arguments(self, call: bytes, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call, given the values of the tasks among them."""
+        args, kwargs = pickling.loads(call)
+        return (
+            tuple([self._value(value, inputs) for value in args]),
+            {key: self._value(value, inputs) for key, value in kwargs.items()},
+        )
+
+    def _value(self, value: Any, inputs: Sequence[Any]) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if kind in {Input, ObjectReference, Apart}:
+            return self._stood_for(value, inputs)
+        if kind is list:
+            return [self._value(item, inputs) for item in value]
+        if kind is tuple:
+            return tuple([self._value(item, inputs) for item in value])
+        if kind is dict:
+            return {key: self._value(item, inputs) for key, item in value.items()}
+        return value
+
+    def _stood_for(self, value: Input | ObjectReference | Apart, inputs: Sequence[Any]) -> Any:
+        if isinstance(value, Input):
+            return inputs[value.index]
+        if isinstance(value, ObjectReference):
+            return self._fetch_object(value)
+        return self._value(pickling.loads(fetch_blob(self._channel, value.digest)), inputs)

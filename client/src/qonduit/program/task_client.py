@@ -1,0 +1,200 @@
+"""This process's tasks: submitted without waiting, completed by what the agent says."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from qonduit.program.channel import GONE, AgentChannel, AgentGoneError, agent
+from qonduit.program.references import Outcome
+from qonduit.program.sending import Sent, input_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from qonduit.program.references import TaskReference
+
+LEND_CPU_AFTER_S = 0.02
+"""A program that waits longer than this for tasks lends its cpu to others; a shorter wait isn't worth a message."""
+
+
+class TaskClient:
+    """This process's unfinished tasks: the agent's pushes complete them, waiting threads are told."""
+
+    def __init__(self, channel: AgentChannel) -> None:
+        self._channel = channel
+        self._changed = threading.Condition()
+        self._pending: dict[str, TaskReference] = {}
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._defined: set[str] = set()
+        self._waiters = 0
+        self._telling = threading.Lock()
+        self._gone = False
+        self._prefix = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        channel.on_push("tasks_done", self._on_done)
+        channel.on_push("tasks_unknown", self._on_unknown)
+        channel.on_push(GONE, self._on_gone)
+
+    def new_id(self) -> str:
+        """Return an id for a task; no other process makes the same."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def define(self, function_id: str, definition: Callable[[], Mapping[str, Any]]) -> None:
+        """Have the agent know a function; what it is made of is asked for once."""
+        if function_id not in self._defined:
+            self._channel.notify("task_function", function_id=function_id, **definition())
+            self._defined.add(function_id)
+
+    def submit(self, function_id: str, calls: Iterable[tuple[TaskReference, Sent]]) -> None:
+        """Submit calls of a function that was defined; returns once they are on their way, in this order."""
+        rows: list[list[Any]] = []
+        with self._changed:
+            for reference, sent in calls:
+                if sent.inputs:
+                    failed = _failed(sent)
+                    if failed is not None:
+                        self._complete(reference, failed)
+                        continue
+                    reference.unsent = (function_id, sent)
+                self._pending[reference.task_id] = reference
+                inputs = [input_row(given) for given in sent.inputs]
+                rows.append([reference.task_id, sent.call, sent.digest, inputs])
+        if not rows:
+            return
+        try:
+            self._channel.notify("tasks_submit", function=function_id, tasks=rows)
+        except BaseException:
+            with self._changed:
+                for row in rows:
+                    self._pending.pop(row[0], None)
+            raise
+
+    def cancel(self, references: Iterable[TaskReference]) -> None:
+        """Ask for the end of tasks; those that have ended stay as they are."""
+        wanted = [reference.task_id for reference in references if reference.outcome is None]
+        if wanted:
+            self._channel.notify("tasks_cancel", tasks=wanted)
+
+    # --- What the agent says -------------------------------------------------------------------
+
+    def _on_gone(self, _: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+            listeners = [one for several in self._listeners.values() for one in several]
+            self._listeners.clear()
+        for tell in listeners:
+            tell()
+
+    def _on_done(self, fields: Mapping[str, Any]) -> None:
+        listeners: list[Callable[[], None]] = []
+        with self._changed:
+            for task_id, kind, value, digest, holder, text in fields["tasks"]:
+                reference = self._pending.pop(task_id, None)
+                if reference is not None:  # A repeated push finds nothing: each task completes once.
+                    listeners += self._complete(reference, Outcome(kind, value, digest, holder, text))
+            self._changed.notify_all()
+        for tell in listeners:
+            tell()
+
+    def _complete(self, reference: TaskReference, outcome: Outcome) -> list[Callable[[], None]]:
+        reference.outcome = outcome
+        reference.unsent = None
+        return self._listeners.pop(reference.task_id, []) if self._listeners else []
+
+    def _on_unknown(self, fields: Mapping[str, Any]) -> None:
+        """Submit tasks again whose inputs had ended as they came: by now their values were told, on this same way."""
+        for task_id in fields["tasks"]:
+            with self._changed:
+                reference = self._pending.pop(task_id, None)
+            if reference is not None and reference.unsent is not None:
+                function_id, sent = reference.unsent
+                self.submit(function_id, [(reference, sent)])
+
+    # --- Waiting -------------------------------------------------------------------------------
+
+    def listen(self, reference: TaskReference, tell: Callable[[], None]) -> None:
+        """Have `tell` called, by another thread, when a task has ended or the agent is gone; at once if so already."""
+        with self._changed:
+            if reference.outcome is None and not self._gone:
+                self._listeners.setdefault(reference.task_id, []).append(tell)
+                return
+        tell()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the agent is gone, so that nothing more can arrive."""
+        return self._gone
+
+    def wait(
+        self,
+        references: Iterable[TaskReference],
+        deadline: float | None,
+        *,
+        enough: int | None = None,
+        expire: bool = True,
+    ) -> None:
+        """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`."""
+        waited_for = list(references)
+        missing = waited_for[::-1]
+        spared = 0 if enough is None else len(waited_for) - enough
+
+        def arrived() -> bool:
+            # Of all of them only the next one is looked at each time: thousands come one by one.
+            while missing and missing[-1].outcome is not None:
+                missing.pop()
+            return len(missing) <= spared or (
+                spared > 0 and sum(reference.outcome is None for reference in missing) <= spared
+            )
+
+        with self._changed:
+            if self._changed.wait_for(arrived, _patience(deadline, LEND_CPU_AFTER_S)):
+                return
+        self.lend_cpu(lending=True)
+        try:
+            with self._changed:
+                done = self._changed.wait_for(lambda: arrived() or self._gone, _patience(deadline)) and arrived()
+        finally:
+            self.lend_cpu(lending=False)
+        if self._gone and not done:
+            raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
+        if not done and expire:
+            late = sum(reference.outcome is None for reference in waited_for)
+            raise TimeoutError(f"{late} of {len(waited_for)} tasks had no value in time; they run on")
+
+    def lend_cpu(self, *, lending: bool) -> None:
+        """Tell the agent when the first thread starts to wait, and when the last one goes on."""
+        with self._telling:  # Held until it is on its way: what two threads tell must arrive in the order it happened.
+            before = self._waiters
+            self._waiters += 1 if lending else -1
+            if not self._gone and ((before == 0) if lending else (self._waiters == 0)):
+                self._channel.notify("tasks_waiting", waiting=lending)
+
+
+def _failed(sent: Sent) -> Outcome | None:
+    """Return how a task among a call's inputs has failed: the call ends in the same way."""
+    outcomes = (given.outcome for given in sent.inputs)
+    return next((outcome for outcome in outcomes if outcome is not None and outcome.kind != "OK"), None)
+
+
+def _patience(deadline: float | None, most: float | None = None) -> float | None:
+    if deadline is None:
+        return most
+    left = max(0.0, deadline - time.monotonic())
+    return left if most is None else min(left, most)
+
+
+@functools.cache
+def task_client() -> TaskClient:
+    """Return this process's tasks; raises NotInProgramError outside a program."""
+    return TaskClient(agent())
+
+
+# A forked child has a connection of its own, on which the parent's tasks don't arrive; its locks may be held for ever.
+os.register_at_fork(after_in_child=task_client.cache_clear)

@@ -1,0 +1,66 @@
+"""What the desks of the task layer must know of the attempt and the worker they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from qonduit_service_kit.bus import Bus
+    from qonduit_service_kit.messages import Shape, Stage
+
+Post: TypeAlias = Callable[[str, object], Coroutine[Any, Any, None]]
+"""post(worker id, message): brings a message to a worker's agent; without RabbitMQ when that is this one.
+
+Both die together, so a message between them needs no broker to survive. One for a worker that is gone is dropped.
+"""
+
+
+class Blobs(Protocol):
+    """Large bytes by digest, with this job's ticket."""
+
+    async def put(self, data: bytes) -> str:
+        """Keep bytes where every worker can get them; return their digest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an executor's side of the task layer works with."""
+
+    worker_id: str
+    bus: Bus
+    blobs: Blobs
+    post: Post
+
+
+@dataclass(frozen=True, slots=True)
+class DriverContext:
+    """What the desk must know of the attempt it serves."""
+
+    job_id: str
+    attempt: int
+    user: str
+    worker_id: str
+    lease_id: str
+    limit: Shape
+    storage_ticket: str
+    artifact_digest: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DriverCallbacks:
+    """What the desk asks of the attempt it serves."""
+
+    push: Callable[..., None]
+    """push(name, **fields) to the program."""
+    stage: Callable[[], Stage]
+    """The stage the job is in now."""
+    book: Callable[[Stage, float, int], None]
+    """book(stage, cpu seconds, peak bytes) of one attempt of a task."""
+    keep: Callable[[bytes], Awaitable[str]]
+    """Keep bytes where executors can get them; returns their digest."""
+    write_log: Callable[[bytes], Awaitable[None]]
+    """Write to the job's log."""
