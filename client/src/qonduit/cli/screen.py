@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Final
+from typing import Final, TextIO
 
 _ERASE: Final = "\r\x1b[K"
 _PAUSE_S: Final = 5.0
@@ -18,9 +18,10 @@ class Screen:
     On a terminal the progress is the last line, written over as it changes. Elsewhere it is a line now and then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out, self._err = out or sys.stdout, err or sys.stderr
         self._lock = threading.Lock()
-        self._live = sys.stderr.isatty()
+        self._live = self._err.isatty()
         self._progress = ""
         self._said = ""
         self._say_again_at = 0.0
@@ -30,8 +31,8 @@ class Screen:
         """Print a piece of the log."""
         with self._lock:
             self._erase()
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            self._out.write(piece)
+            self._out.flush()
             self._at_line_start = piece.endswith("\n")
             self._draw()
 
@@ -73,7 +74,6 @@ class Screen:
         if self._live and self._at_line_start and self._progress:
             self._write(self._progress)
 
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    def _write(self, text: str) -> None:
+        self._err.write(text)
+        self._err.flush()
