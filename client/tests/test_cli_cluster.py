@@ -101,7 +101,7 @@ def test_a_worker_is_drained_and_resumed(run: Run, gateway: FakeGateway) -> None
     thread.join()
     assert (code, out) == (cli.OK, "Nothing runs on w1.\n")
     assert run("worker", "resume", "w1")[:2] == (cli.OK, "w1 takes work.\n")
-    assert json.loads(run("workers", "--json")[1])[0]["draining"] is False
+    assert json.loads(run("workers", "--json")[1])[0]["state"] == "open"
 
 
 def test_waiting_for_a_worker_that_goes_away_ends(run: Run, gateway: FakeGateway) -> None:

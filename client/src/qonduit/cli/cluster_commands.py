@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import inf
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def workers(*, as_json: AsJson = False) -> None:
     with qonduit.ServerlessClient() as client:
         found = client.cluster.workers()
     if as_json:
-        output.show_json(found)
+        output.show_json([{**asdict(worker), "state": worker.state} for worker in found])
         return
     rows = [
         (

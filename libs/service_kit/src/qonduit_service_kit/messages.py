@@ -644,6 +644,7 @@ class TaskRecord:
 
 
 TASKS_A_PAGE = 200
+"""Tasks in a page; packed, it stays under 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)

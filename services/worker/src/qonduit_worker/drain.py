@@ -43,6 +43,8 @@ class DrainOrder:
         A repeated order changes nothing, and of two that cross the later one holds, in whatever order they come.
         """
         if message.asked_at <= self._order.asked_at:
+            if message.asked_at < self._order.asked_at:
+                _log.warning("an order to drain or resume is older than the last one and left out", **asdict(message))
             return False
         order = _Order(message.draining, message.asked_at)
         # On disk before it is acknowledged: an order that a crash swallows is delivered again.
