@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -59,6 +60,11 @@ class State:
     logs: dict[str, bytes] = field(default_factory=dict)
     log_of_any: bytes = b""
     files: dict[str, bytes] = field(default_factory=dict)
+    tasks: dict[str, list[jobs_pb2.Task]] = field(default_factory=dict)
+    task_calls: int = 0
+    workers: list[cluster_pb2.Worker] = field(default_factory=list)
+    queue: list[cluster_pb2.QueueEntry] = field(default_factory=list)
+    users: dict[str, cluster_pb2.User] = field(default_factory=dict)
     artifact_limit_bytes: int = 50 * 1024**2
     lose_next_run_reply: bool = False
     watchers: int = 0
@@ -70,6 +76,32 @@ class State:
             job = self.jobs.setdefault(job_id, jobs_pb2.Job(job_id=job_id))
             state = types_pb2.JobState.Value("JOB_STATE_" + status.partition(":")[0])
             job.MergeFrom(jobs_pb2.Job(status=status, state=state, revision=job.revision + 1, **fields))  # type: ignore[arg-type]
+            self.changed.notify_all()
+
+    def set_tasks(self, job_id: str, *tasks: jobs_pb2.Task, **counts: int) -> None:
+        """Set a job's tasks and their counts; the revision of the job stays as it is."""
+        with self.changed:
+            self.tasks[job_id] = list(tasks)
+            self.jobs[job_id].task_counts.CopyFrom(types_pb2.TaskCounts(**counts))
+            self.changed.notify_all()
+
+    def set_worker(self, worker_id: str, state: str, leases: int = 0) -> None:
+        """Tell of one worker as the real gateway would, and wake whoever watches."""
+        with self.changed:
+            shape = types_pb2.Resources(cpu_millis=16_000, mem_bytes=2**35)
+            free = types_pb2.Resources(cpu_millis=4_000, mem_bytes=2**34)
+            self.workers = [
+                cluster_pb2.Worker(
+                    worker_id=worker_id,
+                    hostname="host",
+                    capacity=shape,
+                    free=free,
+                    leases=leases,
+                    draining=state != "open",
+                    sandbox_tier="A",
+                    state=cluster_pb2.WorkerState.Value(f"WORKER_STATE_{state.upper()}"),
+                )
+            ]
             self.changed.notify_all()
 
     def await_watchers(self, count: int) -> None:
@@ -150,14 +182,14 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
     def WatchJob(  # noqa: N802
         self, request: jobs_pb2.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[jobs_pb2.WatchJobResponse]:
-        seen = request.after_revision
+        seen, counts = request.after_revision, types_pb2.TaskCounts()
         job = self.state.jobs[request.job_id]
         with self.state.changed:
             self.state.watchers += 1
             self.state.changed.notify_all()
             while context.is_active():
-                if job.revision > seen:
-                    seen = job.revision
+                if job.revision > seen or job.task_counts != counts:
+                    seen, counts = job.revision, types_pb2.TaskCounts.FromString(job.task_counts.SerializeToString())
                     yield jobs_pb2.WatchJobResponse(job=job)
                     if job.status in {"DONE", "ERROR", "CANCELED"}:
                         return
@@ -176,6 +208,28 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
         data = self.state.logs.get(request.job_id, self.state.log_of_any)
         for start in range(request.offset, len(data), 3):
             yield jobs_pb2.StreamLogsResponse(chunk=data[start : start + 3], offset=start)
+
+    def ListTasks(  # noqa: N802
+        self, request: jobs_pb2.ListTasksRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.ListTasksResponse:
+        if request.job_id not in self.state.jobs:
+            fail(context, code_pb2.NOT_FOUND, "JOB_NOT_FOUND", f"There is no job {request.job_id!r}.")
+        self.state.task_calls += 1
+        tasks = self.state.tasks.get(request.job_id, [])
+        counts = Counter(task.state for task in tasks)
+        wanted = [
+            task
+            for task in tasks
+            if (not request.states or task.state in request.states) and request.name in {"", task.name}
+        ]
+        start = int(request.page_token or 0)
+        end = start + min(request.page_size, 3)  # Small pages, as if there were many tasks.
+        return jobs_pb2.ListTasksResponse(
+            tasks=wanted[start:end],
+            next_page_token=str(end) if end < len(wanted) else "",
+            counts=[jobs_pb2.TaskStateCount(state=state, count=count) for state, count in sorted(counts.items())],
+            attempt=request.attempt or 1,
+        )
 
     def CancelJob(  # noqa: N802
         self, request: jobs_pb2.CancelJobRequest, _context: grpc.ServicerContext
@@ -236,6 +290,67 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
         return cluster_pb2.GetInfoResponse(
             user="me", version="0.1.0", artifact_limit_bytes=self.state.artifact_limit_bytes
         )
+
+    def ListWorkers(  # noqa: N802
+        self, _request: cluster_pb2.ListWorkersRequest, _context: grpc.ServicerContext
+    ) -> cluster_pb2.ListWorkersResponse:
+        return cluster_pb2.ListWorkersResponse(workers=self.state.workers)
+
+    def WatchWorkers(  # noqa: N802
+        self, _request: cluster_pb2.WatchWorkersRequest, context: grpc.ServicerContext
+    ) -> Iterator[cluster_pb2.WatchWorkersResponse]:
+        sent = None
+        with self.state.changed:
+            self.state.watchers += 1
+            self.state.changed.notify_all()
+            while context.is_active():
+                if self.state.workers != sent:
+                    sent = self.state.workers
+                    yield cluster_pb2.WatchWorkersResponse(workers=sent)
+                self.state.changed.wait(0.1)
+
+    def DrainWorker(  # noqa: N802
+        self, request: cluster_pb2.DrainWorkerRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.DrainWorkerResponse:
+        self._known(request.worker_id, context)
+        self.state.set_worker(request.worker_id, "draining", leases=2)
+        return cluster_pb2.DrainWorkerResponse()
+
+    def ResumeWorker(  # noqa: N802
+        self, request: cluster_pb2.ResumeWorkerRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.ResumeWorkerResponse:
+        self._known(request.worker_id, context)
+        self.state.set_worker(request.worker_id, "open")
+        return cluster_pb2.ResumeWorkerResponse()
+
+    def _known(self, worker_id: str, context: grpc.ServicerContext) -> None:
+        known = [worker.worker_id for worker in self.state.workers]
+        if worker_id not in known:
+            text = f"There is no worker {worker_id!r}. There are {', '.join(known)}."
+            fail(context, code_pb2.NOT_FOUND, "WORKER_NOT_FOUND", text)
+
+    def GetQueue(  # noqa: N802
+        self, _request: cluster_pb2.GetQueueRequest, _context: grpc.ServicerContext
+    ) -> cluster_pb2.GetQueueResponse:
+        return cluster_pb2.GetQueueResponse(entries=self.state.queue, total=len(self.state.queue))
+
+    def ListUsers(  # noqa: N802
+        self, _request: cluster_pb2.ListUsersRequest, _context: grpc.ServicerContext
+    ) -> cluster_pb2.ListUsersResponse:
+        return cluster_pb2.ListUsersResponse(users=self.state.users.values())
+
+    def SetUserLimit(  # noqa: N802
+        self, request: cluster_pb2.SetUserLimitRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.SetUserLimitResponse:
+        if request.name not in self.state.users:
+            fail(context, code_pb2.NOT_FOUND, "USER_NOT_FOUND", f"There is no user {request.name!r}.")
+        user = self.state.users[request.name]
+        if request.reset:
+            user.limit.CopyFrom(types_pb2.Resources(cpu_millis=16_000, mem_bytes=2**35))
+        for name in ("cpu_millis", "mem_bytes", "gpus"):
+            if request.HasField(name):
+                setattr(user.limit, name, getattr(request, name))
+        return cluster_pb2.SetUserLimitResponse(user=user)
 
 
 class _Guard(grpc.ServerInterceptor):

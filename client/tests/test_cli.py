@@ -10,31 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import qonduit
-from fake_gateway import TOKEN, FakeGateway
 from qonduit import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("QONDUIT_ADDRESS", gateway.address)
-    monkeypatch.setenv("QONDUIT_TOKEN", TOKEN)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qonduit", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
+    from conftest import Run
+    from fake_gateway import FakeGateway
 
 
 @pytest.fixture

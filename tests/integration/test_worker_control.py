@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from qonduit_service_kit.messages import (
     SchedulerElected,
     Stage,
     StopAttempt,
+    WorkerDrain,
     WorkerHeartbeat,
 )
 from scripted_cluster import ScriptedCluster
@@ -138,6 +140,48 @@ async def test_heartbeats_tell_the_leases_in_force(cluster: ScriptedCluster) -> 
     await stop(job, grace_s=0)
     await job.finished()
     await cluster.heartbeat(leases=0, after=len(cluster.of(WorkerHeartbeat)))
+
+
+async def test_a_drained_worker_ends_what_it_has_and_takes_nothing_new_also_after_a_restart(
+    cluster: ScriptedCluster,
+) -> None:
+    begun = await cluster.run(SLEEPS)
+    await begun.logged("begun")
+    await drain(cluster, draining=True)
+    await beat_says(cluster, draining=True)
+
+    refused = await cluster.grant(await cluster.spec("print('no')\n"))
+    assert (await refused.lease_ended()).refused
+    told = cluster.messages.index(await refused.lease_ended())
+    beats = [message for message in cluster.messages[:told] if isinstance(message, WorkerHeartbeat)]
+    assert beats[-1].draining, "who hears of the refusal knows the reason"
+    assert refused.events == []
+    assert [lease.lease_id for lease in beats[-1].leases] == [begun.lease_id]
+    await stop(begun, grace_s=0)
+    await begun.finished()
+
+    cluster.worker.stop()
+    await cluster.worker.start()
+    await beat_says(cluster, draining=True)
+    await drain(cluster, draining=False)
+    await beat_says(cluster, draining=False)
+    taken = await cluster.run("print('yes')\n")
+    await taken.finished()
+
+
+async def drain(cluster: ScriptedCluster, *, draining: bool) -> None:
+    order = WorkerDrain(cluster.worker_id, draining, time.time())
+    await cluster.send(order)
+    await cluster.send(order)
+
+
+async def beat_says(cluster: ScriptedCluster, *, draining: bool) -> None:
+    """Wait for a heartbeat that comes from now on and says so."""
+    after = len(cluster.of(WorkerHeartbeat))
+    await cluster.until(
+        lambda: next((beat for beat in cluster.of(WorkerHeartbeat)[after:] if beat.draining is draining), None),
+        f"a heartbeat with draining={draining}",
+    )
 
 
 async def test_qpu_jobs_set_the_stage_and_give_it_back(cluster: ScriptedCluster) -> None:

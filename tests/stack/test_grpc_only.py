@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from qonduit_api.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
     files_pb2,
     files_pb2_grpc,
     functions_pb2,
@@ -98,6 +100,22 @@ def test_upload_run_watch_logs_result(channel: grpc.Channel, token: tuple[tuple[
     assert b"".join(piece.chunk for piece in log) == b"hello from the program\n"
     result = jobs.GetResult(jobs_pb2.GetResultRequest(job_id=job_id), metadata=token, timeout=30)
     assert json.loads(b"".join(piece.chunk for piece in result)) == {"doubled": 42}
+    tasks = jobs.ListTasks(jobs_pb2.ListTasksRequest(job_id=job_id), metadata=token, timeout=30)
+    assert (list(tasks.tasks), list(tasks.counts), tasks.next_page_token, tasks.attempt) == ([], [], "", 1)
+
+
+def test_workers_are_watched_and_an_unknown_one_is_no_worker(
+    channel: grpc.Channel, token: tuple[tuple[str, str]]
+) -> None:
+    cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
+    watching = cluster.WatchWorkers(cluster_pb2.WatchWorkersRequest(), metadata=token, timeout=60)
+    (worker,) = next(answer.workers for answer in watching if answer.workers)
+    watching.cancel()
+    assert worker.state == cluster_pb2.WORKER_STATE_OPEN
+    with pytest.raises(grpc.RpcError) as caught:
+        cluster.DrainWorker(cluster_pb2.DrainWorkerRequest(worker_id="nobody"), metadata=token, timeout=30)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert worker.worker_id in caught.value.details()
 
 
 def test_a_file_by_stream(channel: grpc.Channel, token: tuple[tuple[str, str]]) -> None:

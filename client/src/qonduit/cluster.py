@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from qonduit_api.v1 import cluster_pb2 as pb
 
+from qonduit.exceptions import ServerUnavailableError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -46,8 +49,25 @@ class Worker:
     free: Room
     leases: int
     draining: bool
+    """Whether it takes nothing new."""
     sandbox_tier: str
     seen: datetime
+
+    @property
+    def state(self) -> str:
+        """Return "open", "draining" while leases are in force there, or "drained"."""
+        if not self.draining:
+            return "open"
+        return "draining" if self.leases else "drained"
+
+    @property
+    def used(self) -> Room:
+        """What is leased of the capacity."""
+        return Room(
+            self.capacity.cpu - self.free.cpu,
+            self.capacity.mem_bytes - self.free.mem_bytes,
+            self.capacity.gpus - self.free.gpus,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +76,15 @@ class Waiting:
 
     position: int
     job_id: str
-    """Empty when it is somebody else's."""
+    """Empty when it is somebody else's and the caller no administrator; so are `user` and `why`."""
     kind: str
+    """"driver" (a job's program) or "executor" (for its tasks)."""
     count: int
     room: Room
     why: str
+    user: str
+    since: datetime | None
+    """When it began to wait, as far as the scheduler has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,8 @@ class User:
     name: str
     administrator: bool
     created: datetime
+    limit: Room
+    """The most that the tasks of one of their jobs may hold together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +125,107 @@ class Cluster:
     def workers(self) -> list[Worker]:
         """Return the workers by id."""
         answer = self._connection.call(lambda to: to.cluster.ListWorkers, pb.ListWorkersRequest())
-        return [
-            Worker(
-                worker.worker_id,
-                worker.hostname,
-                _room(worker.capacity),
-                _room(worker.free),
-                worker.leases,
-                worker.draining,
-                worker.sandbox_tier,
-                _utc(worker.seen_time),
-            )
-            for worker in answer.workers
-        ]
+        return [_worker(worker) for worker in answer.workers]
+
+    def watch_workers(self) -> Iterator[list[Worker]]:
+        """Yield the workers now and whenever something about them changes, for ever; told, not polled.
+
+        It goes on after a restart of the server.
+        """
+        backoff = self._connection.backoff()
+        while True:
+            gone = ServerUnavailableError("The server ended its answers about the workers.")
+            try:
+                watched = self._connection.receive(
+                    lambda to: to.cluster.WatchWorkers, pb.WatchWorkersRequest(), timeout_s=None
+                )
+                for answer in watched:
+                    backoff = self._connection.backoff()
+                    yield [_worker(worker) for worker in answer.workers]
+            except ServerUnavailableError as error:
+                gone = error
+            if not backoff.wait():
+                raise gone
+
+    def drain(self, worker_id: str) -> None:
+        """Have a worker take nothing new; what runs there goes on. It keeps to it over restarts. For administrators.
+
+        Raises:
+            NotFoundError: No worker has this name; the text names those that there are.
+        """
+        request = pb.DrainWorkerRequest(worker_id=worker_id)
+        self._connection.call(lambda to: to.cluster.DrainWorker, request)
+
+    def until_drained(self, worker_id: str) -> Iterator[Worker]:
+        """Yield a worker whenever something about it changes, until nothing runs there, or it is gone."""
+        known = False
+        for workers in self.watch_workers():
+            found = next((worker for worker in workers if worker.worker_id == worker_id), None)
+            if found is not None:
+                known = True
+                yield found
+            if (known and found is None) or (found is not None and found.state == "drained"):
+                return
+
+    def resume(self, worker_id: str) -> None:
+        """Have a worker that drains take work again; for administrators. Errors as for `drain`."""
+        request = pb.ResumeWorkerRequest(worker_id=worker_id)
+        self._connection.call(lambda to: to.cluster.ResumeWorker, request)
 
     def queue(self) -> list[Waiting]:
         """Return what waits for room, in the order in which it would get it."""
         answer = self._connection.call(lambda to: to.cluster.GetQueue, pb.GetQueueRequest())
         return [
-            Waiting(entry.position, entry.job_id, entry.kind, entry.count, _room(entry.resources), entry.why)
+            Waiting(
+                entry.position,
+                entry.job_id,
+                entry.kind,
+                entry.count,
+                _room(entry.resources),
+                entry.why,
+                entry.user,
+                _utc(entry.since) if entry.HasField("since") else None,
+            )
             for entry in answer.entries
         ]
 
     def users(self) -> list[User]:
         """Return the users by name; for administrators."""
         answer = self._connection.call(lambda to: to.cluster.ListUsers, pb.ListUsersRequest())
-        return [User(user.name, user.administrator, _utc(user.create_time)) for user in answer.users]
+        return [_user(user) for user in answer.users]
+
+    def set_limit(
+        self,
+        name: str,
+        *,
+        cpu: float | None = None,
+        mem_bytes: int | None = None,
+        gpus: int | None = None,
+        reset: bool = False,
+    ) -> User:
+        """Set how much the tasks of each of a user's jobs may hold together, and return the user; for administrators.
+
+        It holds for jobs that are accepted, or tried again, from then on.
+
+        Args:
+            name: The user.
+            cpu: Cores; may be fractional. What is not given stays as it is.
+            mem_bytes: Memory.
+            gpus: GPUs.
+            reset: Go back to the server's limit first.
+
+        Raises:
+            NotFoundError: There is no such user.
+            InvalidRequestError: The limit can't be meant; the text says why.
+        """
+        request = pb.SetUserLimitRequest(
+            name=name,
+            cpu_millis=None if cpu is None else round(cpu * 1000),
+            mem_bytes=mem_bytes,
+            gpus=gpus,
+            reset=reset,
+        )
+        return _user(self._connection.call(lambda to: to.cluster.SetUserLimit, request).user)
 
     def add_user(self, name: str, *, administrator: bool = False) -> str:
         """Make a user and return their token, which is shown only now; for administrators."""
@@ -148,6 +249,23 @@ class Cluster:
         """Send a dead letter to its queue again; for administrators."""
         request = pb.ReplayDeadLetterRequest(dead_letter_id=dead_letter_id)
         self._connection.call(lambda to: to.cluster.ReplayDeadLetter, request, idempotent=False)
+
+
+def _worker(worker: pb.Worker) -> Worker:
+    return Worker(
+        worker.worker_id,
+        worker.hostname,
+        _room(worker.capacity),
+        _room(worker.free),
+        worker.leases,
+        worker.draining,
+        worker.sandbox_tier,
+        _utc(worker.seen_time),
+    )
+
+
+def _user(user: pb.User) -> User:
+    return User(user.name, user.administrator, _utc(user.create_time), _room(user.limit))
 
 
 def _dead_letter(letter: pb.DeadLetter) -> DeadLetter:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from qonduit import exceptions as errors
 from qonduit.job_history import Timeline, Usage, format_table, html_table
+from qonduit.job_tasks import TaskCounts, Tasks
+from qonduit.task_log import TaskLines
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from datetime import datetime
 
     from qonduit.client import ServerlessClient
     from qonduit.job_calls import JobCalls
+    from qonduit.job_tasks import TaskInfo
 
 TERMINAL_STATUSES: Final = frozenset({"DONE", "ERROR", "CANCELED"})
 
@@ -55,6 +58,8 @@ class JobSnapshot:
     ended: datetime | None
     exit_code: int | None
     signal: int | None
+    task_counts: TaskCounts = field(default_factory=TaskCounts)
+    """The tasks of its present attempt."""
 
     @property
     def over(self) -> bool:
@@ -101,7 +106,8 @@ class Job:
     def watch(self, *, timeout: float | None = None) -> Iterator[JobSnapshot]:
         """Yield the job now and at every change until it is over; told, not polled.
 
-        It goes on after a restart of the server.
+        While tasks go on, it is also yielded with new `task_counts`, a few times a second at most. It goes on
+        after a restart of the server.
 
         Raises:
             ResultTimeoutError: `timeout` seconds have passed.
@@ -180,17 +186,41 @@ class Job:
             text = f"Job {self.job_id} failed ({end.reason or 'no reason given'}).\n{end.error_text}".rstrip()
             raise kind(text, job_id=self.job_id, reason=end.reason)
 
-    def logs(self) -> str:
-        """Return what the program has printed so far, both streams in one order."""
+    def logs(self, *, task: TaskInfo | int | str | None = None) -> str:
+        """Return what the program and its tasks have printed so far, both streams in one order.
+
+        What a task prints has its number and name before each line: `[task 12 transpile] ...`.
+
+        Args:
+            task: Only the lines of this task (or of the one with this number), or of all tasks of this name. A
+                job that was tried again has tasks with the same numbers in each attempt.
+        """
+        if task is not None:
+            return "".join(self.stream_logs(follow=False, task=task))
         return b"".join(self._calls.log_chunks(self.job_id, follow=False)).decode(errors="replace")
 
-    def stream_logs(self, *, follow: bool = True, offset: int = 0) -> Iterator[str]:
-        """Yield the log in pieces as the program writes them, until the job is over; goes on after a restart.
+    def stream_logs(
+        self, *, follow: bool = True, offset: int = 0, task: TaskInfo | int | str | None = None
+    ) -> Iterator[str]:
+        """Yield the log in pieces as it is written, until the job is over; goes on after a restart.
 
         Args:
             follow: Go on until the job is over; otherwise end where the log ends now.
             offset: Bytes to leave out at the beginning.
+            task: As for `logs`.
         """
+        pieces = self._log_texts(follow=follow, offset=offset)
+        if task is None:
+            yield from pieces
+            return
+        lines = TaskLines(task)
+        for piece in pieces:
+            if text := lines.feed(piece):
+                yield text
+        if rest := lines.end():
+            yield rest
+
+    def _log_texts(self, *, follow: bool, offset: int) -> Iterator[str]:
         import codecs  # noqa: PLC0415 - Only followers need it.
 
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -199,6 +229,22 @@ class Job:
                 yield text
         if rest := decoder.decode(b"", final=True):
             yield rest
+
+    def tasks(
+        self, state: str | Iterable[str] | None = None, name: str | None = None, *, attempt: int | None = None
+    ) -> Tasks:
+        """Return the job's tasks as they are now, in order of submission; fetched as they are looked at.
+
+        Args:
+            state: Only tasks in this state, or in one of these: "RUNNING", "DONE", "ERROR", ...
+            name: Only tasks of this name.
+            attempt: Of this attempt of the job; otherwise the newest.
+
+        Raises:
+            ValueError: There is no such state; the text names those that there are.
+        """
+        calls, states = self._calls, [state] if isinstance(state, str) else list(state or ())
+        return Tasks(lambda token: calls.tasks(self.job_id, states, name or "", attempt or 0, token))
 
     def error_message(self) -> str:
         """Return why the job failed, with the program's traceback; empty if it didn't."""
@@ -246,6 +292,7 @@ class Job:
         times = (("created", now.created), ("started", now.started), ("ended", now.ended))
         rows += [(name, f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}") for name, at in times if at]
         rows.append(("attempt", str(now.attempt)))
+        rows += [("tasks", str(now.task_counts).removeprefix("tasks "))] if now.task_counts.total else []
         rows += [("exit code", str(now.exit_code))] if now.exit_code is not None else []
         rows += [("signal", str(now.signal))] if now.signal is not None else []
         return ("job", self.job_id), rows

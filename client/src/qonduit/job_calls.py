@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qonduit_api.v1 import jobs_pb2 as pb
@@ -17,18 +17,20 @@ from qonduit.connection import CHUNK_BYTES
 from qonduit.exceptions import DeadlineExceededError, ResultTimeoutError, ServerUnavailableError
 from qonduit.job import JobSnapshot
 from qonduit.job_history import StageUsage, TimelineEntry, Usage
+from qonduit.job_tasks import TaskCounts, TaskInfo, TasksPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     import grpc
+    from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from qonduit.connection import Connection, Services
 
     Request = TypeVar("Request")
 
+TASKS_A_CALL = 200
 INLINE_ARGUMENTS_BYTES = 1024**2
 """What is larger is uploaded before the run."""
 
@@ -126,11 +128,12 @@ class JobCalls:
 
     def _changes(self, job_id: str, last: JobSnapshot | None, timeout_s: float | None) -> Iterator[JobSnapshot]:
         """Yield what comes after the last snapshot, on one stream."""
-        seen = last.revision if last else 0
+        seen, counts = (last.revision, last.task_counts) if last else (0, TaskCounts())
         request = pb.WatchJobRequest(job_id=job_id, after_revision=seen)
         for answer in self._connection.receive(lambda to: to.jobs.WatchJob, request, timeout_s=timeout_s):
             snapshot = snapshot_of(answer.job)
-            if snapshot.over or snapshot.revision > seen:
+            if snapshot.over or snapshot.revision > seen or snapshot.task_counts != counts:
+                seen, counts = snapshot.revision, snapshot.task_counts
                 yield snapshot
 
     def log_chunks(self, job_id: str, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
@@ -175,6 +178,23 @@ class JobCalls:
         answer = self._connection.call(lambda to: to.jobs.GetUsage, pb.GetUsageRequest(job_id=job_id))
         return Usage([_usage_of(stage) for stage in answer.stages], _usage_of(answer.total))
 
+    def tasks(self, job_id: str, states: list[str], name: str, attempt: int, token: str) -> TasksPage:
+        """Return a page of a job's tasks; ValueError if there is no such state."""
+        request = pb.ListTasksRequest(
+            job_id=job_id,
+            page_size=TASKS_A_CALL,
+            page_token=token,
+            states=[_task_state_of(state) for state in states],
+            name=name,
+            attempt=attempt,
+        )
+        answer = self._connection.call(lambda to: to.jobs.ListTasks, request)
+        now = datetime.now(UTC)
+        counts = {
+            _text_of(types_pb2.TaskState.DESCRIPTOR, each.state, "TASK_STATE_"): each.count for each in answer.counts
+        }
+        return TasksPage([_task_of(task, now) for task in answer.tasks], answer.next_page_token, counts, answer.attempt)
+
     def _collect(
         self, select: Callable[[Services], grpc.UnaryStreamMultiCallable[Request, Piece]], request: Request
     ) -> bytes:
@@ -196,7 +216,7 @@ def snapshot_of(job: pb.Job) -> JobSnapshot:
         function_version=job.function_version,
         owner=job.owner,
         status=job.status,
-        reason=_reason_of(job.reason),
+        reason=_text_of(types_pb2.Reason.DESCRIPTOR, job.reason, "REASON_"),
         error_text=job.error_text,
         attempt=job.attempt,
         revision=job.revision,
@@ -207,7 +227,52 @@ def snapshot_of(job: pb.Job) -> JobSnapshot:
         ended=_utc(job.end_time) if job.HasField("end_time") else None,
         exit_code=job.exit_code if job.HasField("exit_code") else None,
         signal=job.signal if job.HasField("signal") else None,
+        task_counts=_counts_of(job.task_counts),
     )
+
+
+def _counts_of(counts: types_pb2.TaskCounts) -> TaskCounts:
+    return TaskCounts(counts.queued, counts.running, counts.done, counts.failed, counts.canceled)
+
+
+def _task_of(task: pb.Task, now: datetime) -> TaskInfo:
+    queued, started, ended = _known(task.queue_time), _known(task.start_time), _known(task.end_time)
+    until = ended or now
+    begun = started or until
+    return TaskInfo(
+        number=task.number,
+        name=task.name,
+        state=_text_of(types_pb2.TaskState.DESCRIPTOR, task.state, "TASK_STATE_"),
+        worker=task.worker_id,
+        # Clocks of several machines meet here: a negative difference is skew.
+        queue_s=max(0.0, (begun - (queued or begun)).total_seconds()),
+        run_s=max(0.0, (until - begun).total_seconds()),
+        cpu_s=task.cpu_seconds,
+        peak_mem_bytes=task.peak_mem_bytes,
+        attempt=task.attempt,
+        error_text=task.error_text,
+        task_id=task.task_id,
+        parent_id=task.parent_task_id,
+        stage=_text_of(types_pb2.Stage.DESCRIPTOR, task.stage, "STAGE_"),
+        cpu=task.resources.cpu_millis / 1000,
+        mem_bytes=task.resources.mem_bytes,
+        gpus=task.resources.gpus,
+        queued=queued,
+        started=started,
+        ended=ended,
+    )
+
+
+def _known(moment: Timestamp) -> datetime | None:
+    return _utc(moment) if moment.ToNanoseconds() else None
+
+
+def _task_state_of(state: str) -> types_pb2.TaskState.ValueType:
+    known = {name.removeprefix("TASK_STATE_"): value for name, value in types_pb2.TaskState.items() if value}
+    name = state.strip().upper()
+    if name not in known:
+        raise ValueError(f"No task is ever in the state {state!r}; there are {', '.join(known)}.")
+    return known[name]
 
 
 def _states_of(status: str) -> list[types_pb2.JobState.ValueType]:
@@ -221,11 +286,12 @@ def _states_of(status: str) -> list[types_pb2.JobState.ValueType]:
     return [known[name]]
 
 
-def _reason_of(reason: int) -> str:
-    if reason == types_pb2.REASON_UNSPECIFIED:
+def _text_of(kind: EnumDescriptor, value: int, prefix: str) -> str:
+    """Return a value's name without its prefix; empty for the one that says nothing, a number for an unknown one."""
+    if value == 0:
         return ""
-    known = types_pb2.Reason.DESCRIPTOR.values_by_number.get(reason)
-    return known.name.removeprefix("REASON_") if known else f"REASON_{reason}"
+    known = kind.values_by_number.get(value)
+    return known.name.removeprefix(prefix) if known else f"{prefix}{value}"
 
 
 def _usage_of(usage: types_pb2.StageUsage) -> StageUsage:

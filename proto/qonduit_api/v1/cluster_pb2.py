@@ -26,13 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from qonduit_api.v1 import types_pb2 as qonduit__api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqonduit_api/v1/cluster.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aqonduit_api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"e\n\x0fGetInfoResponse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1c\n\x14\x61rtifact_limit_bytes\x18\x04 \x01(\x03\"\x14\n\x12ListWorkersRequest\">\n\x13ListWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.qonduit_api.v1.Worker\"\xea\x01\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12+\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\'\n\x04\x66ree\x18\x04 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\x0e\n\x06leases\x18\x05 \x01(\x05\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x14\n\x0csandbox_tier\x18\x07 \x01(\t\x12-\n\tseen_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x11\n\x0fGetQueueRequest\"N\n\x10GetQueueResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qonduit_api.v1.QueueEntry\x12\r\n\x05total\x18\x02 \x01(\x03\"\x86\x01\n\nQueueEntry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12,\n\tresources\x18\x03 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\x12\x10\n\x08position\x18\x05 \x01(\x05\x12\x0b\n\x03why\x18\x06 \x01(\t\"?\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x17ListDeadLettersResponse\x12\x30\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1a.qonduit_api.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x01\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x07 \x01(\x08\"1\n\x17ReplayDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\"\x1a\n\x18ReplayDeadLetterResponse\"8\n\x11\x43reateUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\"#\n\x12\x43reateUserResponse\x12\r\n\x05token\x18\x01 \x01(\t\"\x12\n\x10ListUsersRequest\"8\n\x11ListUsersResponse\x12#\n\x05users\x18\x01 \x03(\x0b\x32\x14.qonduit_api.v1.User\"\\\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xf5\x04\n\x0e\x43lusterService\x12J\n\x07GetInfo\x12\x1e.qonduit_api.v1.GetInfoRequest\x1a\x1f.qonduit_api.v1.GetInfoResponse\x12V\n\x0bListWorkers\x12\".qonduit_api.v1.ListWorkersRequest\x1a#.qonduit_api.v1.ListWorkersResponse\x12M\n\x08GetQueue\x12\x1f.qonduit_api.v1.GetQueueRequest\x1a .qonduit_api.v1.GetQueueResponse\x12\x62\n\x0fListDeadLetters\x12&.qonduit_api.v1.ListDeadLettersRequest\x1a\'.qonduit_api.v1.ListDeadLettersResponse\x12\x65\n\x10ReplayDeadLetter\x12\'.qonduit_api.v1.ReplayDeadLetterRequest\x1a(.qonduit_api.v1.ReplayDeadLetterResponse\x12S\n\nCreateUser\x12!.qonduit_api.v1.CreateUserRequest\x1a\".qonduit_api.v1.CreateUserResponse\x12P\n\tListUsers\x12 .qonduit_api.v1.ListUsersRequest\x1a!.qonduit_api.v1.ListUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqonduit_api/v1/cluster.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aqonduit_api/v1/types.proto\"\x10\n\x0eGetInfoRequest\"e\n\x0fGetInfoResponse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1c\n\x14\x61rtifact_limit_bytes\x18\x04 \x01(\x03\"\x14\n\x12ListWorkersRequest\">\n\x13ListWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.qonduit_api.v1.Worker\"\x96\x02\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12+\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\'\n\x04\x66ree\x18\x04 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\x0e\n\x06leases\x18\x05 \x01(\x05\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x14\n\x0csandbox_tier\x18\x07 \x01(\t\x12-\n\tseen_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x05state\x18\t \x01(\x0e\x32\x1b.qonduit_api.v1.WorkerState\"\x15\n\x13WatchWorkersRequest\"?\n\x14WatchWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.qonduit_api.v1.Worker\"\'\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x15\n\x13\x44rainWorkerResponse\"(\n\x13ResumeWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"\x16\n\x14ResumeWorkerResponse\"\x11\n\x0fGetQueueRequest\"N\n\x10GetQueueResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.qonduit_api.v1.QueueEntry\x12\r\n\x05total\x18\x02 \x01(\x03\"\xbf\x01\n\nQueueEntry\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12,\n\tresources\x18\x03 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\x12\x10\n\x08position\x18\x05 \x01(\x05\x12\x0b\n\x03why\x18\x06 \x01(\t\x12\x0c\n\x04user\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x17ListDeadLettersResponse\x12\x30\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1a.qonduit_api.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x01\n\nDeadLetter\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08replayed\x18\x07 \x01(\x08\"1\n\x17ReplayDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\x03\"\x1a\n\x18ReplayDeadLetterResponse\"8\n\x11\x43reateUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\"#\n\x12\x43reateUserResponse\x12\r\n\x05token\x18\x01 \x01(\t\"\x12\n\x10ListUsersRequest\"8\n\x11ListUsersResponse\x12#\n\x05users\x18\x01 \x03(\x0b\x32\x14.qonduit_api.v1.User\"\x86\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\radministrator\x18\x02 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05limit\x18\x04 \x01(\x0b\x32\x19.qonduit_api.v1.Resources\"\x9c\x01\n\x13SetUserLimitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\ncpu_millis\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tmem_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\x04gpus\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\r\n\x05reset\x18\x05 \x01(\x08\x42\r\n\x0b_cpu_millisB\x0c\n\n_mem_bytesB\x07\n\x05_gpus\":\n\x14SetUserLimitResponse\x12\"\n\x04user\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.User*w\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11WORKER_STATE_OPEN\x10\x01\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x02\x12\x18\n\x14WORKER_STATE_DRAINED\x10\x03\x32\xe0\x07\n\x0e\x43lusterService\x12J\n\x07GetInfo\x12\x1e.qonduit_api.v1.GetInfoRequest\x1a\x1f.qonduit_api.v1.GetInfoResponse\x12V\n\x0bListWorkers\x12\".qonduit_api.v1.ListWorkersRequest\x1a#.qonduit_api.v1.ListWorkersResponse\x12[\n\x0cWatchWorkers\x12#.qonduit_api.v1.WatchWorkersRequest\x1a$.qonduit_api.v1.WatchWorkersResponse0\x01\x12V\n\x0b\x44rainWorker\x12\".qonduit_api.v1.DrainWorkerRequest\x1a#.qonduit_api.v1.DrainWorkerResponse\x12Y\n\x0cResumeWorker\x12#.qonduit_api.v1.ResumeWorkerRequest\x1a$.qonduit_api.v1.ResumeWorkerResponse\x12M\n\x08GetQueue\x12\x1f.qonduit_api.v1.GetQueueRequest\x1a .qonduit_api.v1.GetQueueResponse\x12\x62\n\x0fListDeadLetters\x12&.qonduit_api.v1.ListDeadLettersRequest\x1a\'.qonduit_api.v1.ListDeadLettersResponse\x12\x65\n\x10ReplayDeadLetter\x12\'.qonduit_api.v1.ReplayDeadLetterRequest\x1a(.qonduit_api.v1.ReplayDeadLetterResponse\x12S\n\nCreateUser\x12!.qonduit_api.v1.CreateUserRequest\x1a\".qonduit_api.v1.CreateUserResponse\x12P\n\tListUsers\x12 .qonduit_api.v1.ListUsersRequest\x1a!.qonduit_api.v1.ListUsersResponse\x12Y\n\x0cSetUserLimit\x12#.qonduit_api.v1.SetUserLimitRequest\x1a$.qonduit_api.v1.SetUserLimitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qonduit_api.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WORKERSTATE']._serialized_start=2047
+  _globals['_WORKERSTATE']._serialized_end=2166
   _globals['_GETINFOREQUEST']._serialized_start=109
   _globals['_GETINFOREQUEST']._serialized_end=125
   _globals['_GETINFORESPONSE']._serialized_start=127
@@ -42,33 +44,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSRESPONSE']._serialized_start=252
   _globals['_LISTWORKERSRESPONSE']._serialized_end=314
   _globals['_WORKER']._serialized_start=317
-  _globals['_WORKER']._serialized_end=551
-  _globals['_GETQUEUEREQUEST']._serialized_start=553
-  _globals['_GETQUEUEREQUEST']._serialized_end=570
-  _globals['_GETQUEUERESPONSE']._serialized_start=572
-  _globals['_GETQUEUERESPONSE']._serialized_end=650
-  _globals['_QUEUEENTRY']._serialized_start=653
-  _globals['_QUEUEENTRY']._serialized_end=787
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=789
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=852
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=854
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=954
-  _globals['_DEADLETTER']._serialized_start=957
-  _globals['_DEADLETTER']._serialized_end=1118
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=1120
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=1169
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=1171
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=1197
-  _globals['_CREATEUSERREQUEST']._serialized_start=1199
-  _globals['_CREATEUSERREQUEST']._serialized_end=1255
-  _globals['_CREATEUSERRESPONSE']._serialized_start=1257
-  _globals['_CREATEUSERRESPONSE']._serialized_end=1292
-  _globals['_LISTUSERSREQUEST']._serialized_start=1294
-  _globals['_LISTUSERSREQUEST']._serialized_end=1312
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1314
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1370
-  _globals['_USER']._serialized_start=1372
-  _globals['_USER']._serialized_end=1464
-  _globals['_CLUSTERSERVICE']._serialized_start=1467
-  _globals['_CLUSTERSERVICE']._serialized_end=2096
+  _globals['_WORKER']._serialized_end=595
+  _globals['_WATCHWORKERSREQUEST']._serialized_start=597
+  _globals['_WATCHWORKERSREQUEST']._serialized_end=618
+  _globals['_WATCHWORKERSRESPONSE']._serialized_start=620
+  _globals['_WATCHWORKERSRESPONSE']._serialized_end=683
+  _globals['_DRAINWORKERREQUEST']._serialized_start=685
+  _globals['_DRAINWORKERREQUEST']._serialized_end=724
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=726
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=747
+  _globals['_RESUMEWORKERREQUEST']._serialized_start=749
+  _globals['_RESUMEWORKERREQUEST']._serialized_end=789
+  _globals['_RESUMEWORKERRESPONSE']._serialized_start=791
+  _globals['_RESUMEWORKERRESPONSE']._serialized_end=813
+  _globals['_GETQUEUEREQUEST']._serialized_start=815
+  _globals['_GETQUEUEREQUEST']._serialized_end=832
+  _globals['_GETQUEUERESPONSE']._serialized_start=834
+  _globals['_GETQUEUERESPONSE']._serialized_end=912
+  _globals['_QUEUEENTRY']._serialized_start=915
+  _globals['_QUEUEENTRY']._serialized_end=1106
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1108
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1171
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1173
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1273
+  _globals['_DEADLETTER']._serialized_start=1276
+  _globals['_DEADLETTER']._serialized_end=1437
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=1439
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=1488
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=1490
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=1516
+  _globals['_CREATEUSERREQUEST']._serialized_start=1518
+  _globals['_CREATEUSERREQUEST']._serialized_end=1574
+  _globals['_CREATEUSERRESPONSE']._serialized_start=1576
+  _globals['_CREATEUSERRESPONSE']._serialized_end=1611
+  _globals['_LISTUSERSREQUEST']._serialized_start=1613
+  _globals['_LISTUSERSREQUEST']._serialized_end=1631
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1633
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1689
+  _globals['_USER']._serialized_start=1692
+  _globals['_USER']._serialized_end=1826
+  _globals['_SETUSERLIMITREQUEST']._serialized_start=1829
+  _globals['_SETUSERLIMITREQUEST']._serialized_end=1985
+  _globals['_SETUSERLIMITRESPONSE']._serialized_start=1987
+  _globals['_SETUSERLIMITRESPONSE']._serialized_end=2045
+  _globals['_CLUSTERSERVICE']._serialized_start=2169
+  _globals['_CLUSTERSERVICE']._serialized_end=3161
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,21 @@ class ClusterServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.WatchWorkers = channel.unary_stream(
+                '/qonduit_api.v1.ClusterService/WatchWorkers',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersResponse.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/DrainWorker',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
+        self.ResumeWorker = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/ResumeWorker',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerResponse.FromString,
+                _registered_method=True)
         self.GetQueue = channel.unary_unary(
                 '/qonduit_api.v1.ClusterService/GetQueue',
                 request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.GetQueueRequest.SerializeToString,
@@ -70,6 +85,11 @@ class ClusterServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.SetUserLimit = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/SetUserLimit',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -90,8 +110,30 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchWorkers(self, request, context):
+        """Sends the workers at once and whenever something about them changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Has a worker take nothing new; what runs there goes on. The worker keeps to it over restarts. For administrators.
+        NOT_FOUND (WORKER_NOT_FOUND) for a worker that is not connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWorker(self, request, context):
+        """Has a worker that drains take work again. For administrators. Errors as for DrainWorker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQueue(self, request, context):
-        """Lists what waits for a place, and why. Other users' entries are shown without names.
+        """Lists what waits for a place, and why. Only administrators see whose the others' entries are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +167,14 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetUserLimit(self, request, context):
+        """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+        For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +187,21 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'WatchWorkers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchWorkers,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerResponse.SerializeToString,
+            ),
+            'ResumeWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWorker,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerResponse.SerializeToString,
             ),
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
@@ -162,6 +227,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListUsers,
                     request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListUsersRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'SetUserLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUserLimit,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +289,87 @@ class ClusterService(object):
             '/qonduit_api.v1.ClusterService/ListWorkers',
             qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersRequest.SerializeToString,
             qonduit__api_dot_v1_dot_cluster__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/WatchWorkers',
+            qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.WatchWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/DrainWorker',
+            qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.DrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/ResumeWorker',
+            qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.ResumeWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -354,6 +505,33 @@ class ClusterService(object):
             '/qonduit_api.v1.ClusterService/ListUsers',
             qonduit__api_dot_v1_dot_cluster__pb2.ListUsersRequest.SerializeToString,
             qonduit__api_dot_v1_dot_cluster__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUserLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/SetUserLimit',
+            qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

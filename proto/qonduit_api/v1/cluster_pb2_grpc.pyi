@@ -37,8 +37,16 @@ class ClusterServiceStub:
     """Says who the caller is and what runs here."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListWorkersRequest, _cluster_pb2.ListWorkersResponse]
     """Lists the workers."""
+    WatchWorkers: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchWorkersRequest, _cluster_pb2.WatchWorkersResponse]
+    """Sends the workers at once and whenever something about them changes."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DrainWorkerRequest, _cluster_pb2.DrainWorkerResponse]
+    """Has a worker take nothing new; what runs there goes on. The worker keeps to it over restarts. For administrators.
+    NOT_FOUND (WORKER_NOT_FOUND) for a worker that is not connected.
+    """
+    ResumeWorker: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ResumeWorkerRequest, _cluster_pb2.ResumeWorkerResponse]
+    """Has a worker that drains take work again. For administrators. Errors as for DrainWorker."""
     GetQueue: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetQueueRequest, _cluster_pb2.GetQueueResponse]
-    """Lists what waits for a place, and why. Other users' entries are shown without names."""
+    """Lists what waits for a place, and why. Only administrators see whose the others' entries are."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListDeadLettersRequest, _cluster_pb2.ListDeadLettersResponse]
     """Lists messages that could not be handled. For administrators."""
     ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ReplayDeadLetterRequest, _cluster_pb2.ReplayDeadLetterResponse]
@@ -47,6 +55,10 @@ class ClusterServiceStub:
     """Makes a user and returns a token for them. For administrators."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListUsersRequest, _cluster_pb2.ListUsersResponse]
     """Lists the users. For administrators."""
+    SetUserLimit: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetUserLimitRequest, _cluster_pb2.SetUserLimitResponse]
+    """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+    For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -57,8 +69,16 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """Says who the caller is and what runs here."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListWorkersRequest, _cluster_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Lists the workers."""
+    WatchWorkers: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchWorkersRequest, _cluster_pb2.WatchWorkersResponse]  # type: ignore[assignment]
+    """Sends the workers at once and whenever something about them changes."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DrainWorkerRequest, _cluster_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Has a worker take nothing new; what runs there goes on. The worker keeps to it over restarts. For administrators.
+    NOT_FOUND (WORKER_NOT_FOUND) for a worker that is not connected.
+    """
+    ResumeWorker: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ResumeWorkerRequest, _cluster_pb2.ResumeWorkerResponse]  # type: ignore[assignment]
+    """Has a worker that drains take work again. For administrators. Errors as for DrainWorker."""
     GetQueue: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetQueueRequest, _cluster_pb2.GetQueueResponse]  # type: ignore[assignment]
-    """Lists what waits for a place, and why. Other users' entries are shown without names."""
+    """Lists what waits for a place, and why. Only administrators see whose the others' entries are."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListDeadLettersRequest, _cluster_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists messages that could not be handled. For administrators."""
     ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ReplayDeadLetterRequest, _cluster_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
@@ -67,6 +87,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """Makes a user and returns a token for them. For administrators."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListUsersRequest, _cluster_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists the users. For administrators."""
+    SetUserLimit: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetUserLimitRequest, _cluster_pb2.SetUserLimitResponse]  # type: ignore[assignment]
+    """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+    For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells how the system is, and lets its operators look after it."""
@@ -88,12 +112,38 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the workers."""
 
     @_abc_1.abstractmethod
+    def WatchWorkers(
+        self,
+        request: _cluster_pb2.WatchWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.WatchWorkersResponse], _abc.AsyncIterator[_cluster_pb2.WatchWorkersResponse]]:
+        """Sends the workers at once and whenever something about them changes."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _cluster_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DrainWorkerResponse, _abc.Awaitable[_cluster_pb2.DrainWorkerResponse]]:
+        """Has a worker take nothing new; what runs there goes on. The worker keeps to it over restarts. For administrators.
+        NOT_FOUND (WORKER_NOT_FOUND) for a worker that is not connected.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWorker(
+        self,
+        request: _cluster_pb2.ResumeWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ResumeWorkerResponse, _abc.Awaitable[_cluster_pb2.ResumeWorkerResponse]]:
+        """Has a worker that drains take work again. For administrators. Errors as for DrainWorker."""
+
+    @_abc_1.abstractmethod
     def GetQueue(
         self,
         request: _cluster_pb2.GetQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.GetQueueResponse, _abc.Awaitable[_cluster_pb2.GetQueueResponse]]:
-        """Lists what waits for a place, and why. Other users' entries are shown without names."""
+        """Lists what waits for a place, and why. Only administrators see whose the others' entries are."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -126,5 +176,15 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListUsersResponse, _abc.Awaitable[_cluster_pb2.ListUsersResponse]]:
         """Lists the users. For administrators."""
+
+    @_abc_1.abstractmethod
+    def SetUserLimit(
+        self,
+        request: _cluster_pb2.SetUserLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.SetUserLimitResponse, _abc.Awaitable[_cluster_pb2.SetUserLimitResponse]]:
+        """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+        For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -46,6 +46,7 @@ class Job(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    TASK_COUNTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Its id."""
     function_title: _builtins.str
@@ -94,6 +95,10 @@ class Job(_message.Message):
     def resources(self) -> _types_pb2.Resources:
         """What its driver asked for."""
 
+    @_builtins.property
+    def task_counts(self) -> _types_pb2.TaskCounts:
+        """The tasks of its present attempt; not set while it has none."""
+
     def __init__(
         self,
         *,
@@ -117,10 +122,11 @@ class Job(_message.Message):
         resources: _types_pb2.Resources | None = ...,
         time_limit_seconds: _builtins.float = ...,
         result_bytes: _builtins.int = ...,
+        task_counts: _types_pb2.TaskCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "resources", b"resources", "signal", b"signal", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "resources", b"resources", "signal", b"signal", "start_time", b"start_time", "task_counts", b"task_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error_text", b"error_text", "exit_code", b"exit_code", "function_title", b"function_title", "function_version", b"function_version", "job_id", b"job_id", "owner", b"owner", "reason", b"reason", "resources", b"resources", "result_bytes", b"result_bytes", "revision", b"revision", "signal", b"signal", "stage", b"stage", "start_time", b"start_time", "state", b"state", "status", b"status", "time_limit_seconds", b"time_limit_seconds", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error_text", b"error_text", "exit_code", b"exit_code", "function_title", b"function_title", "function_version", b"function_version", "job_id", b"job_id", "owner", b"owner", "reason", b"reason", "resources", b"resources", "result_bytes", b"result_bytes", "revision", b"revision", "signal", b"signal", "stage", b"stage", "start_time", b"start_time", "state", b"state", "status", b"status", "task_counts", b"task_counts", "time_limit_seconds", b"time_limit_seconds", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -736,6 +742,202 @@ class GetUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListTasksRequest(_message.Message):
+    """Asks for a page of tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job's id."""
+    page_size: _builtins.int
+    """Most tasks to return; 0 means 100, more than 1000 means 1000. With filters an answer may hold fewer, and even
+    none, and still have a next page.
+    """
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    name: _builtins.str
+    """Only tasks of this name; empty for all."""
+    attempt: _builtins.int
+    """Of this attempt of the job; 0 means the newest."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.TaskState.ValueType]:
+        """Only tasks in these states; empty for all."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        states: _abc.Iterable[_types_pb2.TaskState.ValueType] | None = ...,
+        name: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
+
+@_typing.final
+class ListTasksResponse(_message.Message):
+    """A page of tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    attempt: _builtins.int
+    """The attempt they belong to."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
+        """By number."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStateCount]:
+        """How many tasks the attempt has in each state, whatever the filters."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___Task] | None = ...,
+        next_page_token: _builtins.str = ...,
+        counts: _abc.Iterable[Global___TaskStateCount] | None = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "counts", b"counts", "next_page_token", b"next_page_token", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class TaskStateCount(_message.Message):
+    """How many tasks are in a state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.TaskState.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.TaskState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskStateCount: _TypeAlias = TaskStateCount  # noqa: Y015
+
+@_typing.final
+class Task(_message.Message):
+    """A call of a distributed function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PARENT_TASK_ID_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    PEAK_MEM_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_TEXT_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Its id."""
+    number: _builtins.int
+    """Its place in the order of submission within the job's attempt, from 0."""
+    name: _builtins.str
+    """Name of the function, or the one that was given."""
+    state: _types_pb2.TaskState.ValueType
+    """Where it stands."""
+    attempt: _builtins.int
+    """Counts its executors; 1 for the first."""
+    stage: _types_pb2.Stage.ValueType
+    """The stage in which it was submitted."""
+    parent_task_id: _builtins.str
+    """The task that started it; empty if the program did."""
+    worker_id: _builtins.str
+    """Where it ran last."""
+    cpu_seconds: _builtins.float
+    """CPU seconds it used."""
+    peak_mem_bytes: _builtins.int
+    """Highest memory of its executor while it ran, in bytes."""
+    error_text: _builtins.str
+    """Why it failed, for people."""
+    @_builtins.property
+    def resources(self) -> _types_pb2.Resources:
+        """What it asked for."""
+
+    @_builtins.property
+    def queue_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was submitted, or queued again."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its last executor took it."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was over."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+        state: _types_pb2.TaskState.ValueType = ...,
+        attempt: _builtins.int = ...,
+        resources: _types_pb2.Resources | None = ...,
+        stage: _types_pb2.Stage.ValueType = ...,
+        parent_task_id: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        queue_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        cpu_seconds: _builtins.float = ...,
+        peak_mem_bytes: _builtins.int = ...,
+        error_text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "queue_time", b"queue_time", "resources", b"resources", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cpu_seconds", b"cpu_seconds", "end_time", b"end_time", "error_text", b"error_text", "name", b"name", "number", b"number", "parent_task_id", b"parent_task_id", "peak_mem_bytes", b"peak_mem_bytes", "queue_time", b"queue_time", "resources", b"resources", "stage", b"stage", "start_time", b"start_time", "state", b"state", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):

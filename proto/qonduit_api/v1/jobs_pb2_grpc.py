@@ -85,6 +85,11 @@ class JobServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/qonduit_api.v1.JobService/ListTasks',
+                request_serializer=qonduit__api_dot_v1_dot_jobs__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/qonduit_api.v1.JobService/CancelJob',
                 request_serializer=qonduit__api_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
@@ -126,7 +131,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Sends the job at once and at every change, and ends after a terminal state was sent.
+        """Sends the job at once and at every change, and ends after a terminal state was sent. While its tasks go on it
+        is also sent with new task_counts, a few times a second at most; its revision stays the same then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +168,13 @@ class JobServiceServicer(object):
 
     def GetUsage(self, request, context):
         """Returns what the job used, per stage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """Lists the tasks of one attempt of a job, in order of submission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +239,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.GetUsageRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_jobs__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.ListTasksRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_jobs__pb2.ListTasksResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -504,6 +522,33 @@ class JobService(object):
             '/qonduit_api.v1.JobService/GetUsage',
             qonduit__api_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
             qonduit__api_dot_v1_dot_jobs__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.JobService/ListTasks',
+            qonduit__api_dot_v1_dot_jobs__pb2.ListTasksRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_jobs__pb2.ListTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

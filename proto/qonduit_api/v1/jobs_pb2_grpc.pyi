@@ -44,7 +44,9 @@ class JobServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the caller's jobs, newest first."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
-    """Sends the job at once and at every change, and ends after a terminal state was sent."""
+    """Sends the job at once and at every change, and ends after a terminal state was sent. While its tasks go on it
+    is also sent with new task_counts, a few times a second at most; its revision stays the same then.
+    """
     GetTimeline: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetTimelineRequest, _jobs_pb2.GetTimelineResponse]
     """Returns every change of the job with its time, in order."""
     StreamLogs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.StreamLogsResponse]
@@ -55,6 +57,8 @@ class JobServiceStub:
     """Streams the arguments the job was given."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]
     """Returns what the job used, per stage."""
+    ListTasks: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListTasksRequest, _jobs_pb2.ListTasksResponse]
+    """Lists the tasks of one attempt of a job, in order of submission."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing."""
 
@@ -74,7 +78,9 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the caller's jobs, newest first."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Sends the job at once and at every change, and ends after a terminal state was sent."""
+    """Sends the job at once and at every change, and ends after a terminal state was sent. While its tasks go on it
+    is also sent with new task_counts, a few times a second at most; its revision stays the same then.
+    """
     GetTimeline: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetTimelineRequest, _jobs_pb2.GetTimelineResponse]  # type: ignore[assignment]
     """Returns every change of the job with its time, in order."""
     StreamLogs: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.StreamLogsResponse]  # type: ignore[assignment]
@@ -85,6 +91,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Streams the arguments the job was given."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]  # type: ignore[assignment]
     """Returns what the job used, per stage."""
+    ListTasks: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListTasksRequest, _jobs_pb2.ListTasksResponse]  # type: ignore[assignment]
+    """Lists the tasks of one attempt of a job, in order of submission."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing."""
 
@@ -131,7 +139,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobResponse]]:
-        """Sends the job at once and at every change, and ends after a terminal state was sent."""
+        """Sends the job at once and at every change, and ends after a terminal state was sent. While its tasks go on it
+        is also sent with new task_counts, a few times a second at most; its revision stays the same then.
+        """
 
     @_abc_1.abstractmethod
     def GetTimeline(
@@ -172,6 +182,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetUsageResponse, _abc.Awaitable[_jobs_pb2.GetUsageResponse]]:
         """Returns what the job used, per stage."""
+
+    @_abc_1.abstractmethod
+    def ListTasks(
+        self,
+        request: _jobs_pb2.ListTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListTasksResponse, _abc.Awaitable[_jobs_pb2.ListTasksResponse]]:
+        """Lists the tasks of one attempt of a job, in order of submission."""
 
     @_abc_1.abstractmethod
     def CancelJob(

@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqonduit_api/v1/types.proto\x12\x0eqonduit_api.v1\"@\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x03\x12\x11\n\tmem_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\"t\n\nStageUsage\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x14\n\x0cwall_seconds\x18\x02 \x01(\x01\x12\x13\n\x0b\x63pu_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bqpu_seconds\x18\x04 \x01(\x01\x12\x16\n\x0epeak_mem_bytes\x18\x05 \x01(\x03*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x1a\n\x16JOB_STATE_INITIALIZING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_CANCELING\x10\x04\x12\x12\n\x0eJOB_STATE_DONE\x10\x05\x12\x13\n\x0fJOB_STATE_ERROR\x10\x06\x12\x16\n\x12JOB_STATE_CANCELED\x10\x07*\xa3\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_MAPPING\x10\x01\x12!\n\x1dSTAGE_OPTIMIZING_FOR_HARDWARE\x10\x02\x12\x19\n\x15STAGE_WAITING_FOR_QPU\x10\x03\x12\x17\n\x13STAGE_EXECUTING_QPU\x10\x04\x12\x19\n\x15STAGE_POST_PROCESSING\x10\x05*\xae\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_PROGRAM_ERROR\x10\x01\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x02\x12\x12\n\x0eREASON_TIMEOUT\x10\x03\x12\x16\n\x12REASON_WORKER_LOST\x10\x04\x12\x18\n\x14REASON_UNSCHEDULABLE\x10\x05\x12\x14\n\x10REASON_QPU_ERROR\x10\x06\x12\"\n\x1eREASON_RESULT_NOT_SERIALIZABLE\x10\x07\x12\x1b\n\x17REASON_DEPENDENCY_ERROR\x10\x08\x12\x11\n\rREASON_KILLED\x10\t\x12\x13\n\x0fREASON_CANCELED\x10\n\x12\x13\n\x0fREASON_INTERNAL\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqonduit_api/v1/types.proto\x12\x0eqonduit_api.v1\"]\n\nTaskCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x03\x12\x0f\n\x07running\x18\x02 \x01(\x03\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12\x10\n\x08\x63\x61nceled\x18\x05 \x01(\x03\"@\n\tResources\x12\x12\n\ncpu_millis\x18\x01 \x01(\x03\x12\x11\n\tmem_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\"t\n\nStageUsage\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x14\n\x0cwall_seconds\x18\x02 \x01(\x01\x12\x13\n\x0b\x63pu_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bqpu_seconds\x18\x04 \x01(\x01\x12\x16\n\x0epeak_mem_bytes\x18\x05 \x01(\x03*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x1a\n\x16JOB_STATE_INITIALIZING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_CANCELING\x10\x04\x12\x12\n\x0eJOB_STATE_DONE\x10\x05\x12\x13\n\x0fJOB_STATE_ERROR\x10\x06\x12\x16\n\x12JOB_STATE_CANCELED\x10\x07*\xa3\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_MAPPING\x10\x01\x12!\n\x1dSTAGE_OPTIMIZING_FOR_HARDWARE\x10\x02\x12\x19\n\x15STAGE_WAITING_FOR_QPU\x10\x03\x12\x17\n\x13STAGE_EXECUTING_QPU\x10\x04\x12\x19\n\x15STAGE_POST_PROCESSING\x10\x05*\xae\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REASON_PROGRAM_ERROR\x10\x01\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x02\x12\x12\n\x0eREASON_TIMEOUT\x10\x03\x12\x16\n\x12REASON_WORKER_LOST\x10\x04\x12\x18\n\x14REASON_UNSCHEDULABLE\x10\x05\x12\x14\n\x10REASON_QPU_ERROR\x10\x06\x12\"\n\x1eREASON_RESULT_NOT_SERIALIZABLE\x10\x07\x12\x1b\n\x17REASON_DEPENDENCY_ERROR\x10\x08\x12\x11\n\rREASON_KILLED\x10\t\x12\x13\n\x0fREASON_CANCELED\x10\n\x12\x13\n\x0fREASON_INTERNAL\x10\x0b*\x9b\x02\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_WAITING\x10\x01\x12\x15\n\x11TASK_STATE_QUEUED\x10\x02\x12\x16\n\x12TASK_STATE_RUNNING\x10\x03\x12\x13\n\x0fTASK_STATE_DONE\x10\x04\x12\x14\n\x10TASK_STATE_ERROR\x10\x05\x12\x1c\n\x18TASK_STATE_OUT_OF_MEMORY\x10\x06\x12\x16\n\x12TASK_STATE_TIMEOUT\x10\x07\x12\x13\n\x0fTASK_STATE_LOST\x10\x08\x12\x1c\n\x18TASK_STATE_UNSCHEDULABLE\x10\t\x12\x17\n\x13TASK_STATE_CANCELED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qonduit_api.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=231
-  _globals['_JOBSTATE']._serialized_end=431
-  _globals['_STAGE']._serialized_start=434
-  _globals['_STAGE']._serialized_end=597
-  _globals['_REASON']._serialized_start=600
-  _globals['_REASON']._serialized_end=902
-  _globals['_RESOURCES']._serialized_start=46
-  _globals['_RESOURCES']._serialized_end=110
-  _globals['_STAGEUSAGE']._serialized_start=112
-  _globals['_STAGEUSAGE']._serialized_end=228
+  _globals['_JOBSTATE']._serialized_start=326
+  _globals['_JOBSTATE']._serialized_end=526
+  _globals['_STAGE']._serialized_start=529
+  _globals['_STAGE']._serialized_end=692
+  _globals['_REASON']._serialized_start=695
+  _globals['_REASON']._serialized_end=997
+  _globals['_TASKSTATE']._serialized_start=1000
+  _globals['_TASKSTATE']._serialized_end=1283
+  _globals['_TASKCOUNTS']._serialized_start=46
+  _globals['_TASKCOUNTS']._serialized_end=139
+  _globals['_RESOURCES']._serialized_start=141
+  _globals['_RESOURCES']._serialized_end=205
+  _globals['_STAGEUSAGE']._serialized_start=207
+  _globals['_STAGEUSAGE']._serialized_end=323
 # @@protoc_insertion_point(module_scope)

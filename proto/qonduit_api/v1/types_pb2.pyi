@@ -157,6 +157,100 @@ REASON_INTERNAL: Reason.ValueType  # 11
 """A fault of the system."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
+class _TaskState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_STATE_UNSPECIFIED: _TaskState.ValueType  # 0
+    """Not set."""
+    TASK_STATE_WAITING: _TaskState.ValueType  # 1
+    """It waits for references among its arguments."""
+    TASK_STATE_QUEUED: _TaskState.ValueType  # 2
+    """It waits for an executor."""
+    TASK_STATE_RUNNING: _TaskState.ValueType  # 3
+    """An executor has it."""
+    TASK_STATE_DONE: _TaskState.ValueType  # 4
+    """It returned."""
+    TASK_STATE_ERROR: _TaskState.ValueType  # 5
+    """Its function raised."""
+    TASK_STATE_OUT_OF_MEMORY: _TaskState.ValueType  # 6
+    """It used more memory than it asked for."""
+    TASK_STATE_TIMEOUT: _TaskState.ValueType  # 7
+    """It ran past its time limit."""
+    TASK_STATE_LOST: _TaskState.ValueType  # 8
+    """Its executor died more often than it may be tried."""
+    TASK_STATE_UNSCHEDULABLE: _TaskState.ValueType  # 9
+    """No worker could ever hold it."""
+    TASK_STATE_CANCELED: _TaskState.ValueType  # 10
+    """It was canceled, or its job was over before it."""
+
+class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
+    """Where a task stands. New states may be added."""
+
+TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
+"""Not set."""
+TASK_STATE_WAITING: TaskState.ValueType  # 1
+"""It waits for references among its arguments."""
+TASK_STATE_QUEUED: TaskState.ValueType  # 2
+"""It waits for an executor."""
+TASK_STATE_RUNNING: TaskState.ValueType  # 3
+"""An executor has it."""
+TASK_STATE_DONE: TaskState.ValueType  # 4
+"""It returned."""
+TASK_STATE_ERROR: TaskState.ValueType  # 5
+"""Its function raised."""
+TASK_STATE_OUT_OF_MEMORY: TaskState.ValueType  # 6
+"""It used more memory than it asked for."""
+TASK_STATE_TIMEOUT: TaskState.ValueType  # 7
+"""It ran past its time limit."""
+TASK_STATE_LOST: TaskState.ValueType  # 8
+"""Its executor died more often than it may be tried."""
+TASK_STATE_UNSCHEDULABLE: TaskState.ValueType  # 9
+"""No worker could ever hold it."""
+TASK_STATE_CANCELED: TaskState.ValueType  # 10
+"""It was canceled, or its job was over before it."""
+Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
+
+@_typing.final
+class TaskCounts(_message.Message):
+    """How many tasks of a job's attempt stand where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELED_FIELD_NUMBER: _builtins.int
+    queued: _builtins.int
+    """Waiting for arguments or for an executor."""
+    running: _builtins.int
+    """In an executor's hands."""
+    done: _builtins.int
+    """Returned."""
+    failed: _builtins.int
+    """Raised, were too large, too slow, lost, or could not be placed."""
+    canceled: _builtins.int
+    """Canceled, or left when the attempt ended."""
+    def __init__(
+        self,
+        *,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+        done: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        canceled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "done", b"done", "failed", b"failed", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCounts: _TypeAlias = TaskCounts  # noqa: Y015
+
 @_typing.final
 class Resources(_message.Message):
     """What a driver asks for, or a worker offers."""

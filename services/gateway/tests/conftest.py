@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from gateway_book import book
+
+__all__ = ["book"]  # A fixture.
 
 if TYPE_CHECKING:
     from pathlib import Path

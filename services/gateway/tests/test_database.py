@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from gateway_book import KEY, NOW, event, job_row
 from qonduit_gateway.database import (
     dead_letter_rows,
     function_rows,
@@ -26,94 +26,22 @@ from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, 
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.database.schema import metadata
-from qonduit_gateway.functions.model import FunctionSpec, version_digest
-from qonduit_gateway.jobs.model import Job, JobState, Program, Submission
+from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Verdict
-from qonduit_gateway.ledger import Change, JobLedger, KeyReusedError
-from qonduit_gateway.outgoing import OutgoingFactory
-from qonduit_service_kit.codec import decode_wire_type
+from qonduit_gateway.ledger import KeyReusedError
 from qonduit_service_kit.messages import (
     Address,
     AttemptLost,
     EventKind,
-    JobEvent,
     JobSubmitted,
     Reason,
-    Shape,
     Stage,
     StageUsage,
 )
 from qonduit_service_kit.tickets import TicketSigner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from sqlalchemy import Connection
-
-KEY = b"k" * 32
-NOW = 4_000_000_000.25
-"""In the future, so that tickets made then have not expired."""
-
-
-class Book:
-    """A ledger on a database, and what it told."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.told: list[Change] = []
-        self.now = NOW
-        outgoing = OutgoingFactory(TicketSigner(KEY), limit=Shape(16_000, 2**35), clock=lambda: self.now)
-        self.ledger = JobLedger(
-            database, outgoing, self.told.append, max_attempts=3, tell_again_s=10, clock=lambda: self.now
-        )
-
-    async def user(self, name: str = "ada") -> None:
-        await self.database.write(
-            lambda connection: user_rows.create(
-                connection, name, administrator=False, token_digest=uuid.uuid4().hex, at=NOW
-            )
-        )
-
-    async def submission(self, owner: str = "ada", title: str = "f") -> Submission:
-        spec = FunctionSpec(title, "program.py", ("numpy",), {"A": "b"})
-        version, _ = await self.database.write(
-            lambda connection: function_rows.store(
-                connection, owner, spec, version_digest(spec, "a" * 64), ("a" * 64, 10), at=self.now
-            )
-        )
-        program = Program(version.version_id, title, version.version, "a" * 64, "program.py", ("numpy",), {"A": "b"})
-        return Submission(str(uuid.uuid4()), owner, program, "c" * 64, Shape(1000, 2**31), 3600.0, 0, self.now)
-
-    async def job(self) -> str:
-        job, created = await self.ledger.submit(await self.submission(), None)
-        assert created
-        return job.job_id
-
-    async def outbox(self) -> list[Any]:
-        rows = await self.database.read(lambda connection: outbox_rows.waiting(connection, Lane.BUS, limit=1000))
-        return [decode_wire_type(row.type_name, row.body) for _, row in rows]
-
-    async def statuses(self, job_id: str) -> list[str]:
-        history = await self.database.read(lambda connection: history_rows.history(connection, job_id))
-        return [entry.status for entry in history]
-
-
-@pytest.fixture
-async def book(database_url: str) -> AsyncIterator[Book]:
-    database = Database(database_url, busy_timeout_s=5)
-    await database.write(migrate.upgrade)
-    made = Book(database)
-    await made.user()
-    yield made
-    await database.close()
-
-
-def event(job_id: str, sequence: int, kind: EventKind, attempt: int = 1, **more: Any) -> JobEvent:
-    return JobEvent(job_id, attempt, sequence, NOW + sequence, "w1", kind, **more)
-
-
-def _get(job_id: str) -> Callable[[Connection], Job | None]:
-    return lambda connection: job_rows.get(connection, job_id)
+    from gateway_book import Book
 
 
 async def test_migrations_make_exactly_the_tables_of_the_schema(book: Book) -> None:
@@ -257,7 +185,7 @@ async def test_cancels_and_ends_that_race_make_one_end(book: Book) -> None:
         )
     for job_id in job_ids:
         ends = [change for change in book.told if change.job.job_id == job_id and change.ended]
-        job = await book.database.read(_get(job_id))
+        job = await book.database.read(job_row(job_id))
         assert job is not None
         assert len(ends) == int(job.progress.state.terminal) == 1
 

@@ -53,6 +53,19 @@ def test_a_job_may_have_many_executors() -> None:
     assert {table.admit(executor(f"l{number}")) for number in range(3)} == {Admission.ACCEPTED}
 
 
+def test_a_draining_worker_takes_nothing_new_and_keeps_what_it_has() -> None:
+    table = LeaseTable("life")
+    table.admit(driver("l1"))
+    table.draining = True
+    assert table.admit(driver("l1")) is Admission.KNOWN
+    assert {table.admit(driver("l2", job_id="k")), table.admit(executor("l3"))} == {Admission.DRAINING}
+    assert [lease.lease_id for lease in table.statuses()] == ["l1"]
+    table.begin_anew("next")
+    assert table.admit(driver("l4", job_id="k")) is Admission.DRAINING
+    table.draining = False
+    assert table.admit(driver("l4", job_id="k")) is Admission.ACCEPTED
+
+
 def test_older_terms_are_refused() -> None:
     table = LeaseTable("life")
     table.saw_term(3)

@@ -55,6 +55,7 @@ async def test_a_second_user_sees_nothing_of_the_first(client: Client, other: Cl
         jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id)),
         jobs.GetTimeline(jobs_pb2.GetTimelineRequest(job_id=job_id)),
         jobs.GetUsage(jobs_pb2.GetUsageRequest(job_id=job_id)),
+        jobs.ListTasks(jobs_pb2.ListTasksRequest(job_id=job_id)),
         jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=job_id)),
         jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id)),
         jobs.StreamLogs(jobs_pb2.StreamLogsRequest(job_id=job_id, follow=True)),
@@ -69,7 +70,7 @@ async def test_a_second_user_sees_nothing_of_the_first(client: Client, other: Cl
     )
     missing = [(await _refusal(_drain(call))).reason for call in calls]
 
-    assert missing == ["JOB_NOT_FOUND"] * 9 + ["FUNCTION_NOT_FOUND"] * 2 + ["FILE_NOT_FOUND"] * 3
+    assert missing == ["JOB_NOT_FOUND"] * 10 + ["FUNCTION_NOT_FOUND"] * 2 + ["FILE_NOT_FOUND"] * 3
     assert not (await jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
     assert not (await other.functions.ListFunctions(functions_pb2.ListFunctionsRequest())).functions
     assert not (await other.files.ListFiles(files_pb2.ListFilesRequest())).files

@@ -181,7 +181,7 @@ async def test_without_a_qpu_broker_the_call_says_so(client: Client) -> None:
 
 async def test_workers_and_queue_are_shown_as_the_scheduler_reports_them(client: Client, cluster: Cluster) -> None:
     worker = WorkerView("w1", "host", Shape(4000, 10), Shape(1000, 5), 2, draining=False, sandbox_tier="A", seen_at=1.0)
-    other = WaitingView("somebody-else", 1, LeaseKind.EXECUTOR, Shape(500, 1), 7, 1, "their secret")
+    other = WaitingView("somebody-else", 1, LeaseKind.EXECUTOR, Shape(500, 1), 7, 1, "no room")
     await cluster.say(ClusterReport(3, 2.0, (worker,), (other,), 1))
     await cluster.say(ClusterReport(2, 9.0))
 
@@ -193,7 +193,7 @@ async def test_workers_and_queue_are_shown_as_the_scheduler_reports_them(client:
     queue = await client.cluster.GetQueue(cluster_pb2.GetQueueRequest())
     assert queue.total == 1
     assert (queue.entries[0].kind, queue.entries[0].count) == ("executor", 7)
-    assert (queue.entries[0].job_id, queue.entries[0].why) == ("", "")
+    assert (queue.entries[0].job_id, queue.entries[0].why) == ("somebody-else", "no room"), "for an administrator"
 
 
 async def _until_waiting(cluster: Cluster, queue: Queue) -> None:

@@ -15,25 +15,29 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from gateway_book import book
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SUITE = Path(__file__).parents[3] / "services" / "gateway" / "tests" / "test_database.py"
+__all__ = ["book"]  # A fixture.
+SUITES = ("test_database", "test_task_book")
+FOLDER = Path(__file__).parents[3] / "services" / "gateway" / "tests"
 START_TIMEOUT_S = "60"
 
 
-def _load_suite() -> None:
-    """Collect the suite's tests and fixtures here, where `database_url` is PostgreSQL's."""
-    spec = importlib.util.spec_from_file_location("gateway_database_suite", SUITE)
+def _load(name: str) -> None:
+    """Collect a suite's tests here, where `database_url` is PostgreSQL's."""
+    spec = importlib.util.spec_from_file_location(f"gateway_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     suite = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(suite)
-    globals().update({name: value for name, value in vars(suite).items() if name.startswith(("test_", "book"))})
+    globals().update({name: value for name, value in vars(suite).items() if name.startswith("test_")})
 
 
-_load_suite()
+for suite_name in SUITES:
+    _load(suite_name)
 
 
 def _programs() -> Path:

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 import qonduit
-from qonduit.cli import cluster_commands, file_commands, function_commands, job_commands, output, stack_commands
+from qonduit.cli import (
+    cluster_commands,
+    file_commands,
+    function_commands,
+    job_commands,
+    output,
+    stack_commands,
+    task_commands,
+)
 
 app = typer.Typer(
     name="qonduit",
@@ -36,5 +44,5 @@ def _root(
     del version
 
 
-for part in (stack_commands, function_commands, job_commands, file_commands, cluster_commands):
+for part in (stack_commands, function_commands, job_commands, task_commands, file_commands, cluster_commands):
     part.register(app)

@@ -1,27 +1,33 @@
-"""`qonduit workers`, `queue`, `users`, `dead-letters`."""
+"""`qonduit workers`, `worker`, `queue`, `users`, `dead-letters`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from math import inf
+from typing import Annotated
 
 import typer
 
 import qonduit
 from qonduit.cli import output
+from qonduit.cli.sizes import age_text, mem_of, room_text
 
-if TYPE_CHECKING:
-    from qonduit.cluster import Room
-
+WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, from `qonduit workers`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(workers)
+    worker = typer.Typer(help="One worker, for administrators.", no_args_is_help=True, rich_markup_mode=None)
+    worker.command("drain")(drain)
+    worker.command("resume")(resume)
+    app.add_typer(worker, name="worker")
     app.command()(queue)
     users = typer.Typer(help="Users, for administrators.", no_args_is_help=True, rich_markup_mode=None)
     users.command("ls")(list_users)
     users.command("add")(add_user)
+    users.command("limit")(limit)
     app.add_typer(users, name="users")
     letters = typer.Typer(
         help="Messages that no service could handle, for administrators.", no_args_is_help=True, rich_markup_mode=None
@@ -32,27 +38,53 @@ def register(app: typer.Typer) -> None:
 
 
 def workers(*, as_json: AsJson = False) -> None:
-    """List the workers and what is free on them."""
+    """List the workers: whether they take work, what is used and free on them, and how well they confine programs."""
     with qonduit.ServerlessClient() as client:
         found = client.cluster.workers()
     if as_json:
-        output.show_json(found)
+        output.show_json([{**asdict(worker), "state": worker.state} for worker in found])
         return
     rows = [
         (
             worker.worker_id,
             worker.hostname,
-            _room_text(worker.free),
-            _room_text(worker.capacity),
+            worker.state,
+            room_text(worker.used),
+            room_text(worker.free),
             str(worker.leases),
             worker.sandbox_tier,
-            "draining" if worker.draining else "",
             output.time_text(worker.seen),
         )
         for worker in found
     ]
-    head = ("worker", "machine", "free", "of", "leases", "sandbox", "", "heard")
-    output.show_table(head, rows, right=(4,))
+    head = ("worker", "machine", "state", "used", "free", "leases", "sandbox", "heard")
+    output.show_table(head, rows, right=(5,))
+
+
+def drain(
+    worker_id: WorkerId,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once nothing runs there.")] = False,
+) -> None:
+    """Have a worker take nothing new; what runs there goes on. It keeps to it over restarts."""
+    with qonduit.ServerlessClient() as client:
+        client.cluster.drain(worker_id)
+        if not wait:
+            output.say(f"{worker_id} takes nothing new. `qonduit workers` shows when it is drained.")
+            return
+        before = None
+        for worker in client.cluster.until_drained(worker_id):
+            if worker.draining and worker.leases != before:
+                before = worker.leases
+                output.note(f"{worker_id} is {worker.state}: {worker.leases} leases in force")
+    output.say(f"Nothing runs on {worker_id}.")
+
+
+def resume(worker_id: WorkerId) -> None:
+    """Have a worker that drains take work again."""
+    with qonduit.ServerlessClient() as client:
+        client.cluster.resume(worker_id)
+    output.say(f"{worker_id} takes work.")
 
 
 def queue(*, as_json: AsJson = False) -> None:
@@ -66,14 +98,17 @@ def queue(*, as_json: AsJson = False) -> None:
         (
             str(entry.position),
             entry.job_id or "(another user's)",
+            entry.user,
             entry.kind,
             str(entry.count),
-            _room_text(entry.room),
+            room_text(entry.room),
+            age_text(entry.since),
             entry.why,
         )
         for entry in found
     ]
-    output.show_table(("place", "job", "kind", "count", "needs", "why it waits"), rows, right=(0, 3))
+    head = ("place", "job", "user", "kind", "count", "needs", "waits for", "why")
+    output.show_table(head, rows, right=(0, 4, 6))
 
 
 def list_users(*, as_json: AsJson = False) -> None:
@@ -84,9 +119,33 @@ def list_users(*, as_json: AsJson = False) -> None:
         output.show_json(found)
         return
     rows = [
-        (user.name, "administrator" if user.administrator else "", output.time_text(user.created)) for user in found
+        (
+            user.name,
+            "administrator" if user.administrator else "",
+            room_text(user.limit),
+            output.time_text(user.created),
+        )
+        for user in found
     ]
-    output.show_table(("user", "", "made"), rows)
+    output.show_table(("user", "", "a job's tasks hold at most", "made"), rows)
+
+
+def limit(
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    *,
+    cpu: Annotated[float | None, typer.Option(help="Cores.", show_default=False)] = None,
+    mem: Annotated[str, typer.Option(help="Memory: 512M, 64G or 64GiB, or bytes.", show_default=False)] = "",
+    gpus: Annotated[int | None, typer.Option(help="GPUs.", show_default=False)] = None,
+    reset: Annotated[bool, typer.Option("--default", help="Go back to the server's limit first.")] = False,
+) -> None:
+    """Set how much the tasks of each of a user's jobs may hold together, from their next job on."""
+    if cpu is None and gpus is None and not mem and not reset:
+        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus or --default")
+    if cpu is not None and not 0 < cpu < inf:
+        raise typer.BadParameter(f"cpu must be above 0, and is {cpu:g}", param_hint="--cpu")
+    with qonduit.ServerlessClient() as client:
+        user = client.cluster.set_limit(name, cpu=cpu, mem_bytes=mem_of(mem) or None, gpus=gpus, reset=reset)
+    output.say(f"The tasks of each job of {name} hold at most {room_text(user.limit)} together.")
 
 
 def add_user(
@@ -129,8 +188,3 @@ def replay(dead_letter_id: Annotated[int, typer.Argument(help="Its id, from `qon
     with qonduit.ServerlessClient() as client:
         client.cluster.replay(dead_letter_id)
     output.say(f"Dead letter {dead_letter_id} was sent again.")
-
-
-def _room_text(room: Room) -> str:
-    gpus = f", {room.gpus} GPU" if room.gpus else ""
-    return f"{room.cpu:g} cpu, {output.mem_text(room.mem_bytes)}{gpus}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pprint
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from qonduit.cli import CANCELED, output
+from qonduit.cli.screen import Screen
 from qonduit.exceptions import JobFailedError, QonduitError
 
 if TYPE_CHECKING:
@@ -29,18 +29,19 @@ class _Tail:
 
 
 def follow_job(job: Job) -> None:
-    """Show stages (on stderr) and the log (on stdout) until the job is over, then its result.
+    """Show stages and the count of tasks (on stderr) and the log (on stdout) until the job is over, then its result.
 
     Ctrl-C detaches; a second one asks whether to cancel. Raises what `Job.result` raises.
     """
-    shown = _Tail()
+    shown, screen = _Tail(), Screen()
     try:
-        log = threading.Thread(target=_copy_log, args=(job, shown), daemon=True)
+        log = threading.Thread(target=_copy_log, args=(job, shown, screen), daemon=True)
         log.start()
-        began = time.monotonic()
-        for status in job.follow():
-            output.note(f"{_stamp(began)}  {status}")
-        log.join()
+        try:
+            _tell_changes(job, screen)
+            log.join()
+        finally:
+            screen.close()
         result = job.result()
     except KeyboardInterrupt:
         _detach(job)
@@ -51,6 +52,16 @@ def follow_job(job: Job) -> None:
             output.say(pprint.pformat(result, width=100))
 
 
+def _tell_changes(job: Job, screen: Screen) -> None:
+    began, status = time.monotonic(), ""
+    for snapshot in job.watch():
+        if snapshot.status != status:
+            status = snapshot.status
+            screen.note(f"{_stamp(began)}  {status}")
+        if snapshot.task_counts.total:
+            screen.progress(f"{_stamp(began)}  {snapshot.task_counts}")
+
+
 def _less_what_was_shown(error: JobFailedError, log: str) -> JobFailedError:
     """Return the error without the traceback that the log has ended with."""
     first, *lines = str(error).rstrip().splitlines()
@@ -59,14 +70,13 @@ def _less_what_was_shown(error: JobFailedError, log: str) -> JobFailedError:
     return type(error)(f"{first}\n{lines[-1]}", job_id=error.job_id, reason=error.reason)
 
 
-def _copy_log(job: Job, shown: _Tail) -> None:
+def _copy_log(job: Job, shown: _Tail, screen: Screen) -> None:
     try:
         for piece in job.stream_logs():
             shown.text = (shown.text + piece)[-_TAIL_CHARS:]
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            screen.log(piece)
     except QonduitError as error:
-        output.note(f"the log cannot be shown: {error}")
+        screen.note(f"the log cannot be shown: {error}")
 
 
 def _detach(job: Job) -> None:

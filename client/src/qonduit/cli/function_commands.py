@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path  # noqa: TC003 - Typer reads annotations when it runs.
 from typing import Annotated, Any
 
@@ -11,12 +10,10 @@ import typer
 
 import qonduit
 from qonduit.cli import output
-from qonduit.configuration import LEAST_MEM_BYTES
+from qonduit.cli.sizes import mem_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SERVERS = "the server's"
-_SIZE = re.compile(r"(\d+\.?\d*)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def register(app: typer.Typer) -> None:
@@ -112,7 +109,7 @@ def run(
     arguments = _read_arguments(args_file) if args_file else {}
     arguments |= {name: _value(text) for name, text in (_pair(item, "--arg") for item in arg or [])}
     try:
-        config = qonduit.Configuration(cpu=cpu, mem=_bytes(mem), gpus=gpus, time_limit_s=time_limit, priority=priority)
+        config = qonduit.Configuration(cpu=cpu, mem=mem_of(mem), gpus=gpus, time_limit_s=time_limit, priority=priority)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with qonduit.ServerlessClient() as client:
@@ -149,17 +146,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _bytes(text: str) -> int:
-    if not text:
-        return 0
-    matched = _SIZE.fullmatch(text.strip())
-    if not matched:
-        raise typer.BadParameter(f"{text!r} is no size; write 512M, 4G or 4GiB, or bytes", param_hint="--mem")
-    size = int(float(matched[1]) * _UNITS[matched[2].lower()])
-    if size < LEAST_MEM_BYTES:
-        least = output.mem_text(LEAST_MEM_BYTES)
-        text = f"{text!r} is {size} bytes, and no program starts in less than {least}; write 512M, 4G or 4GiB"
-        raise typer.BadParameter(text, param_hint="--mem")
-    return size

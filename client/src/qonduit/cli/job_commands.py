@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(jobs)
     job = typer.Typer(help="One job.", no_args_is_help=True, rich_markup_mode=None)
-    for command in (show, logs, result, timeline, usage, cancel):
+    for command in (show, watch, logs, result, timeline, usage, cancel):
         job.command()(command)
     app.add_typer(job, name="job")
 
@@ -53,7 +53,7 @@ def jobs(
 def show(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show all about a job, and its error if it failed."""
     with qonduit.ServerlessClient() as client:
-        job = _find(client, job_id)
+        job = find_job(client, job_id)
         now = job.snapshot()
     if as_json:
         output.show_json(now)
@@ -63,15 +63,25 @@ def show(job_id: JobId, *, as_json: AsJson = False) -> None:
         output.say(f"\n{now.error_text}")
 
 
+def watch(job_id: JobId) -> None:
+    """Show stages, tasks and log until the job ends, then its result. Ctrl-C detaches; the job goes on."""
+    from qonduit.cli.follow import follow_job  # noqa: PLC0415 - Only followers need threads.
+
+    with qonduit.ServerlessClient() as client:
+        follow_job(find_job(client, job_id))
+
+
 def logs(
     job_id: JobId,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     offset: Annotated[int, typer.Option(min=0, help="Bytes to leave out at the beginning.")] = 0,
+    task: Annotated[str, typer.Option(help="Only the lines of this task: its number, or a name of several.")] = "",
 ) -> None:
-    """Show what the program printed."""
+    """Show what the program and its tasks printed."""
+    chosen = int(task) if task.isdecimal() else task or None
     with qonduit.ServerlessClient() as client:
-        for piece in _find(client, job_id).stream_logs(follow=follow, offset=offset):
+        for piece in find_job(client, job_id).stream_logs(follow=follow, offset=offset, task=chosen):
             sys.stdout.write(piece)
             sys.stdout.flush()
 
@@ -85,7 +95,7 @@ def result(
 ) -> None:
     """Show a job's result; the exit code tells how the job ended."""
     with qonduit.ServerlessClient() as client:
-        value = _find(client, job_id).result(wait=wait, timeout=timeout)
+        value = find_job(client, job_id).result(wait=wait, timeout=timeout)
     if as_json:
         from qonduit.encoding import encode  # noqa: PLC0415 - Only here.
 
@@ -97,7 +107,7 @@ def result(
 def timeline(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show every change of a job with its time."""
     with qonduit.ServerlessClient() as client:
-        entries = _find(client, job_id).timeline()
+        entries = find_job(client, job_id).timeline()
     if as_json:
         output.show_json(list(entries))
     else:
@@ -107,7 +117,7 @@ def timeline(job_id: JobId, *, as_json: AsJson = False) -> None:
 def usage(job_id: JobId, *, as_json: AsJson = False) -> None:
     """Show what each stage used: seconds on the clock, CPU seconds, QPU seconds, memory."""
     with qonduit.ServerlessClient() as client:
-        used = _find(client, job_id).usage()
+        used = find_job(client, job_id).usage()
     if as_json:
         output.show_json({"stages": used.stages, "total": used.total})
     else:
@@ -117,10 +127,10 @@ def usage(job_id: JobId, *, as_json: AsJson = False) -> None:
 def cancel(job_id: JobId) -> None:
     """Ask for a job's end."""
     with qonduit.ServerlessClient() as client:
-        output.say(_find(client, job_id).cancel())
+        output.say(find_job(client, job_id).cancel())
 
 
-def _find(client: qonduit.ServerlessClient, job_id: str) -> qonduit.Job:
+def find_job(client: qonduit.ServerlessClient, job_id: str) -> qonduit.Job:
     """Return a job by its id, or by the beginning of one that only one of the newest thousand jobs has."""
     try:
         return client.job(job_id)

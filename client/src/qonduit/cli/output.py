@@ -50,7 +50,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seq
 
 def show_json(value: Any) -> None:
     """Print a value as JSON: dataclasses as objects, times in ISO 8601."""
-    say(json.dumps(value, indent=2, default=_plain))
+    say(json.dumps(value, indent=2, default=plain))
 
 
 def mem_text(size_bytes: int) -> str:
@@ -68,7 +68,8 @@ def time_text(moment: datetime | None) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: dataclasses as objects, times in ISO 8601."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, datetime):

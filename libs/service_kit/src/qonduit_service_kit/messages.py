@@ -396,6 +396,17 @@ class StopAttempt:
     grace_s: float = 5.0
 
 
+@message("worker.drain")
+@dataclass(frozen=True, slots=True)
+class WorkerDrain:
+    """Take nothing new and end what is held in its own time, or take leases again; kept over restarts of the worker."""
+
+    worker_id: str
+    draining: bool
+    asked_at: float = 0.0
+    """When an operator asked; of two that cross, the later holds."""
+
+
 # --- To the gateway ----------------------------------------------------------------------------
 
 
@@ -490,6 +501,9 @@ class WaitingView:
     count: int
     position: int
     why: str
+    user: str = ""
+    since: float = 0.0
+    """When it began to wait; 0 if the scheduler did not say."""
 
 
 @message("gateway.cluster_report")
@@ -507,67 +521,6 @@ class ClusterReport:
     waiting_total: int = 0
     page: int = 0
     last: bool = True
-
-
-class TaskState(StrEnum):
-    """Where a task is."""
-
-    WAITING = "WAITING"
-    """For values of other tasks, among its arguments."""
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    """An executor owns it."""
-    DONE = "DONE"
-    ERROR = "ERROR"
-    """Its function raised."""
-    OUT_OF_MEMORY = "OUT_OF_MEMORY"
-    TIMEOUT = "TIMEOUT"
-    LOST = "LOST"
-    """Its executor died too often."""
-    UNSCHEDULABLE = "UNSCHEDULABLE"
-    CANCELED = "CANCELED"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """What is known of one task. Times are seconds since the epoch, 0 when it was not."""
-
-    task_id: str
-    name: str
-    state: TaskState
-    attempt: int
-    number: int
-    """0, 1, ... in the order of submission in this attempt of the job."""
-    shape: Shape
-    stage: Stage
-    parent_id: str = ""
-    """The task that started it, if it was not the driver."""
-    worker_id: str = ""
-    queued_at: float = 0.0
-    started_at: float = 0.0
-    ended_at: float = 0.0
-    cpu_s: float = 0.0
-    peak_mem_bytes: int = 0
-    text: str = ""
-    """Why it failed, at most 200 characters."""
-
-
-TASKS_A_PAGE = 100
-
-
-@message("gateway.tasks_page")
-@dataclass(frozen=True, slots=True)
-class TasksPage:
-    """The present state of one page of an attempt's tasks: the numbers from page * TASKS_A_PAGE on.
-
-    It is absolute, so that applying it twice or late changes nothing: an older revision is dropped.
-    """
-
-    job_id: str
-    job_attempt: int
-    page: int
-    revision: int
-    tasks: tuple[TaskRecord, ...]
 
 
 # --- Tasks -------------------------------------------------------------------------------------
@@ -758,6 +711,87 @@ class TaskResults:
     results: tuple[TaskResult, ...] = ()
     unknown: tuple[str, ...] = ()
     """Tasks that were not taken: an input had ended, and its value was told before."""
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    WAITING = "WAITING"
+    """For references among its arguments."""
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    """Owned by an executor."""
+    DONE = "DONE"
+    ERROR = "ERROR"
+    """Its function raised."""
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+    """Its executor died too often."""
+    UNSCHEDULABLE = "UNSCHEDULABLE"
+    CANCELED = "CANCELED"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return self not in {TaskState.WAITING, TaskState.QUEUED, TaskState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What its users see of one task. On the wire it is a list of values: a new field goes to the end."""
+
+    task_id: str
+    name: str
+    state: TaskState
+    attempt: int
+    number: int
+    """0, 1, ... in order of submission in this attempt of the job."""
+    shape: Shape
+    stage: Stage
+    parent_id: str = ""
+    """The task that started it, if it was not the driver."""
+    worker_id: str = ""
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    cpu_s: float = 0.0
+    peak_mem_bytes: int = 0
+    text: str = ""
+    """Why it failed, at most 200 characters."""
+
+
+TASKS_A_PAGE = 200
+"""Tasks in a page; packed, it stays under 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class TasksPage:
+    """The present state of one page of an attempt's tasks: those numbered from page * TASKS_A_PAGE on.
+
+    Absolute, so that applying it twice or late changes nothing: an older revision is dropped.
+    """
+
+    job_id: str
+    job_attempt: int
+    page: int
+    revision: int
+    tasks: tuple[TaskRecord, ...]
+
+
+@message("gateway.tasks_page")
+@dataclass(frozen=True, slots=True)
+class PackedTasksPage:
+    """A TasksPage as it travels (`task_pages.packed` makes it): the gateway keeps it without looking inside."""
+
+    job_id: str
+    job_attempt: int
+    page: int
+    revision: int
+    counts: dict[str, int]
+    """How many of the page's tasks are in each TaskState; those without one may be missing."""
+    packed: bytes
+    """The tasks, for `task_pages.unpacked`."""
 
 
 @message("worker.executor_output")

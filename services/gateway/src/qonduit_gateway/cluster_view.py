@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import LeaseKind
@@ -23,6 +24,8 @@ class ClusterView:
         self._waiting: tuple[WaitingView, ...] = ()
         self._waiting_total = 0
         self._drivers: dict[tuple[str, int], WaitingView] = {}
+        self.next_report = asyncio.Event()
+        """Set once a newer report is at hand; the next one has an event of its own."""
 
     def update(self, report: ClusterReport) -> None:
         """Take a page of a report, unless older than what is at hand; the report counts once all of it is there."""
@@ -41,6 +44,8 @@ class ClusterView:
         self._waiting = tuple(view for page in pages for view in page.waiting)
         self._waiting_total = report.waiting_total
         self._drivers = {(view.job_id, view.attempt): view for view in self._waiting if view.kind is LeaseKind.DRIVER}
+        self.next_report.set()
+        self.next_report = asyncio.Event()
 
     @property
     def workers(self) -> tuple[WorkerView, ...]:

@@ -31,9 +31,17 @@ class Inbox:
     must not be overtaken by the word that its attempt is lost.
     """
 
-    def __init__(self, bus: Bus, handlers: Mapping[type, Callable[[Any], Awaitable[object]]]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        handlers: Mapping[type, Callable[[Any], Awaitable[object]]],
+        *,
+        in_any_order: frozenset[type] = frozenset(),
+    ) -> None:
+        """Take the handlers by type; messages of the types `in_any_order` wait for no other one of their job."""
         self._bus = bus
         self._handlers = dict(handlers)
+        self._in_any_order = in_any_order
         self._subscription: Subscription | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -55,7 +63,7 @@ class Inbox:
         if handler is None:
             raise RejectMessage(f"the gateway does not handle {type(delivery.message).__name__}")
         job_id = getattr(delivery.message, "job_id", None)
-        if job_id is None:
+        if job_id is None or type(delivery.message) in self._in_any_order:
             await self._until_done(handler, delivery.message)
             return
         turn = self._turns.setdefault(job_id, asyncio.Lock())

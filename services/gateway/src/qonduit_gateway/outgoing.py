@@ -82,7 +82,7 @@ class OutgoingFactory:
             environment=dict(asked.program.environment),
             dependencies=asked.program.dependencies,
             priority=asked.priority,
-            limit=self._limit,
+            limit=asked.limit.over(self._limit),
         )
 
     def _ticket(self, job: Job) -> str:

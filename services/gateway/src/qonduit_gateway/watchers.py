@@ -7,15 +7,20 @@ message, and `tell` would be called for those as well; nothing else here would c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from qonduit_gateway.jobs.model import Job
+    from qonduit_gateway.jobs.tasks import TaskTally
 
 _BACKLOG = 1000
+_TASKS_PAUSE_S = 0.25
+"""Between two updates of which only the tasks are new: they are for people, and tasks may be thousands a second."""
 
 
 class Watch:
@@ -26,6 +31,10 @@ class Watch:
         self._job_id = job_id
         self._changes: deque[Job] = deque(maxlen=_BACKLOG)
         self._waker = asyncio.Event()
+        self.tasks: TaskTally | None = None
+        """The tasks as they were told last; None before the first time."""
+        self._new_tasks = False
+        self._pause_ends = 0.0
 
     def __enter__(self) -> Self:
         self._watchers.add(self._job_id, self)
@@ -41,12 +50,24 @@ class Watch:
         self._changes.append(job)
         self._waker.set()
 
-    async def next(self) -> Job:
-        """Return the next change; waits for it."""
+    def tell_tasks(self, tally: TaskTally) -> None:
+        """Set what is known of the tasks."""
+        self.tasks = tally
+        self._new_tasks = True
+        self._waker.set()
+
+    async def next(self) -> Job | None:
+        """Return the next change, or None when only `tasks` is new; waits for either."""
         while not self._changes:
+            now = time.monotonic()
+            if self._new_tasks and now >= self._pause_ends:
+                self._pause_ends = now + _TASKS_PAUSE_S
+                break
             self._waker.clear()
-            await self._waker.wait()
-        return self._changes.popleft()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._waker.wait(), self._pause_ends - now if self._new_tasks else None)
+        self._new_tasks = False
+        return self._changes.popleft() if self._changes else None
 
 
 class Watchers:
@@ -63,6 +84,15 @@ class Watchers:
         """Tell a job's watchers of its present state."""
         for watch in self._by_job.get(job.job_id, ()):
             watch.tell(job)
+
+    def tell_tasks(self, job_id: str, tally: TaskTally) -> None:
+        """Tell a job's watchers of its tasks."""
+        for watch in self._by_job.get(job_id, ()):
+            watch.tell_tasks(tally)
+
+    def watched(self, job_id: str) -> bool:
+        """Whether anybody watches a job."""
+        return job_id in self._by_job
 
     @property
     def count(self) -> int:

@@ -18,7 +18,9 @@ from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     AttemptLost,
     ClusterReport,
+    EventKind,
     JobEvent,
+    PackedTasksPage,
     PlacementRefused,
     QpuReply,
     SchedulerHello,
@@ -49,7 +51,9 @@ from qonduit_gateway.relay import OutboxRelay
 from qonduit_gateway.scheduler_link import SchedulerLink
 from qonduit_gateway.storage_client import StorageClient
 from qonduit_gateway.sweeper import Sweeper
+from qonduit_gateway.task_book import TaskBook
 from qonduit_gateway.watchers import Watchers
+from qonduit_gateway.worker_orders import WorkerOrders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +114,7 @@ class Gateway:
         self.cluster = ClusterView()
         self.outgoing = OutgoingFactory(signer, limit=settings.limit_shape, clock=time.time)
         self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
+        self.tasks = TaskBook(self.database, self.watchers)
         self.ledger = JobLedger(
             self.database,
             self.outgoing,
@@ -119,6 +124,7 @@ class Gateway:
         )
         self.qpu = QpuLink(self.bus, self.storage, timeout_s=settings.qpu_timeout_s)
         self.dead_letters = DeadLetterBox(self.bus, self.database, self.instruments)
+        self._callers = CallerInterceptor(self.database)
         self.server = self._server()
 
     def parts(self) -> Sequence[Part]:
@@ -153,6 +159,11 @@ class Gateway:
             self.watchers.tell(change.job)
         self.instruments.observe(change)
 
+    async def _happened(self, event: JobEvent) -> None:
+        if event.kind is EventKind.FINISHED:
+            await self.tasks.settled(event.job_id)
+        await self.ledger.apply(event)
+
     async def _heard(self, report: ClusterReport) -> None:
         self.cluster.update(report)
 
@@ -162,12 +173,14 @@ class Gateway:
             self.bus,
             {
                 SchedulerHello: link.hello,
-                JobEvent: self.ledger.apply,
+                JobEvent: self._happened,
+                PackedTasksPage: self.tasks.take,
                 PlacementRefused: self.ledger.refused,
                 AttemptLost: self.ledger.lost,
                 ClusterReport: self._heard,
                 QpuReply: self.qpu.reply,
             },
+            in_any_order=frozenset({PackedTasksPage}),
         )
 
     def _server(self) -> GrpcServer:
@@ -177,7 +190,7 @@ class Gateway:
             services=SERVICES,
             host=settings.listen_host,
             port=settings.listen_port,
-            interceptors=(CallerInterceptor(self.database),),
+            interceptors=(self._callers,),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             allow_insecure=settings.allow_insecure,
@@ -194,7 +207,15 @@ class Gateway:
         jobs = JobService(
             self.database, self.ledger, intake, self.storage, watchers=self.watchers, cluster=self.cluster
         )
-        cluster = ClusterService(self.database, self.cluster, self.dead_letters, artifact_limit_bytes=limit)
+        cluster = ClusterService(
+            self.database,
+            self.cluster,
+            self.dead_letters,
+            WorkerOrders(self.bus, self.cluster),
+            artifact_limit_bytes=limit,
+            default_limit=settings.limit_shape,
+            user_changed=self._callers.forget,
+        )
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         files_pb2_grpc.add_FileServiceServicer_to_server(FileService(self.storage), server)

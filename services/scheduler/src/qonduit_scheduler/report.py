@@ -74,6 +74,8 @@ def _waiting_view(picture: Picture, entry: Entry, position: int) -> WaitingView:
         count=entry.count,
         position=position,
         why=why_waiting(picture, entry),
+        user=entry.user,
+        since=entry.waiting_since,
     )
 
 

@@ -31,11 +31,13 @@ from qonduit_service_kit.messages import (
     TaskResults,
     TasksCanceled,
     TasksTaken,
+    WorkerDrain,
     WorkerStopped,
     worker,
 )
 
 from qonduit_worker import metrics
+from qonduit_worker.drain import DrainOrder
 from qonduit_worker.driver import Driver
 from qonduit_worker.driver_ops import Reconnected
 from qonduit_worker.events import EventOutbox
@@ -64,6 +66,8 @@ class Agent:
     def __init__(self, workshop: Workshop, *, sandbox_tier: str) -> None:
         self._shop = workshop
         self._leases = LeaseTable(uuid.uuid4().hex)
+        self._drain_order = DrainOrder(workshop.settings.data_dir / "drain.json")
+        self._leases.draining = self._drain_order.draining
         self._drivers: dict[str, Driver] = {}
         self._executors: dict[str, Executor] = {}
         self._homes: OrderedDict[tuple[str, int], str] = OrderedDict()
@@ -143,6 +147,8 @@ class Agent:
                 self._heart.changed()
                 for driver in list(self._drivers.values()):
                     await driver.mail.put(delivery.message)
+            case WorkerDrain() as order:
+                self._drain(order)
             case QpuReply() as reply:
                 for driver in list(self._drivers.values()):
                     await driver.mail.put(reply)
@@ -218,8 +224,17 @@ class Agent:
                 self._spawn(self._execute(grant))
             case _, Admission.ATTEMPT_STOPPED:
                 self._spawn(self._refuse_stopped(grant))
+            case _, Admission.DRAINING:
+                self._spawn(self._refuse_draining(grant.lease_id))
             case _, Admission.ATTEMPT_TAKEN:
                 self._spawn(self._tell_ended(grant.lease_id, admission.value))
+        self._heart.changed()
+
+    def _drain(self, order: WorkerDrain) -> None:
+        """Take nothing new from now on, or take leases again; what runs goes on either way."""
+        if self._drain_order.take(order):
+            self._leases.draining = self._drain_order.draining
+            _log.info("draining" if order.draining else "open_again", leases=len(self._leases))
         self._heart.changed()
 
     def _stop_attempt(self, stop: StopAttempt) -> None:
@@ -298,6 +313,12 @@ class Agent:
             await events.flush()
             await events.close()
         await self._tell_ended(grant.lease_id, Admission.ATTEMPT_STOPPED.value)
+
+    async def _refuse_draining(self, lease_id: str) -> None:
+        """Give back a grant that crossed with the order to drain."""
+        # The heartbeat first: a scheduler that hears of the refusal must not grant it here again.
+        await self._heart.beat()
+        await self._tell_ended(lease_id, Admission.DRAINING.value, refused=True)
 
     async def _end_lease(self, lease_id: str, cause: str, *, refused: bool = False) -> None:
         # What was never begun may be granted here again; what was begun runs once, ever.

@@ -73,11 +73,15 @@ class Heart:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), self._shop.settings.heartbeat_s)
-            self._changed.clear()
-            try:
-                await self._shop.bus.publish(SCHEDULER, self._heartbeat())
-            except UnroutableError:
-                _log.warning("scheduler_has_no_inbox")
+            await self.beat()
+
+    async def beat(self) -> None:
+        """Send a heartbeat now; what is published after it arrives after it."""
+        self._changed.clear()
+        try:
+            await self._shop.bus.publish(SCHEDULER, self._heartbeat())
+        except UnroutableError:
+            _log.warning("scheduler_has_no_inbox")
 
     def _heartbeat(self) -> WorkerHeartbeat:
         self._refresh()
@@ -90,6 +94,7 @@ class Heart:
             sequence=self._sequence,
             capacity=self._shop.settings.capacity,
             leases=leases,
+            draining=self._leases.draining,
             sandbox_tier=self._tier,
             hostname=socket.gethostname(),
             term=self._leases.term,

@@ -29,6 +29,7 @@ class Admission(Enum):
     KNOWN = "a repeated grant"
     ATTEMPT_TAKEN = "its attempt runs, or ran, under another lease"
     ATTEMPT_STOPPED = "its attempt was stopped before it came"
+    DRAINING = "this worker takes nothing new"
 
 
 @dataclass(slots=True)
@@ -64,10 +65,12 @@ class LeaseTable:
 
     def __init__(self, incarnation: str) -> None:
         self.term = 0
+        self.draining = False
+        """Whether new leases are refused."""
         self.begin_anew(incarnation)
 
     def begin_anew(self, incarnation: str) -> None:
-        """Hold nothing, under a new name; the term of leadership stays known."""
+        """Hold nothing, under a new name; the term of leadership and an order to drain stay."""
         self.incarnation = incarnation
         self._leases: dict[str, Lease] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -87,9 +90,13 @@ class LeaseTable:
         self.saw_term(grant.term)
         if grant.lease_id in self._leases or grant.lease_id in self._ended:
             return Admission.KNOWN
-        lease = _lease(grant)
+        return self._admit(_lease(grant))
+
+    def _admit(self, lease: Lease) -> Admission:
         if lease.attempt <= self._stopped.get(lease.job_id, _NEVER)[0]:
             return Admission.ATTEMPT_STOPPED
+        if self.draining:
+            return Admission.DRAINING
         if lease.kind is LeaseKind.DRIVER:
             if (lease.job_id, lease.attempt) in self._drivers:
                 return Admission.ATTEMPT_TAKEN

@@ -75,6 +75,10 @@ class CallerInterceptor(AroundInterceptor):
             text = f"A value in the request can't be kept ({error}). Take out characters that are no text, such as NUL."
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE", text) from error
 
+    def forget(self) -> None:
+        """Look users up again: something about one of them was changed."""
+        self._known.clear()
+
     async def _user(self, context: Any) -> User:
         digest = token_digest(_token(context))
         known = self._known.get(digest)

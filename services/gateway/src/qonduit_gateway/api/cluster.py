@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,17 +14,22 @@ from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway import __version__
-from qonduit_gateway.api import convert, paging
+from qonduit_gateway.api import convert, paging, user_limits
 from qonduit_gateway.api.callers import administrator, caller, token_digest
 from qonduit_gateway.database import dead_letter_rows, job_rows, user_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+
+    from qonduit_service_kit.messages import Shape
+    from sqlalchemy import Connection
 
     from qonduit_gateway.cluster_view import ClusterView
     from qonduit_gateway.database.dead_letter_rows import DeadLetter
     from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.database.user_rows import User
     from qonduit_gateway.dead_letter_box import DeadLetterBox
+    from qonduit_gateway.worker_orders import WorkerOrders
 
 _TOKEN_BYTES = 32
 # A name is also the name of a folder of files: it begins with a letter or digit, so it is never "..".
@@ -38,10 +44,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         database: Database,
         cluster: ClusterView,
         dead_letters: DeadLetterBox,
+        workers: WorkerOrders,
         *,
         artifact_limit_bytes: int,
+        default_limit: Shape,
+        user_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._workers = workers
+        self._default_limit = default_limit
+        self._user_changed = user_changed
         self._database = database
         self._cluster = cluster
         self._dead_letters = dead_letters
@@ -66,40 +78,50 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
     ) -> cluster_pb2.ListWorkersResponse:
         """List the workers as the scheduler sees them."""
         del request, context
-        workers = [
-            cluster_pb2.Worker(
-                worker_id=view.worker_id,
-                hostname=view.hostname,
-                capacity=convert.resources(view.capacity),
-                free=convert.resources(view.free),
-                leases=view.leases,
-                draining=view.draining,
-                sandbox_tier=view.sandbox_tier,
-                seen_time=convert.timestamp(view.seen_at),
-            )
-            for view in self._cluster.workers
-        ]
-        return cluster_pb2.ListWorkersResponse(workers=workers)
+        return cluster_pb2.ListWorkersResponse(workers=map(convert.worker, self._cluster.workers))
+
+    async def WatchWorkers(  # noqa: N802
+        self, request: cluster_pb2.WatchWorkersRequest, context: Any
+    ) -> AsyncIterator[cluster_pb2.WatchWorkersResponse]:
+        """Send the workers at once, and again when more is new than the time they were heard."""
+        del request, context
+        sent = None
+        while True:
+            next_report = self._cluster.next_report
+            workers = self._cluster.workers
+            unlike = [replace(view, seen_at=0.0) for view in workers]
+            if unlike != sent:
+                sent = unlike
+                yield cluster_pb2.WatchWorkersResponse(workers=map(convert.worker, workers))
+            await next_report.wait()
+
+    async def DrainWorker(  # noqa: N802
+        self, request: cluster_pb2.DrainWorkerRequest, context: Any
+    ) -> cluster_pb2.DrainWorkerResponse:
+        """Tell a worker to take nothing new."""
+        del context
+        administrator()
+        await self._workers.drain(request.worker_id, draining=True)
+        return cluster_pb2.DrainWorkerResponse()
+
+    async def ResumeWorker(  # noqa: N802
+        self, request: cluster_pb2.ResumeWorkerRequest, context: Any
+    ) -> cluster_pb2.ResumeWorkerResponse:
+        """Tell a worker to take work again."""
+        del context
+        administrator()
+        await self._workers.drain(request.worker_id, draining=False)
+        return cluster_pb2.ResumeWorkerResponse()
 
     async def GetQueue(  # noqa: N802
         self, request: cluster_pb2.GetQueueRequest, context: Any
     ) -> cluster_pb2.GetQueueResponse:
-        """List what waits; of other users' jobs only the shape is shown."""
+        """List what waits; of other users' jobs only the shape and the age are shown, except to administrators."""
         del request, context
-        waiting, owner = self._cluster.waiting, caller().name
+        waiting, user = self._cluster.waiting, caller()
         ids = [view.job_id for view in waiting]
-        mine = await self._database.read(lambda connection: job_rows.owned(connection, owner, ids))
-        entries = [
-            cluster_pb2.QueueEntry(
-                job_id=view.job_id if view.job_id in mine else "",
-                kind=view.kind.value.lower(),
-                resources=convert.resources(view.shape),
-                count=view.count,
-                position=view.position,
-                why=view.why if view.job_id in mine else "",
-            )
-            for view in waiting
-        ]
+        mine = await self._database.read(lambda connection: job_rows.owned(connection, user.name, ids))
+        entries = [convert.queue_entry(view, whole=user.administrator or view.job_id in mine) for view in waiting]
         return cluster_pb2.GetQueueResponse(entries=entries, total=self._cluster.waiting_total)
 
     async def ListDeadLetters(  # noqa: N802
@@ -167,15 +189,33 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         del request, context
         administrator()
         users = await self._database.read(user_rows.all_users)
-        return cluster_pb2.ListUsersResponse(
-            users=[
-                cluster_pb2.User(
-                    name=user.name,
-                    administrator=user.administrator,
-                    create_time=convert.timestamp(user.created_at),
-                )
-                for user in users
-            ]
+        return cluster_pb2.ListUsersResponse(users=[self._user(user) for user in users])
+
+    async def SetUserLimit(  # noqa: N802
+        self, request: cluster_pb2.SetUserLimitRequest, context: Any
+    ) -> cluster_pb2.SetUserLimitResponse:
+        """Set how much the tasks of one of a user's jobs may hold together."""
+        del context
+        administrator()
+        user_limits.check(request)
+        name = request.name
+
+        def write(connection: Connection) -> User | None:
+            return user_rows.change_limit(connection, name, lambda before: user_limits.changed(before, request))
+
+        user = await self._database.write(write)
+        if user is None:
+            text = f"There is no user {name[:100]!r}. List the users to see which there are."
+            raise ApiError(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", text, metadata={"name": name[:100]})
+        self._user_changed()
+        return cluster_pb2.SetUserLimitResponse(user=self._user(user))
+
+    def _user(self, user: User) -> cluster_pb2.User:
+        return cluster_pb2.User(
+            name=user.name,
+            administrator=user.administrator,
+            create_time=convert.timestamp(user.created_at),
+            limit=convert.resources(user.limit.over(self._default_limit)),
         )
 
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from qonduit_api.v1 import functions_pb2, jobs_pb2, types_pb2
-from qonduit_service_kit.messages import Reason, Shape, Stage
+from qonduit_api.v1 import cluster_pb2, functions_pb2, jobs_pb2, types_pb2
+from qonduit_service_kit.messages import Reason, Shape, Stage, TaskState
 
 from qonduit_gateway.jobs.model import JobState, status_text
 
 if TYPE_CHECKING:
+    from qonduit_service_kit.messages import TaskRecord, WaitingView, WorkerView
+
     from qonduit_gateway.functions.model import FunctionVersion
     from qonduit_gateway.jobs.model import Entry, Job
+    from qonduit_gateway.jobs.tasks import TaskTally
     from qonduit_gateway.jobs.usage import StatusUsage
 
 _NANOS = 1_000_000_000
+_COUNTED_AS = {
+    TaskState.WAITING: "queued",
+    TaskState.QUEUED: "queued",
+    TaskState.RUNNING: "running",
+    TaskState.DONE: "done",
+    TaskState.CANCELED: "canceled",
+}
+"""What is not here has failed."""
 
 
 def timestamp(at: float) -> Timestamp:
@@ -56,8 +67,78 @@ def resources(shape: Shape) -> types_pb2.Resources:
     return types_pb2.Resources(cpu_millis=shape.cpu_millis, mem_bytes=shape.mem_bytes, gpus=shape.gpus)
 
 
-def job(value: Job, waiting_for: str = "") -> jobs_pb2.Job:
-    """Return a job of the API."""
+def task_state(value: TaskState) -> types_pb2.TaskState.ValueType:
+    """Return a task's state of the API."""
+    return types_pb2.TaskState.Value(f"TASK_STATE_{value.value}")
+
+
+def task_counts(value: TaskTally) -> types_pb2.TaskCounts:
+    """Return a tally of the API, where states that mean the same to most are one."""
+    made = types_pb2.TaskCounts()
+    for state_, count in value.by_state.items():
+        name = _COUNTED_AS.get(state_, "failed")
+        setattr(made, name, getattr(made, name) + count)
+    return made
+
+
+def task(value: TaskRecord) -> jobs_pb2.Task:
+    """Return a task of the API."""
+    made = jobs_pb2.Task(
+        task_id=value.task_id,
+        number=value.number,
+        name=value.name,
+        state=task_state(value.state),
+        attempt=value.attempt,
+        resources=resources(value.shape),
+        stage=stage(value.stage),
+        parent_task_id=value.parent_id,
+        worker_id=value.worker_id,
+        cpu_seconds=value.cpu_s,
+        peak_mem_bytes=value.peak_mem_bytes,
+        error_text=value.text,
+    )
+    for field, at in (
+        (made.queue_time, value.queued_at),
+        (made.start_time, value.started_at),
+        (made.end_time, value.ended_at),
+    ):
+        if at:
+            field.FromNanoseconds(round(at * _NANOS))
+    return made
+
+
+def worker(view: WorkerView) -> cluster_pb2.Worker:
+    """Return a worker of the API."""
+    draining = cluster_pb2.WORKER_STATE_DRAINING if view.leases else cluster_pb2.WORKER_STATE_DRAINED
+    return cluster_pb2.Worker(
+        worker_id=view.worker_id,
+        hostname=view.hostname,
+        capacity=resources(view.capacity),
+        free=resources(view.free),
+        leases=view.leases,
+        draining=view.draining,
+        sandbox_tier=view.sandbox_tier,
+        seen_time=timestamp(view.seen_at),
+        state=draining if view.draining else cluster_pb2.WORKER_STATE_OPEN,
+    )
+
+
+def queue_entry(view: WaitingView, *, whole: bool) -> cluster_pb2.QueueEntry:
+    """Return an entry of the queue; not `whole`, it does not tell whose it is."""
+    return cluster_pb2.QueueEntry(
+        job_id=view.job_id if whole else "",
+        kind=view.kind.value.lower(),
+        resources=resources(view.shape),
+        count=view.count,
+        position=view.position,
+        why=view.why if whole else "",
+        user=view.user if whole else "",
+        since=timestamp(view.since) if view.since else None,
+    )
+
+
+def job(value: Job, waiting_for: str = "", tasks: TaskTally | None = None) -> jobs_pb2.Job:
+    """Return a job of the API; tasks of another attempt than the present one are left out."""
     asked, now = value.submission, value.progress
     made = jobs_pb2.Job(
         job_id=value.job_id,
@@ -83,6 +164,8 @@ def job(value: Job, waiting_for: str = "") -> jobs_pb2.Job:
         made.start_time.CopyFrom(timestamp(now.started_at))
     if now.ended_at is not None:
         made.end_time.CopyFrom(timestamp(now.ended_at))
+    if tasks is not None and tasks.attempt == now.attempt:
+        made.task_counts.CopyFrom(task_counts(tasks.settled(over=now.state.terminal)))
     return made
 
 

@@ -7,23 +7,27 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from qonduit_api.v1 import jobs_pb2, jobs_pb2_grpc
+from qonduit_api.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from qonduit_service_kit.errors import ApiError
 
-from qonduit_gateway.api import convert, paging
+from qonduit_gateway.api import convert, paging, task_lists
 from qonduit_gateway.api.callers import caller
 from qonduit_gateway.api.uploads import chunks_of, header_of
-from qonduit_gateway.database import history_rows, job_rows
+from qonduit_gateway.database import history_rows, job_rows, task_rows
 from qonduit_gateway.functions.rules import is_digest
 from qonduit_gateway.jobs.model import JobState
+from qonduit_gateway.jobs.tasks import TaskTally
 from qonduit_gateway.jobs.usage import total, usage_by_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from sqlalchemy import Connection
 
     from qonduit_gateway.api.run_jobs import JobIntake
     from qonduit_gateway.cluster_view import ClusterView
     from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.database.task_rows import StateCounts
     from qonduit_gateway.jobs.model import Job
     from qonduit_gateway.ledger import Change, JobLedger
     from qonduit_gateway.storage_client import StorageClient
@@ -79,13 +83,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
     async def Run(self, request: jobs_pb2.RunRequest, context: Any) -> jobs_pb2.RunResponse:  # noqa: N802
         """Accept a job."""
         del context
-        job, created = await self._intake.run(caller().name, request)
+        job, created = await self._intake.run(caller(), request)
         return jobs_pb2.RunResponse(job=self._message(job), created=created)
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Any) -> jobs_pb2.GetJobResponse:  # noqa: N802
         """Return one job."""
         del context
-        return jobs_pb2.GetJobResponse(job=self._message(await self._own(request.job_id)))
+        return jobs_pb2.GetJobResponse(job=self._message(*await self._own_with_tasks(request.job_id)))
 
     async def ListJobs(  # noqa: N802
         self, request: jobs_pb2.ListJobsRequest, context: Any
@@ -99,8 +103,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         if wanted and not states:
             return jobs_pb2.ListJobsResponse()
         after = request.created_after.ToNanoseconds() / 1e9 if request.HasField("created_after") else None
-        jobs = await self._database.read(
-            lambda connection: job_rows.page(
+
+        def read(connection: Connection) -> tuple[list[Job], dict[str, StateCounts]]:
+            jobs = job_rows.page(
                 connection,
                 owner,
                 size=size,
@@ -109,8 +114,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
                 states=states,
                 created_after=after,
             )
-        )
-        messages = paging.fitting([self._message(job) for job in jobs])
+            return jobs, task_rows.present_counts(connection, [job.job_id for job in jobs])
+
+        jobs, counts = await self._database.read(read)
+        messages = paging.fitting([self._message(job, _tally(job, counts)) for job in jobs])
         more = len(jobs) == size or len(messages) < len(jobs)
         last = jobs[len(messages) - 1] if more else None
         token = "" if last is None else paging.to_token([last.submission.created_at, last.job_id])
@@ -119,19 +126,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
     async def WatchJob(  # noqa: N802
         self, request: jobs_pb2.WatchJobRequest, context: Any
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
-        """Send the job at once and at every change, until it is over."""
+        """Send the job at once and at every change, until it is over; and now and then, what is new of its tasks."""
         del context
-        sent = request.after_revision
+        sent, sent_tasks = request.after_revision, types_pb2.TaskCounts()
         # The watch begins before the job is read, so that nothing falls between the two.
         with self._watchers.watch(request.job_id) as watch:
-            job = await self._own(request.job_id)
+            job, tasks = await self._own_with_tasks(request.job_id)
             while True:
-                if job.progress.revision > sent:
-                    sent = job.progress.revision
-                    yield jobs_pb2.WatchJobResponse(job=self._message(job))
+                message = self._message(job, watch.tasks or tasks)
+                if job.progress.revision > sent or message.task_counts != sent_tasks:
+                    sent, sent_tasks = job.progress.revision, message.task_counts
+                    yield jobs_pb2.WatchJobResponse(job=message)
                 if job.progress.state.terminal:
                     return
-                job = await watch.next()
+                job = await watch.next() or job
 
     async def GetTimeline(  # noqa: N802
         self, request: jobs_pb2.GetTimelineRequest, context: Any
@@ -191,6 +199,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
             stages=[convert.usage(stage) for stage in stages], total=convert.usage(total(stages))
         )
 
+    async def ListTasks(  # noqa: N802
+        self, request: jobs_pb2.ListTasksRequest, context: Any
+    ) -> jobs_pb2.ListTasksResponse:
+        """List the tasks of one attempt."""
+        del context
+        return await task_lists.answer(self._database, await self._own(request.job_id), request)
+
     async def CancelJob(  # noqa: N802
         self, request: jobs_pb2.CancelJobRequest, context: Any
     ) -> jobs_pb2.CancelJobResponse:
@@ -200,16 +215,32 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         change = await self._ledger.cancel(job.job_id)
         if change is None:
             raise _not_found(request.job_id)
-        return jobs_pb2.CancelJobResponse(job=self._message(change.job), message=_what_came_of_it(change))
+        _, tasks = await self._own_with_tasks(request.job_id)
+        return jobs_pb2.CancelJobResponse(job=self._message(change.job, tasks), message=_what_came_of_it(change))
 
     async def _own(self, job_id: str) -> Job:
-        job = await self._database.read(lambda connection: job_rows.get(connection, job_id))
-        if job is None or job.submission.owner != caller().name:
-            raise _not_found(job_id)
-        return job
+        return _owned(await self._database.read(lambda connection: job_rows.get(connection, job_id)), job_id)
 
-    def _message(self, job: Job) -> jobs_pb2.Job:
-        return convert.job(job, self._cluster.why(job.job_id, job.progress.attempt))
+    async def _own_with_tasks(self, job_id: str) -> tuple[Job, TaskTally | None]:
+        def read(connection: Connection) -> tuple[Job | None, dict[str, StateCounts]]:
+            return job_rows.get(connection, job_id), task_rows.present_counts(connection, [job_id])
+
+        job, counts = await self._database.read(read)
+        job = _owned(job, job_id)
+        return job, _tally(job, counts)
+
+    def _message(self, job: Job, tasks: TaskTally | None = None) -> jobs_pb2.Job:
+        return convert.job(job, self._cluster.why(job.job_id, job.progress.attempt), tasks)
+
+
+def _owned(job: Job | None, job_id: str) -> Job:
+    if job is None or job.submission.owner != caller().name:
+        raise _not_found(job_id)
+    return job
+
+
+def _tally(job: Job, counts: Mapping[str, StateCounts]) -> TaskTally | None:
+    return TaskTally(job.progress.attempt, counts[job.job_id]) if job.job_id in counts else None
 
 
 def _not_found(job_id: str) -> ApiError:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from qonduit_gateway.api.functions import FunctionCatalog
     from qonduit_gateway.api.run_requests import RunLimits
+    from qonduit_gateway.database.user_rows import User
     from qonduit_gateway.functions.model import FunctionVersion
     from qonduit_gateway.jobs.model import Job
     from qonduit_gateway.ledger import JobLedger
@@ -38,26 +39,27 @@ class JobIntake:
     limits: RunLimits
     clock: Callable[[], float] = time.time
 
-    async def run(self, owner: str, request: jobs_pb2.RunRequest) -> tuple[Job, bool]:
+    async def run(self, user: User, request: jobs_pb2.RunRequest) -> tuple[Job, bool]:
         """Accept a job and tell whether it is new; ApiError says what is wrong with the request."""
         shape = run_requests.shape_of(request, self.limits)
         time_limit_s = run_requests.time_limit_of(request, self.limits)
         arguments = run_requests.arguments_of(request)
         key = run_requests.key_of(request)
-        version = await self.catalog.find(owner, request.function_title, request.function_version)
+        version = await self.catalog.find(user.name, request.function_title, request.function_version)
         # The arguments are durable before the job is: whoever sees the job can read them.
         digest = await self._stored(request.arguments_digest, arguments)
         submission = Submission(
             job_id=str(uuid.uuid4()),
-            owner=owner,
+            owner=user.name,
             program=_program(version),
             arguments_digest=digest,
             shape=shape,
             time_limit_s=time_limit_s,
             priority=request.priority,
             created_at=self.clock(),
+            limit=user.limit,
         )
-        claim = Claim(owner, key, run_requests.request_hash(request), submission.job_id) if key else None
+        claim = Claim(user.name, key, run_requests.request_hash(request), submission.job_id) if key else None
         try:
             return await self.ledger.submit(submission, claim)
         except KeyReusedError as error:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 INLINE_ARGUMENTS_LIMIT_BYTES = 1024 * 1024
 _KEY_LIMIT_CHARS = 128
 _INT32_MAX = 2**31 - 1
-_MOST = 2**50
-_LEAST_MEM_BYTES = 16 * 1024**2
+MOST = 2**50
+"""Of bytes, or of thousandths of a core, that anybody may ask for."""
+LEAST_MEM_BYTES = 16 * 1024**2
 """No Python program starts in less; who asks for less most likely thought of another unit."""
 
 
@@ -40,14 +41,14 @@ def shape_of(request: jobs_pb2.RunRequest, limits: RunLimits) -> Shape:
     wrong = {
         f"resources.{name}": f"must not be negative or above {most}, and is {value}"
         for name, value, most in (
-            ("cpu_millis", wanted.cpu_millis, _MOST),
-            ("mem_bytes", wanted.mem_bytes, _MOST),
+            ("cpu_millis", wanted.cpu_millis, MOST),
+            ("mem_bytes", wanted.mem_bytes, MOST),
             ("gpus", wanted.gpus, _INT32_MAX),
         )
         if not 0 <= value <= most
     }
-    if 0 < wanted.mem_bytes < _LEAST_MEM_BYTES:
-        wrong["resources.mem_bytes"] = f"is in bytes, must be at least {_LEAST_MEM_BYTES}, and is {wanted.mem_bytes}"
+    if 0 < wanted.mem_bytes < LEAST_MEM_BYTES:
+        wrong["resources.mem_bytes"] = f"is in bytes, must be at least {LEAST_MEM_BYTES}, and is {wanted.mem_bytes}"
     if wrong:
         raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,

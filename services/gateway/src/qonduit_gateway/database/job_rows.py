@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qonduit_service_kit.messages import Reason, Shape, Stage
 from sqlalchemy import and_, bindparam, func, or_, select, update
 
-from qonduit_gateway.database.schema import function_versions, jobs
-from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission
+from qonduit_gateway.database.schema import function_versions, jobs, users
+from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission, UserLimit
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,10 @@ _WITH_PROGRAM = select(
     function_versions.c.entrypoint,
     function_versions.c.dependencies,
     function_versions.c.environment,
-).join_from(jobs, function_versions)
+    users.c.limit_cpu_millis,
+    users.c.limit_mem_bytes,
+    users.c.limit_gpus,
+).select_from(jobs.join(function_versions).join(users, users.c.name == jobs.c.owner))
 _GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"))
 _GET_LOCKED = _GET.with_for_update(of=jobs)
 _TOLD_COLUMNS = ("tell_again_at", "told_count")
@@ -158,6 +161,7 @@ def _submission(row: Row[Any]) -> Submission:
         time_limit_s=row.time_limit_s,
         priority=row.priority,
         created_at=row.created_at,
+        limit=UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qonduit_service_kit.messages import TaskState
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -37,6 +38,9 @@ users = Table(
     Column("name", String(64), primary_key=True),
     Column("administrator", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("limit_cpu_millis", BigInteger, comment="of one job's tasks together; without it the server's"),
+    Column("limit_mem_bytes", BigInteger),
+    Column("limit_gpus", Integer),
 )
 
 tokens = Table(
@@ -139,6 +143,17 @@ job_usage = Table(
     Column("cpu_s", Double, nullable=False),
     Column("qpu_s", Double, nullable=False),
     Column("peak_mem_bytes", BigInteger, nullable=False),
+)
+
+task_pages = Table(
+    "task_pages",
+    metadata,
+    Column("job_id", ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("page", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False, comment="of the page; rises with each time it is told"),
+    *(Column(f"{state.value.lower()}_count", Integer, nullable=False) for state in TaskState),
+    Column("packed", LargeBinary, nullable=False, comment="its tasks, as they came"),
 )
 
 outbox = Table(

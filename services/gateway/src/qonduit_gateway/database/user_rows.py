@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, update
 
 from qonduit_gateway.database.rows import inserted
 from qonduit_gateway.database.schema import tokens, users
+from qonduit_gateway.jobs.model import UserLimit
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Row
 
 BOOTSTRAP = "bootstrap"
 
@@ -23,6 +26,7 @@ class User:
     name: str
     administrator: bool
     created_at: float
+    limit: UserLimit = field(default_factory=UserLimit)
 
 
 def create(connection: Connection, name: str, *, administrator: bool, token_digest: str, at: float) -> bool:
@@ -45,10 +49,27 @@ def by_token(connection: Connection, token_digest: str) -> User | None:
     """Return whom a token belongs to."""
     query = select(users).join_from(tokens, users).where(tokens.c.digest == token_digest)
     row = connection.execute(query).one_or_none()
-    return None if row is None else User(row.name, row.administrator, row.created_at)
+    return None if row is None else _user(row)
 
 
 def all_users(connection: Connection) -> list[User]:
     """Return the users by name."""
     rows = connection.execute(select(users).order_by(users.c.name))
-    return [User(row.name, row.administrator, row.created_at) for row in rows]
+    return [_user(row) for row in rows]
+
+
+def change_limit(connection: Connection, name: str, change: Callable[[UserLimit], UserLimit]) -> User | None:
+    """Change a user's limit and return the user; None when there is none of that name."""
+    query = select(users).where(users.c.name == name)
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        return None
+    limit = change(_user(row).limit)
+    values = {"limit_cpu_millis": limit.cpu_millis, "limit_mem_bytes": limit.mem_bytes, "limit_gpus": limit.gpus}
+    connection.execute(update(users).where(users.c.name == name).values(values))
+    return _user(connection.execute(query).one())
+
+
+def _user(row: Row[Any]) -> User:
+    limit = UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus)
+    return User(row.name, row.administrator, row.created_at, limit)

@@ -48,6 +48,23 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class UserLimit:
+    """The most that the tasks of one of a user's jobs may hold together; None where the server's limit holds."""
+
+    cpu_millis: int | None = None
+    mem_bytes: int | None = None
+    gpus: int | None = None
+
+    def over(self, default: Shape) -> Shape:
+        """Return what holds, given the server's limit."""
+        return Shape(
+            default.cpu_millis if self.cpu_millis is None else self.cpu_millis,
+            default.mem_bytes if self.mem_bytes is None else self.mem_bytes,
+            default.gpus if self.gpus is None else self.gpus,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What was asked for; it never changes."""
 
@@ -59,6 +76,8 @@ class Submission:
     time_limit_s: float
     priority: int
     created_at: float
+    limit: UserLimit = field(default_factory=UserLimit)
+    """The owner's, as it is when the job is read: a new one holds from the next attempt on."""
 
 
 @dataclass(frozen=True, slots=True)

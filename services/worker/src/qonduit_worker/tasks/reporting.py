@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qonduit_service_kit.bus import BusClosedError, BusError
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import GATEWAY
+from qonduit_service_kit.task_pages import packed
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Bus
@@ -36,7 +37,7 @@ class PageTeller:
     async def flush(self) -> None:
         """Tell what was not told yet, and return once RabbitMQ has it."""
         try:
-            await asyncio.gather(*(self._bus.publish(GATEWAY, page) for page in self._pages.due()))
+            await asyncio.gather(*(self._bus.publish(GATEWAY, packed(page)) for page in self._pages.due()))
         except BusError as error:
             # A record that is out of date misleads nobody for long: the job's own end is told by an event.
             _log.warning("tasks_not_told", reason=str(error))

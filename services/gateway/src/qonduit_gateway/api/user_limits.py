@@ -1,0 +1,40 @@
+"""Reads a SetUserLimitRequest: which limit is meant, and whether it can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+from qonduit_service_kit.errors import ApiError
+
+from qonduit_gateway.api.run_requests import LEAST_MEM_BYTES, MOST
+from qonduit_gateway.jobs.model import UserLimit
+
+if TYPE_CHECKING:
+    from qonduit_api.v1 import cluster_pb2
+
+_MOST_GPUS = 2**31 - 1
+_BOUNDS = {"cpu_millis": (1, MOST), "mem_bytes": (LEAST_MEM_BYTES, MOST), "gpus": (0, _MOST_GPUS)}
+
+
+def check(request: cluster_pb2.SetUserLimitRequest) -> None:
+    """Raise ApiError unless the limit can be meant."""
+    wrong = {
+        name: f"must be from {least} to {most}, and is {value}"
+        for name, value in _set(request).items()
+        for least, most in [_BOUNDS[name]]
+        if not least <= value <= most
+    }
+    if wrong:
+        text = "The limit can't be meant: " + ", ".join(f"{name} {why}" for name, why in wrong.items()) + "."
+        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_LIMIT", text, violations=wrong)
+
+
+def changed(before: UserLimit, request: cluster_pb2.SetUserLimitRequest) -> UserLimit:
+    """Return the limit that follows; what the request does not set stays as it was."""
+    return replace(UserLimit() if request.reset else before, **_set(request))
+
+
+def _set(request: cluster_pb2.SetUserLimitRequest) -> dict[str, int]:
+    return {field.name: value for field, value in request.ListFields() if field.name in _BOUNDS}

@@ -1,0 +1,99 @@
+"""The book of jobs on a real database, for the tests of all that is kept there."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from qonduit_gateway.database import (
+    function_rows,
+    history_rows,
+    job_rows,
+    migrate,
+    outbox_rows,
+    user_rows,
+)
+from qonduit_gateway.database.engine import Database
+from qonduit_gateway.database.outbox_rows import Lane
+from qonduit_gateway.functions.model import FunctionSpec, version_digest
+from qonduit_gateway.jobs.model import Job, Program, Submission
+from qonduit_gateway.ledger import Change, JobLedger
+from qonduit_gateway.outgoing import OutgoingFactory
+from qonduit_service_kit.codec import decode_wire_type
+from qonduit_service_kit.messages import (
+    EventKind,
+    JobEvent,
+    Shape,
+)
+from qonduit_service_kit.tickets import TicketSigner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy import Connection
+
+KEY = b"k" * 32
+NOW = 4_000_000_000.25
+"""In the future, so that tickets made then have not expired."""
+
+
+class Book:
+    """A ledger on a database, and what it told."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.told: list[Change] = []
+        self.now = NOW
+        outgoing = OutgoingFactory(TicketSigner(KEY), limit=Shape(16_000, 2**35), clock=lambda: self.now)
+        self.ledger = JobLedger(
+            database, outgoing, self.told.append, max_attempts=3, tell_again_s=10, clock=lambda: self.now
+        )
+
+    async def user(self, name: str = "ada") -> None:
+        await self.database.write(
+            lambda connection: user_rows.create(
+                connection, name, administrator=False, token_digest=uuid.uuid4().hex, at=NOW
+            )
+        )
+
+    async def submission(self, owner: str = "ada", title: str = "f") -> Submission:
+        spec = FunctionSpec(title, "program.py", ("numpy",), {"A": "b"})
+        version, _ = await self.database.write(
+            lambda connection: function_rows.store(
+                connection, owner, spec, version_digest(spec, "a" * 64), ("a" * 64, 10), at=self.now
+            )
+        )
+        program = Program(version.version_id, title, version.version, "a" * 64, "program.py", ("numpy",), {"A": "b"})
+        return Submission(str(uuid.uuid4()), owner, program, "c" * 64, Shape(1000, 2**31), 3600.0, 0, self.now)
+
+    async def job(self) -> str:
+        job, created = await self.ledger.submit(await self.submission(), None)
+        assert created
+        return job.job_id
+
+    async def outbox(self) -> list[Any]:
+        rows = await self.database.read(lambda connection: outbox_rows.waiting(connection, Lane.BUS, limit=1000))
+        return [decode_wire_type(row.type_name, row.body) for _, row in rows]
+
+    async def statuses(self, job_id: str) -> list[str]:
+        history = await self.database.read(lambda connection: history_rows.history(connection, job_id))
+        return [entry.status for entry in history]
+
+
+@pytest.fixture
+async def book(database_url: str) -> AsyncIterator[Book]:
+    database = Database(database_url, busy_timeout_s=5)
+    await database.write(migrate.upgrade)
+    made = Book(database)
+    await made.user()
+    yield made
+    await database.close()
+
+
+def event(job_id: str, sequence: int, kind: EventKind, attempt: int = 1, **more: Any) -> JobEvent:
+    return JobEvent(job_id, attempt, sequence, NOW + sequence, "w1", kind, **more)
+
+
+def job_row(job_id: str) -> Callable[[Connection], Job | None]:
+    return lambda connection: job_rows.get(connection, job_id)
