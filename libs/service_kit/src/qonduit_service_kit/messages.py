@@ -594,6 +594,32 @@ class ExecutorOutput:
     chunk: bytes
 
 
+@message("worker.blob_wanted")
+@dataclass(frozen=True, slots=True)
+class BlobWanted:
+    """A blob of an attempt is not in storage: the driver's worker is to bring it there. Asked again until it is."""
+
+    job_id: str
+    job_attempt: int
+    digest: str
+    worker_id: str
+    """Whom to answer."""
+
+
+@message("worker.blob_ready")
+@dataclass(frozen=True, slots=True)
+class BlobReady:
+    """The answer to BlobWanted; one that comes twice changes nothing."""
+
+    job_id: str
+    job_attempt: int
+    digest: str
+    ready: bool = False
+    """It is in storage; if not, and there is no text, it is on its way there."""
+    text: str = ""
+    """Why it will not come."""
+
+
 # --- QPU ---------------------------------------------------------------------------------------
 
 

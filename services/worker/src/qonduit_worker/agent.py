@@ -13,6 +13,8 @@ from qonduit_service_kit.bus import Delivery, RejectMessage, UnroutableError, wo
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     SCHEDULER,
+    BlobReady,
+    BlobWanted,
     DemandRefused,
     DriverGranted,
     EventKind,
@@ -145,8 +147,16 @@ class Agent:
                     await driver.mail.put(reply)
                 for executor in list(self._executors.values()):
                     await executor.mail.put(reply)
+            case BlobWanted() | BlobReady() as told:
+                self._exchange(told)
             case message:
                 await self._pass_on(message)
+
+    def _exchange(self, message: BlobWanted | BlobReady) -> None:
+        if isinstance(message, BlobReady):
+            self._shop.exchange.take(message)
+        else:
+            self._spawn(self._shop.exchange.bring(message))
 
     async def _pass_on(self, message: object) -> None:
         match message:

@@ -142,7 +142,11 @@ class Driver:
     async def _prepare(self) -> None:
         try:
             await asyncio.gather(
-                self._server.start(), self._bring_artifact(), self._bring_arguments(), self._data.fill()
+                self._server.start(),
+                self._ops.blob_server.start(),
+                self._bring_artifact(),
+                self._bring_arguments(),
+                self._data.fill(),
             )
         except StorageError as error:
             if error.transient:

@@ -9,11 +9,11 @@ from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition
 
 from qonduit_worker import metrics
+from qonduit_worker.blob_server import BlobServer
 from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.program_channel import ProgramServer, RequestError
-from qonduit_worker.program_ops import BlobOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.tasks import ExecutorDesk
@@ -68,13 +68,17 @@ class Executor:
         self._room = Room.make(workshop.rooms, LeaseKind.EXECUTOR)
         self._server = ProgramServer(self._room.socket)
         self._data = DataFolder(self._room.data, f"users/{grant.user}", self._storage, workshop.cache)
+        self._blobs = workshop.blobs(
+            self._storage, job_id=grant.job_id, attempt=grant.attempt, home=grant.driver_worker_id
+        )
+        self._blob_server = BlobServer(self._room.blob_socket, self._blobs)
         self._desk: ExecutorDesk | None = None
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._qpu = qpu_endpoint(
             workshop,
-            workshop.blobs(self._storage),
+            self._blobs,
             job_id=grant.job_id,
             attempt=grant.attempt,
             user=grant.user,
@@ -122,6 +126,8 @@ class Executor:
         await self.mail.close()
         await self._qpu.stop()
         await self._server.stop()
+        await self._blob_server.stop()
+        await self._blobs.close()
         await self._room.remove()
 
     async def _handle(self, message: object) -> None:
@@ -151,8 +157,7 @@ class Executor:
         self._server.register("executor_ready", self._ready)
         self._server.register("task_result", self._result)
         self._server.register("tasks_submit", _no_tasks_in_tasks)
-        BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
-        await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
+        await asyncio.gather(self._server.start(), self._blob_server.start(), self._bring_artifact(), self._data.fill())
 
     async def _bring_artifact(self) -> None:
         if self.grant.artifact_digest:
@@ -168,8 +173,7 @@ class Executor:
         forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
         await self._qpu.start(forked.sandboxed.listener.dup())
         self._process = SandboxProcess(forked.sandboxed)
-        blobs = shop.blobs(self._storage)
-        self._desk = ExecutorDesk(grant, shop.worker_id, shop.bus, blobs, self._process)
+        self._desk = ExecutorDesk(grant, shop.worker_id, shop.bus, self._blobs, self._process)
         self._started.set_result((self._process, self._desk))
         return self._process
 
