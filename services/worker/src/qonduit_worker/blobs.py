@@ -1,9 +1,9 @@
 """Blobs on this machine: each crosses the network once, whoever asks, and only when somebody elsewhere needs it.
 
 Two kinds of files. *Local* ones belong to one attempt (`AttemptScope`): they were made here, are nowhere else, and stay
-until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed. A
-local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters either, so
-that no job can make another read something else than it asked for.
+until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed.
+A local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters either,
+so that no job can make another read something else than it asked for.
 
 Where a local blob may be: on the driver's worker alone. What an executor on another worker stores is in storage before
 its digest is told to anybody, because that worker may be lost, and its lease may end, long before the driver asks. So
