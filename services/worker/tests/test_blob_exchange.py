@@ -97,7 +97,7 @@ async def test_a_worker_that_is_gone_or_silent_is_an_error_that_says_so(tmp_path
 async def test_a_worker_that_does_not_have_it_says_why(world: World) -> None:
     executor = world.blobs(AWAY)
     driver = world.blobs()
-    with pytest.raises(StorageError, match="is not on this worker"):
+    with pytest.raises(StorageError, match="is on this worker"):
         await executor.get("0" * 64)
     digest = await driver.put_local(b"argument")
     await driver.close()

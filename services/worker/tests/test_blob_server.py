@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import threading
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,22 @@ async def test_a_view_outlives_its_descriptor_the_file_and_the_connection(
     await server.stop()
     assert world.files() == []
     assert view == data
+
+
+async def test_views_beyond_those_that_may_be_mapped_are_copies(
+    channel: AgentChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qonduit.program.blobs.MOST_MAPPINGS", 2)
+    data = os.urandom(SMALLEST_MAPPED_BYTES)
+
+    def view_often() -> list[type]:
+        digest = store_blob(channel, data)
+        views = [fetch_view(channel, digest) for _ in range(3)]
+        assert views == [data] * 3
+        return [type(view.obj) for view in views]
+
+    assert await asyncio.to_thread(view_often) == [mmap, mmap, bytes]
+    assert await asyncio.to_thread(view_often) == [mmap, mmap, bytes]
 
 
 async def test_a_program_cannot_change_what_it_stored(channel: AgentChannel, server: BlobServer) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import mmap
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,9 @@ WINDOW_BYTES: Final = 2 * PART_BYTES
 """Two parts: one is filled while the agent takes the other."""
 SMALLEST_MAPPED_BYTES: Final = 128 * 1024
 """Fewer bytes are read: a mapping of them would cost as much, and a descriptor while it lives."""
+
+MOST_MAPPINGS: Final = 1024
+"""Of a process at a time: Python keeps a descriptor for each of them."""
 
 _MOST_VIEWS: Final = 512
 """In one call to the system, which takes 1024 at most."""
@@ -64,7 +68,8 @@ def store_blob(channel: AgentChannel, data: bytes) -> str:
 def fetch_view(channel: AgentChannel, digest: str) -> memoryview:
     """Return the bytes named by a digest, read-only and one-dimensional, of format "B".
 
-    Larger ones are a mapping of the machine's one copy, which lives as long as the view and what was made from it.
+    Larger ones are a mapping of the machine's one copy, which lives as long as the view and what was made from it; a
+    process that has 1024 of them gets further ones as copies.
 
     Raises:
         AgentError: The agent cannot get them.
@@ -73,11 +78,13 @@ def fetch_view(channel: AgentChannel, digest: str) -> memoryview:
     with _connection(channel) as connection:
         descriptor, size = connection.open(digest)
     try:
-        if size < SMALLEST_MAPPED_BYTES:
+        if size < SMALLEST_MAPPED_BYTES or len(_mappings) >= MOST_MAPPINGS:
             return memoryview(_read(descriptor, size))
-        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
+        mapping = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     finally:
         os.close(descriptor)
+    _mappings.add(mapping)
+    return memoryview(mapping)
 
 
 def fetch_blob(channel: AgentChannel, digest: str) -> bytes:
@@ -179,6 +186,7 @@ def _parts(views: list[memoryview]) -> Iterator[list[memoryview]]:
         yield part
 
 
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _idle: dict[str, list[_BlobConnection]] = {}
 
 

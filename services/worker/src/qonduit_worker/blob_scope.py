@@ -65,9 +65,9 @@ class AttemptScope:
             raise StorageError("ATTEMPT_ENDED", "the attempt is over")
         try:
             upload = LocalUpload(self, Upload(self._folder / f"{uuid.uuid4().hex}.part", size_bytes), size_bytes)
-        except OSError:
+        except OSError as error:
             self._cache.give_back(size_bytes)
-            raise
+            raise StorageError("DISK_ERROR", f"the worker cannot keep values: {error}") from error
         self._writing.add(upload)
         return upload
 
@@ -103,7 +103,7 @@ class AttemptScope:
         return digest in self._sharing
 
     async def share(self, digest: str) -> None:
-        """Return once a blob that this machine has is in storage; calls for one blob share one upload.
+        """Return once a blob that this attempt stored here is in storage; calls for one blob share one upload.
 
         Raises:
             StorageError: Storage did not take it, or it is not here (BLOB_NOT_FOUND).
@@ -124,20 +124,16 @@ class AttemptScope:
 
     async def _upload(self, digest: str) -> None:
         local = self._local.get(digest)
-        # The cache also holds users' files, which are not in storage as blobs: what is there is sent, too.
-        path = self._cache.find(digest) if local is None else local.path
-        if path is None:
-            raise StorageError("BLOB_NOT_FOUND", f"blob {digest} is not on this worker")
-        with self._cache.pinned(digest):
-            size = path.stat().st_size
-            await self._storage.put_blob(digest, path)
-        metrics.BLOB_BYTES.labels("uploaded").inc(size)
+        if local is None:
+            # What the cache alone has may be a user's file, which no job must get at by its digest.
+            raise StorageError("BLOB_NOT_FOUND", f"no blob {digest} of this job's attempt is on this worker")
+        await self._storage.put_blob(digest, local.path)
+        metrics.BLOB_BYTES.labels("uploaded").inc(local.size_bytes)
+        # From here on it may be evicted: it can be brought again.
         self._shared.add(digest)
-        if local is not None:
-            # From here on it may be evicted: it can be brought again.
-            del self._local[digest]
-            self._cache.give_back(local.size_bytes)
-            self._cache.adopt(local.path, digest)
+        del self._local[digest]
+        self._cache.give_back(local.size_bytes)
+        self._cache.adopt(local.path, digest)
 
     def committed(self, upload: LocalUpload) -> None:
         """Count an upload as over."""

@@ -160,9 +160,11 @@ class Executor:
         await asyncio.gather(self._server.start(), self._blob_server.start(), self._bring_artifact(), self._data.fill())
 
     async def _bring_artifact(self) -> None:
-        if self.grant.artifact_digest:
-            artifact = await self._shop.cache.fetch(self._storage, self.grant.artifact_digest)
-            await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
+        digest = self.grant.artifact_digest
+        if digest:
+            with self._shop.cache.pinned(digest):
+                artifact = await self._shop.cache.fetch(self._storage, digest)
+                await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
 
     async def _fork(self) -> SandboxProcess:
         grant, shop = self.grant, self._shop
