@@ -6,17 +6,21 @@ import asyncio
 import shutil
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qonduit_worker import metrics
 from qonduit_worker.storage import StorageError
 from qonduit_worker.uploads import Upload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from qonduit_worker.blobs import BlobCache
     from qonduit_worker.storage import Storage
+
+_MOST_AT_ONCE_BYTES: Final = 128 * 1024
+"""Up to so many bytes are taken in the event loop: a thread would cost as much again."""
 
 
 @dataclass(slots=True)
@@ -170,9 +174,17 @@ class LocalUpload:
         self._open = True
         self.size_bytes = size_bytes
 
-    def add(self, data: bytes | memoryview) -> None:
-        """Take a piece, from any thread, one at a time; raises RequestError."""
-        self._upload.add(data)
+    async def fill(self, size_bytes: int, copy: Callable[[Callable[[bytes | memoryview], None]], None]) -> None:
+        """Have `copy` hand over so many bytes, in pieces, in a thread where they are many; raises RequestError."""
+        if size_bytes <= _MOST_AT_ONCE_BYTES:
+            copy(self._upload.add)
+            return
+        copying = asyncio.ensure_future(asyncio.to_thread(copy, self._upload.add))
+        try:
+            await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            await asyncio.wait({copying})  # The thread goes on: the file must not be closed under it.
+            raise
 
     def commit(self) -> str:
         """Keep what came, and return its digest; raises RequestError and keeps nothing when it is not all."""

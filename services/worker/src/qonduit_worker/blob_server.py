@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
@@ -18,7 +19,7 @@ from qonduit_worker.program_ops import digest_field
 from qonduit_worker.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from qonduit_worker.blob_scope import LocalUpload
@@ -28,8 +29,6 @@ MAX_CONNECTIONS: Final = 64
 _MOST_BYTES: Final = 2**53
 _COPY_BYTES: Final = 256 * 1024
 """At a time: what was read is still in the processor's cache when it is hashed and written."""
-_MOST_AT_ONCE_BYTES: Final = 128 * 1024
-"""Up to so many bytes are taken in the event loop: a thread would cost as much again."""
 _ACCEPT_AGAIN_S: Final = 0.1
 
 _log = get_logger(__name__)
@@ -106,7 +105,7 @@ class BlobServer:
         except OSError:
             pass  # It closed the connection, or was cut off.
         finally:
-            await session.close()
+            session.close()
 
 
 class _Session:
@@ -117,7 +116,6 @@ class _Session:
         self._window = -1
         self._upload: LocalUpload | None = None
         self._missing_bytes = 0
-        self._taking: asyncio.Future[None] | None = None
 
     async def answer(self, packet: bytes) -> tuple[dict[str, Any], int]:
         """Return the answer to one packet, and a descriptor for the program that is the caller's, or -1."""
@@ -165,7 +163,7 @@ class _Session:
             self._upload = await self._blobs.begin(self._missing_bytes)
         upload = self._upload
         try:
-            await self._take(upload, offset, size)
+            await upload.fill(size, partial(_copy, self._own_window(), offset, size))
         except BaseException:
             self._end_upload()
             raise
@@ -175,38 +173,20 @@ class _Session:
         self._upload = None
         return await self._blobs.commit(upload)
 
-    async def _take(self, upload: LocalUpload, offset: int, size: int) -> None:
-        if size <= _MOST_AT_ONCE_BYTES:
-            _copy(self._own_window(), offset, size, upload)
-            return
-        window = os.dup(self._own_window())
-        self._taking = asyncio.ensure_future(asyncio.to_thread(_copy_and_close, window, offset, size, upload))
-        await asyncio.shield(self._taking)
-
     def _end_upload(self) -> None:
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.discard()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Keep nothing of what is not complete."""
-        if self._taking is not None:
-            # A thread that still copies must not write to a file that is closed; it is done in a moment.
-            await asyncio.wait({self._taking})
         self._end_upload()
         if self._window >= 0:
             os.close(self._window)
             self._window = -1
 
 
-def _copy_and_close(window: int, offset: int, size: int, upload: LocalUpload) -> None:
-    try:
-        _copy(window, offset, size, upload)
-    finally:
-        os.close(window)
-
-
-def _copy(window: int, offset: int, size: int, upload: LocalUpload) -> None:
+def _copy(window: int, offset: int, size: int, add: Callable[[bytes | memoryview], None]) -> None:
     """Copy from the window into the file by way of a buffer: what is hashed is what is written.
 
     Read straight from the window it could be changed between the one and the other.
@@ -214,7 +194,7 @@ def _copy(window: int, offset: int, size: int, upload: LocalUpload) -> None:
     buffer = memoryview(bytearray(min(size, _COPY_BYTES)))
     while size > 0:
         count = os.preadv(window, [buffer[:size]], offset)
-        upload.add(buffer[:count])
+        add(buffer[:count])
         offset += count
         size -= count
 

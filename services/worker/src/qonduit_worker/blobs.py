@@ -20,6 +20,7 @@ import re
 import shutil
 import uuid
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from qonduit_worker import metrics
@@ -27,7 +28,7 @@ from qonduit_worker.blob_scope import AttemptScope
 from qonduit_worker.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from qonduit_worker.blob_exchange import BlobExchange
@@ -260,9 +261,10 @@ class JobBlobs:
 
     async def put_local(self, *parts: bytes | memoryview) -> str:
         """Store the parts one after another for this attempt and return the digest; raises StorageError."""
-        upload = await self.begin(sum(len(part) for part in parts))
+        size = sum(memoryview(part).nbytes for part in parts)
+        upload = await self.begin(size)
         try:
-            await asyncio.to_thread(_add_all, upload, parts)
+            await upload.fill(size, partial(_hand_over, parts))
             return await self.commit(upload)
         finally:
             upload.discard()
@@ -313,6 +315,6 @@ class JobBlobs:
             await self._cache.let_go(self._job_id, self._attempt)
 
 
-def _add_all(upload: LocalUpload, parts: Sequence[bytes | memoryview]) -> None:
+def _hand_over(parts: Sequence[bytes | memoryview], add: Callable[[bytes | memoryview], None]) -> None:
     for part in parts:
-        upload.add(part)
+        add(memoryview(part).cast("B") if len(part) else b"")
