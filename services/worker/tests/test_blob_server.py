@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 HOME_BYTES = 2**30
+"""The largest value."""
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def world(folder: Path) -> World:
     made = World(folder)
-    made.add_worker("home", capacity_bytes=HOME_BYTES)
+    made.add_worker("home", capacity_bytes=2 * HOME_BYTES)
     return made
 
 

@@ -27,8 +27,14 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+async def fill(world: World, kibibytes: int) -> None:
+    """Have another job store so much."""
+    for at in range(kibibytes):
+        await world.blobs(job_id="next").put_local(bytes([at]) * KIB)
+
+
 async def test_a_value_stays_on_its_machine_and_goes_with_the_last_who_holds_its_attempt(world: World) -> None:
-    world.add_worker(HOME, capacity_bytes=KIB)
+    world.add_worker(HOME, capacity_bytes=2 * KIB)
     driver, executors = world.blobs(), [world.blobs(), world.blobs()]
     digest = await driver.put_local(b"a" * 500, memoryview(b"b" * 500))
     assert await executors[0].get(digest) == b"a" * 500 + b"b" * 500
@@ -40,7 +46,8 @@ async def test_a_value_stays_on_its_machine_and_goes_with_the_last_who_holds_its
     assert world.files() == []
     assert world.storage.puts == world.storage.gets == []
     # The whole room is free again.
-    await world.blobs(job_id="next").put_local(b"c" * KIB)
+    await fill(world, 2)
+    assert world.storage.puts == []
 
 
 async def test_no_job_finds_the_values_of_another(world: World) -> None:
@@ -105,12 +112,12 @@ async def test_eviction_takes_what_was_used_least_and_never_what_is_pinned_or_no
 async def test_a_file_that_is_open_is_read_to_its_end_though_it_is_evicted(world: World) -> None:
     world.add_worker(HOME, capacity_bytes=4 * KIB)
     blobs = world.blobs()
-    digest = await blobs.put_local(b"x" * 3 * KIB)
+    digest = await blobs.put_local(b"x" * 2 * KIB)
     await blobs.share(digest)
     with os.fdopen(await blobs.open(digest), "rb") as file:
-        await blobs.put_local(b"y" * 4 * KIB)
+        await fill(world, 4)
         assert digest not in world.files()
-        assert file.read() == b"x" * 3 * KIB
+        assert file.read() == b"x" * 2 * KIB
 
 
 async def test_a_job_may_make_more_than_the_machine_holds(world: World) -> None:
@@ -125,14 +132,19 @@ async def test_a_job_may_make_more_than_the_machine_holds(world: World) -> None:
 async def test_what_can_never_fit_and_what_does_not_fit_now_are_told_with_numbers(world: World) -> None:
     world.add_worker(HOME, capacity_bytes=4 * KIB)
     blobs = world.blobs()
-    with pytest.raises(StorageError, match=r"5,000 bytes .* 4,096 bytes") as refused:
-        await blobs.put_local(b"z" * 5000)
+    with pytest.raises(StorageError, match=r"3,000 bytes .* 2,048 bytes") as refused:
+        await blobs.put_local(b"z" * 3000)
     assert refused.value.reason == "BLOB_TOO_LARGE"
-    upload = await blobs.begin(3 * KIB)
-    with pytest.raises(StorageError, match=r"2,048 bytes: 3,072 of 4,096") as refused:
-        await blobs.put_local(b"z" * 2 * KIB)
+    uploads = [await blobs.begin(2 * KIB)]
+    with pytest.raises(StorageError, match="1,024 bytes beside 2,048 bytes") as refused:
+        await blobs.put_local(b"z" * KIB)
     assert refused.value.reason == "CACHE_FULL"
-    upload.discard()
+    uploads.append(await world.blobs(job_id="other").begin(2 * KIB))
+    with pytest.raises(StorageError, match=r"1,024 bytes: 4,096 of 4,096") as refused:
+        await world.blobs(job_id="third").put_local(b"z" * KIB)
+    assert refused.value.reason == "CACHE_FULL"
+    for upload in uploads:
+        upload.discard()
     await blobs.put_local(b"z" * 2 * KIB)
 
 
@@ -148,11 +160,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_the_same_bytes_stored_twice_take_their_room_once_and_stay_until_both_are_released(world: World) -> None:
-    world.add_worker(HOME, capacity_bytes=3 * KIB)
+    world.add_worker(HOME, capacity_bytes=4 * KIB)
     blobs = world.blobs()
     digest = await blobs.put_local(b"s" * KIB)
     assert await blobs.put_local(b"s" * KIB) == digest
-    await blobs.put_local(b"t" * 2 * KIB)
+    await fill(world, 3)
     assert world.storage.puts == []
     blobs.release(digest)
     assert await blobs.get(digest) == b"s" * KIB
@@ -163,7 +175,7 @@ async def test_the_same_bytes_stored_twice_take_their_room_once_and_stay_until_b
 
 
 async def test_an_attempt_that_ends_while_it_uploads_leaves_nothing(world: World) -> None:
-    world.add_worker(HOME, capacity_bytes=KIB)
+    world.add_worker(HOME, capacity_bytes=2 * KIB)
     blobs = world.blobs()
     digest = await blobs.put_local(b"v" * KIB)
     world.storage.open.clear()
@@ -173,7 +185,9 @@ async def test_an_attempt_that_ends_while_it_uploads_leaves_nothing(world: World
     with pytest.raises(asyncio.CancelledError):
         await sharing
     assert world.files() == []
-    await world.blobs(job_id="next").put_local(b"w" * KIB)
+    world.storage.puts.clear()
+    await fill(world, 2)
+    assert world.storage.puts == []
 
 
 class _Damaged(storage_pb2_grpc.BlobServiceServicer):

@@ -47,6 +47,7 @@ class AttemptScope:
         """Digests that this attempt brought to storage."""
         self._sharing: dict[str, asyncio.Task[None]] = {}
         self._writing: set[LocalUpload] = set()
+        self._begun_bytes = 0
         self._closed = False
         self.holders = 0
         folder.mkdir(mode=0o700)
@@ -62,7 +63,19 @@ class AttemptScope:
         return None if local is None else local.path
 
     async def begin(self, size_bytes: int) -> LocalUpload:
-        """Begin to store so many bytes; raises StorageError when there is no room for them."""
+        """Begin to store so many bytes; raises StorageError when there is no room for them.
+
+        What is begun cannot make room by going to storage: no attempt may hold more than half of the machine's with it.
+        """
+        self._cache.check(size_bytes, beside_bytes=self._begun_bytes)
+        self._begun_bytes += size_bytes
+        try:
+            return await self._begin(size_bytes)
+        except BaseException:
+            self._begun_bytes -= size_bytes
+            raise
+
+    async def _begin(self, size_bytes: int) -> LocalUpload:
         await self._cache.reserve(size_bytes)
         if self._closed:
             self._cache.give_back(size_bytes)
@@ -102,10 +115,6 @@ class AttemptScope:
             local.path.unlink(missing_ok=True)
             self._cache.give_back(local.size_bytes)
 
-    def is_sharing(self, digest: str) -> bool:
-        """Tell whether it is on its way to storage."""
-        return digest in self._sharing
-
     async def share(self, digest: str) -> None:
         """Return once a blob that this attempt stored here is in storage; calls for one blob share one upload.
 
@@ -142,10 +151,11 @@ class AttemptScope:
     def committed(self, upload: LocalUpload) -> None:
         """Count an upload as over."""
         self._writing.discard(upload)
+        self._begun_bytes -= upload.size_bytes
 
     def discarded(self, upload: LocalUpload) -> None:
         """Count an upload as over, and its room as free."""
-        self._writing.discard(upload)
+        self.committed(upload)
         self._cache.give_back(upload.size_bytes)
 
     async def close(self) -> None:

@@ -169,6 +169,22 @@ class BlobCache:
         """Return the scope of an attempt that runs here, or None."""
         return self._scopes.get((job_id, attempt))
 
+    def check(self, size_bytes: int, *, beside_bytes: int) -> None:
+        """Refuse a value that is too large, alone or beside those that its attempt is storing; raises StorageError."""
+        most_bytes = self._capacity_bytes // 2
+        if size_bytes > most_bytes:
+            raise StorageError(
+                "BLOB_TOO_LARGE",
+                f"a value of {size_bytes:,} bytes is larger than the {most_bytes:,} bytes that this worker takes "
+                "(half of QONDUIT_WORKER_CACHE_BYTES): split it, or have the operator raise that",
+            )
+        if size_bytes + beside_bytes > most_bytes:
+            raise StorageError(
+                "CACHE_FULL",
+                f"a value of {size_bytes:,} bytes beside {beside_bytes:,} bytes that the job is storing right now is "
+                f"more than the {most_bytes:,} bytes that this worker takes at a time: try again",
+            )
+
     async def reserve(self, size_bytes: int) -> None:
         """Make room for a local blob, and count it as there.
 
@@ -176,15 +192,9 @@ class BlobCache:
         that a job may make more than this machine holds.
 
         Raises:
-            StorageError: It can never fit (BLOB_TOO_LARGE), or not now (CACHE_FULL, DISK_FULL, storage's reasons).
+            StorageError: It does not fit now (CACHE_FULL, DISK_FULL, storage's reasons).
         """
         capacity = self._capacity_bytes
-        if size_bytes > capacity:
-            raise StorageError(
-                "BLOB_TOO_LARGE",
-                f"a value of {size_bytes:,} bytes is larger than this worker's room for values of {capacity:,} bytes "
-                "(QONDUIT_WORKER_CACHE_BYTES): split it, or have the operator raise that",
-            )
         while self._size_bytes + self._local_bytes + size_bytes > capacity:
             self._evict(max(0, min(capacity // 2, capacity - self._local_bytes - size_bytes)))
             if self._size_bytes + self._local_bytes + size_bytes <= capacity:
