@@ -8,10 +8,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,15 +138,16 @@ class Job:
         assert end.reason.value == "NONE", end.text
         return json.loads(await self.cluster.blob(end.result_digest)) if end.result_digest else None
 
-    async def grant_executors(self, count: int) -> list[str]:
-        """Do what a scheduler does once there is demand: grant executors."""
+    async def grant_executors(self, count: int, *, on: str = "") -> list[str]:
+        """Do what a scheduler does once there is demand: grant executors, on the driver's worker or another one."""
         demand = await self.cluster.until(
             lambda: next((demand for demand in self.cluster.of(TaskDemand) if demand.job_id == self.spec.job_id), None),
             "demand",
         )
-        leases = [f"{self.lease_id}-{number}" for number in range(count)]
+        leases = [f"{self.lease_id}{on}-{number}" for number in range(count)]
         for lease_id in leases:
-            await self.cluster.send(
+            await self.cluster.bus.publish(
+                worker(on or self.cluster.worker_id),
                 ExecutorGranted(
                     term=self.cluster.term,
                     lease_id=lease_id,
@@ -156,7 +159,7 @@ class Job:
                     storage_ticket=demand.storage_ticket,
                     environment=demand.environment,
                     artifact_digest=demand.artifact_digest,
-                )
+                ),
             )
         return leases
 
@@ -197,6 +200,8 @@ class ScriptedCluster:
                 **worker_settings,
             },
         )
+        self.others: dict[str, ServiceProcess] = {}
+        """Further workers by name."""
         self.messages: list[object] = []
         self._news = asyncio.Condition()
         self._channel: grpc.aio.Channel | None = None
@@ -226,12 +231,21 @@ class ScriptedCluster:
         await self.worker.start()
         await self.heartbeat()
 
+    async def add_worker(self, worker_id: str) -> None:
+        """Start another worker, with settings and folders like those of the first."""
+        folder = self.folder / worker_id
+        folder.mkdir()
+        made = ServiceProcess("qonduit_worker", folder, {**self.worker.settings, "WORKER_ID": worker_id})
+        self.others[worker_id] = made
+        await made.start()
+
     async def stop(self) -> None:
         if self._channel is not None:
             await self._channel.close()
         await self.bus.stop()
         self.storage.stop()
-        self.worker.stop()
+        for one in (self.worker, *self.others.values()):
+            one.stop()
 
     async def _receive(self, delivery: Delivery) -> None:
         async with self._news:
@@ -269,6 +283,14 @@ class ScriptedCluster:
         )
 
     # --- Storage -------------------------------------------------------------------------------
+
+    async def blob_bytes(self, way: str) -> int:
+        """Return how many bytes of blobs storage has "served" or "stored" since it was started."""
+        ready = json.loads(self.storage.ready_file.read_text())
+        url = f"http://127.0.0.1:{ready['metrics_port']}/metrics"
+        text = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
+        found = re.search(rf'^qonduit_storage_{way}_bytes_total{{kind="blob"}} (\S+)$', text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     def store(self, **rights: str) -> Storage:
         """Return storage with all rights of a trusted service, unless others are given."""
@@ -326,7 +348,8 @@ class ScriptedCluster:
 
     async def grant(self, spec: JobSpec, *, lease_id: str = "", term: int | None = None) -> Job:
         job = Job(spec, lease_id or f"lease-{uuid.uuid4().hex[:8]}", self)
-        incarnation = self.of(WorkerHeartbeat)[-1].incarnation
+        beats = [beat for beat in self.of(WorkerHeartbeat) if beat.worker_id == self.worker_id]
+        incarnation = beats[-1].incarnation
         await self.send(DriverGranted(self.term if term is None else term, job.lease_id, spec, incarnation))
         return job
 

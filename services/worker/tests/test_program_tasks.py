@@ -54,7 +54,7 @@ class Driver:
             self.done(*(row[0] for row in fields["tasks"]))
 
     def done(self, *task_ids: str, outcome: str = "OK", value: object = "value", text: str = "") -> None:
-        rows = [[task_id, outcome, pickling.dumps(value), "", "", text] for task_id in task_ids]
+        rows = [[task_id, outcome, pickling.dumps(value), "", text] for task_id in task_ids]
         self.server.push("tasks_done", tasks=rows)
 
     def _waiting(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
@@ -153,7 +153,7 @@ async def test_a_call_waits_for_no_value_among_its_arguments_and_names_it_once(d
     await driver.has(2)
     driver.done(first.task_id, second.task_id)
     assert await asyncio.to_thread(tasks.get, second, timeout=PATIENCE_S) == "value"
-    assert driver.submitted[1][3] == [[first.task_id, None, "", ""]]
+    assert driver.submitted[1][3] == [[first.task_id, None, ""]]
 
 
 async def test_an_input_that_had_ended_is_sent_again_with_its_value(driver: Driver) -> None:
@@ -165,7 +165,7 @@ async def test_an_input_that_had_ended_is_sent_again_with_its_value(driver: Driv
     driver.server.push("tasks_unknown", tasks=[second.task_id])
     driver.answers = True
     assert await asyncio.to_thread(tasks.get, second, timeout=PATIENCE_S) == "value"
-    assert driver.submitted[2][3] == [["", pickling.dumps("value"), "", ""]]
+    assert driver.submitted[2][3] == [["", pickling.dumps("value"), ""]]
 
 
 async def test_a_call_with_a_failed_task_among_its_arguments_fails_as_that_did(driver: Driver) -> None:

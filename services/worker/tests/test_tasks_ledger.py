@@ -11,9 +11,7 @@ FUNCTION = TaskFunction("f", "f", SHAPE, max_retries=3, code=b"code")
 
 
 def task(task_id: str = "t", *inputs: str, function: TaskFunction = FUNCTION, owner: Owner | None = None) -> Task:
-    return Task(
-        task_id, function, b"call", "", "w", [TaskInput(one) for one in inputs], stage=Stage.MAPPING, owner=owner
-    )
+    return Task(task_id, function, b"call", "", [TaskInput(one) for one in inputs], stage=Stage.MAPPING, owner=owner)
 
 
 def ok(task_id: str = "t", attempt: int = 1, value: bytes = b"v") -> TaskReply:

@@ -184,6 +184,11 @@ class AgentChannel:
         self._last_id = 0
         self._gone: AgentGoneError | None = None
 
+    @property
+    def path(self) -> str:
+        """Of the agent's socket."""
+        return self._path
+
     def forget_connection(self) -> None:
         """Start anew in a forked child; the parent's connection stays as it is."""
         inherited = self._socket
@@ -260,7 +265,7 @@ class AgentChannel:
         if self._gone is not None:
             raise self._gone
         if self._socket is None:
-            self._socket = _connected(self._path)
+            self._socket = connect_unix(self._path)
             self._frames = _Frames(self._socket)
         return self._socket
 
@@ -321,8 +326,9 @@ class AgentChannel:
             traceback.print_exc(file=sys.stderr)
 
 
-def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def connect_unix(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Return a connection to one of the agent's sockets; raises AgentGoneError."""
+    connection = socket.socket(socket.AF_UNIX, kind)
     try:
         with short_path(path) as short:
             connection.connect(short)

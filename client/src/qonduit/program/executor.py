@@ -82,8 +82,7 @@ def _function(channel: AgentChannel, work: Work, function_id: str) -> Callable[.
 def _arguments(channel: AgentChannel, task: Given) -> tuple[tuple[Any, ...], dict[str, Any]]:
     call = task.call if task.call is not None else fetch_blob(channel, task.call_digest)
     inputs = [
-        pickling.loads(value if value is not None else fetch_blob(channel, digest))
-        for value, digest, _holder in task.inputs
+        pickling.loads(value if value is not None else fetch_blob(channel, digest)) for value, digest in task.inputs
     ]
     return Receiver(channel, fetch_object).arguments(call, inputs)
 

@@ -16,7 +16,6 @@ class Outcome:
     kind: str
     value: bytes | None = None
     digest: str = ""
-    holder: str = ""
     text: str = ""
 
 
@@ -53,14 +52,10 @@ class TaskReference:
 
 @dataclass(frozen=True, slots=True)
 class ObjectReference:
-    """Stands for a value given to `put`: stored once, fetched once by each process that uses it.
-
-    `holder` names the worker that holds it and can bring it to others.
-    """
+    """Stands for a value given to `put`: stored once, fetched once by each process that uses it."""
 
     digest: str
     size_bytes: int
-    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +70,3 @@ class Apart:
     """Stands for an argument that is too large to travel with its call; each task gets a value of its own."""
 
     digest: str
-    holder: str = ""

@@ -22,8 +22,8 @@ def input_row(reference: TaskReference) -> list[Any]:
     """Return an input as the agent takes it: with the value if that is known here, else with the task's id."""
     outcome = reference.outcome
     if outcome is None:
-        return [reference.task_id, None, "", ""]
-    return ["", outcome.value, outcome.digest, outcome.holder]
+        return [reference.task_id, None, ""]
+    return ["", outcome.value, outcome.digest]
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,10 @@ class TaskClient:
     def _on_done(self, fields: Mapping[str, Any]) -> None:
         listeners: list[Callable[[], None]] = []
         with self._changed:
-            for task_id, kind, value, digest, holder, text in fields["tasks"]:
+            for task_id, kind, value, digest, text in fields["tasks"]:
                 reference = self._pending.pop(task_id, None)
                 if reference is not None:  # A repeated push finds nothing: each task completes once.
-                    listeners += self._complete(reference, Outcome(kind, value, digest, holder, text))
+                    listeners += self._complete(reference, Outcome(kind, value, digest, text))
             self._changed.notify_all()
         for tell in listeners:
             tell()

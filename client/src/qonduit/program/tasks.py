@@ -209,7 +209,7 @@ def put(value: object) -> ObjectReference:
         data = pickling.dumps(value)
     except Exception as error:
         raise TypeError(f"put() got a value that cannot be sent to another process: {error}") from error
-    return ObjectReference(store_blob(agent(), data), len(data), os.environ.get("QONDUIT_WORKER_ID", ""))
+    return ObjectReference(store_blob(agent(), data), len(data))
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:

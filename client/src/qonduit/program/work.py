@@ -31,7 +31,6 @@ class Given(NamedTuple):
     call: bytes | None
     call_digest: str
     inputs: list[Any]
-    holder: str
 
 
 class Code(NamedTuple):

@@ -554,8 +554,6 @@ class TaskInput:
     """Of the task whose value it is, while that has none yet."""
     value: bytes | None = None
     value_digest: str = ""
-    holder: str = ""
-    """Worker that holds the blob and can bring it to storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,8 +570,6 @@ class TaskCall:
     call_digest: str = ""
     """Set instead of `call` when the bytes are a blob."""
     inputs: tuple[TaskInput, ...] = ()
-    holder: str = ""
-    """Worker that holds the blobs of the call and can bring them to storage."""
 
 
 @message("tasks.batch", 2)
@@ -628,8 +624,6 @@ class TaskReply:
     outcome: TaskOutcome
     value: bytes | None = None
     value_digest: str = ""
-    holder: str = ""
-    """Worker that holds the blob and can bring it to storage."""
     text: str = ""
     cpu_s: float = 0.0
     started_at: float = 0.0
@@ -669,8 +663,6 @@ class SubmittedTask:
     call: bytes | None = None
     call_digest: str = ""
     inputs: tuple[TaskInput, ...] = ()
-    holder: str = ""
-    """Worker that holds the blob of the call and of the values it was given."""
 
 
 @message("worker.task_requests")
@@ -696,7 +688,6 @@ class TaskResult:
     outcome: str
     value: bytes | None = None
     value_digest: str = ""
-    holder: str = ""
     text: str = ""
 
 
@@ -805,6 +796,32 @@ class ExecutorOutput:
     sequence: int
     """Per lease, from 1; one that is not new is dropped."""
     chunk: bytes
+
+
+@message("worker.blob_wanted")
+@dataclass(frozen=True, slots=True)
+class BlobWanted:
+    """A blob of an attempt is not in storage: the driver's worker is to bring it there. Asked again until it is."""
+
+    job_id: str
+    job_attempt: int
+    digest: str
+    worker_id: str
+    """Whom to answer."""
+
+
+@message("worker.blob_ready")
+@dataclass(frozen=True, slots=True)
+class BlobReady:
+    """The answer to BlobWanted; one that comes twice changes nothing."""
+
+    job_id: str
+    job_attempt: int
+    digest: str
+    ready: bool = False
+    """It is in storage; if not, and there is no text, it is on its way there."""
+    text: str = ""
+    """Why it will not come."""
 
 
 # --- QPU ---------------------------------------------------------------------------------------

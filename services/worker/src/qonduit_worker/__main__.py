@@ -14,6 +14,7 @@ from qonduit_service_kit.rpc import channel
 
 from qonduit_worker import metrics
 from qonduit_worker.agent import Agent
+from qonduit_worker.blob_exchange import BlobExchange
 from qonduit_worker.blobs import BlobCache
 from qonduit_worker.qpu_endpoint import DeviceCache
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
@@ -83,15 +84,17 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
     zygotes = ZygotePool(SandboxConfig(state, tier), cgroups, preload=settings.preload, warm=settings.warm)
     bus = Bus(settings.amqp_url.get_secret_value(), app_id=f"worker/{worker_id}", registry=REGISTRY)
     storage = StorageChannel(settings.storage_address)
+    cache = BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes)
     workshop = Workshop(
         worker_id=worker_id,
         settings=settings,
         bus=bus,
         channel=storage.channel,
-        cache=BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes),
+        cache=cache,
         zygotes=zygotes,
         devices=DeviceCache(),
         rooms=state / "sandboxes",
+        exchange=BlobExchange(bus, cache, worker_id),
     )
     return [storage, bus, zygotes, Agent(workshop, sandbox_tier=tier)]
 

@@ -13,6 +13,8 @@ from qonduit_service_kit.bus import Delivery, RejectMessage, UnroutableError, wo
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     SCHEDULER,
+    BlobReady,
+    BlobWanted,
     DemandRefused,
     DriverGranted,
     EventKind,
@@ -149,18 +151,22 @@ class Agent:
                     await driver.mail.put(delivery.message)
             case WorkerDrain() as order:
                 self._drain(order)
-            case QpuReply() as reply:
-                for driver in list(self._drivers.values()):
-                    await driver.mail.put(reply)
-                for executor in list(self._executors.values()):
-                    await executor.mail.put(reply)
-            case QpuTransition() as transition:
-                await self._pass_on(transition)
+            case QpuReply() | QpuTransition() as told:
+                await self._tell_qpu(told)
             case message:
                 self._tell_tasks(message)
 
+    async def _tell_qpu(self, message: QpuReply | QpuTransition) -> None:
+        if isinstance(message, QpuTransition):
+            await self._pass_on(message)
+            return
+        for driver in list(self._drivers.values()):
+            await driver.mail.put(message)
+        for executor in list(self._executors.values()):
+            await executor.mail.put(message)
+
     def _tell_tasks(self, message: object) -> None:
-        """Hand a message about tasks to the driver or the executor that it is for, if that is still here."""
+        """Hand a message about tasks and their values to whom it is for, if that is still here."""
         match message:
             case TasksTaken() | TaskReplies() | ExecutorOutput() | TaskRequests():
                 self._tell_driver(message.job_id, message.job_attempt, message)
@@ -170,6 +176,10 @@ class Agent:
                 executor = self._executors.get(message.lease_id)
                 if executor is not None:
                     executor.tell(message)
+            case BlobReady():
+                self._shop.exchange.take(message)
+            case BlobWanted():
+                self._spawn(self._shop.exchange.bring(message))
             case _:
                 raise RejectMessage(f"a worker has no use for {type(message).__name__}")
 

@@ -1,4 +1,14 @@
-"""Blobs on this machine: each crosses the network once, whoever asks."""
+"""Blobs on this machine: each crosses the network once, whoever asks, and only when somebody elsewhere needs it.
+
+Two kinds of files. *Local* ones belong to one attempt (`AttemptScope`): they were made here, are nowhere else, and stay
+until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed.
+A local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters either,
+so that no job can make another read something else than it asked for.
+
+Where a local blob may be: on the driver's worker alone. What an executor on another worker stores is in storage before
+its digest is told to anybody, because that worker may be lost, and its lease may end, long before the driver asks. So
+who misses a blob in storage knows whom to ask for it: the driver's worker.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +17,22 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import uuid
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from qonduit_worker import metrics
+from qonduit_worker.blob_scope import AttemptScope
+from qonduit_worker.storage import StorageError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from qonduit_worker.blob_exchange import BlobExchange
+    from qonduit_worker.blob_scope import LocalUpload
     from qonduit_worker.storage import Storage
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -24,17 +44,27 @@ def is_digest(text: str) -> bool:
 
 
 class BlobCache:
-    """A folder of blobs by digest, for all jobs of this machine; the least recently used ones go first."""
+    """A folder of blobs by digest, for all jobs of this machine; the least recently used ones go first.
+
+    It also counts what the scopes of attempts hold, so that both together stay within the capacity.
+    """
 
     def __init__(self, folder: Path, *, capacity_bytes: int) -> None:
         self._folder = folder
+        self._scopes_folder = folder / "scopes"
         self._capacity_bytes = capacity_bytes
         self._fetching: dict[str, asyncio.Task[Path]] = {}
+        self._pins: Counter[str] = Counter()
+        self._scopes: dict[tuple[str, int], AttemptScope] = {}
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
+        # What an earlier life was about to write, or kept for attempts that died with it.
         for leftover in folder.glob("*.part"):
             leftover.unlink(missing_ok=True)
+        shutil.rmtree(self._scopes_folder, ignore_errors=True)
+        self._scopes_folder.mkdir(mode=0o700)
         self._size_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        self._local_bytes = 0
 
     def find(self, digest: str) -> Path | None:
         """Return the file of a blob that is here, or None."""
@@ -56,20 +86,30 @@ class BlobCache:
         if task is None:
             task = asyncio.create_task(self._fetch(storage, digest))
             self._fetching[digest] = task
-            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            task.add_done_callback(lambda task: self._fetched(digest, task))
         return await asyncio.shield(task)
 
+    def _fetched(self, digest: str, task: asyncio.Task[Path]) -> None:
+        self._fetching.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # Whoever waited was told; maybe nobody waits any more.
+
     async def _fetch(self, storage: Storage, digest: str) -> Path:
-        part = self._folder / f"{uuid.uuid4().hex}.part"
+        part = self.new_part()
         try:
             await storage.get_blob(digest, part)
+            metrics.BLOB_BYTES.labels("fetched").inc(part.stat().st_size)
             return self._keep(part, digest)
         finally:
             part.unlink(missing_ok=True)
 
     def adopt(self, part: Path, digest: str) -> Path:
         """Take over a complete file whose digest was checked."""
-        return self.find(digest) or self._keep(part, digest)
+        found = self.find(digest)
+        if found is None:
+            return self._keep(part, digest)
+        part.unlink(missing_ok=True)
+        return found
 
     def _keep(self, part: Path, digest: str) -> Path:
         path = self._folder / digest
@@ -77,29 +117,133 @@ class BlobCache:
         part.chmod(0o400)
         part.replace(path)
         self._size_bytes += size
-        if self._size_bytes > self._capacity_bytes:
-            self._evict(keep=path)
+        if self._size_bytes + self._local_bytes > self._capacity_bytes:
+            with self.pinned(digest):
+                self._evict(self._capacity_bytes // 2 - self._local_bytes)
         return path
-
-    def _evict(self, keep: Path) -> None:
-        files = [file for file in self._folder.iterdir() if file != keep and file.suffix != ".part"]
-        for file in sorted(files, key=lambda file: file.stat().st_mtime):
-            if self._size_bytes <= self._capacity_bytes // 2:
-                return
-            self._size_bytes -= file.stat().st_size
-            file.unlink(missing_ok=True)
 
     def new_part(self) -> Path:
         """Return a name for a file that may become a blob with `adopt`."""
         return self._folder / f"{uuid.uuid4().hex}.part"
 
+    @contextlib.contextmanager
+    def pinned(self, digest: str) -> Iterator[None]:
+        """Keep a blob from being evicted meanwhile, whether it is here yet or not."""
+        self._pins[digest] += 1
+        try:
+            yield
+        finally:
+            self._pins[digest] -= 1
+            if not self._pins[digest]:
+                del self._pins[digest]
+
+    def _evict(self, most_bytes: int) -> None:
+        """Let go of what was not used for longest until so many bytes are left; who has a file open keeps its bytes."""
+        files = [file for file in self._folder.iterdir() if is_digest(file.name) and file.name not in self._pins]
+        for file in sorted(files, key=lambda file: file.stat().st_mtime):
+            if self._size_bytes <= most_bytes:
+                return
+            self._size_bytes -= file.stat().st_size
+            file.unlink(missing_ok=True)
+
+    # --- Attempts ------------------------------------------------------------------------------
+
+    def hold(self, job_id: str, attempt: int, storage: Storage) -> AttemptScope:
+        """Return the scope of an attempt; it lasts until all who hold it have let go."""
+        key = job_id, attempt
+        scope = self._scopes.get(key)
+        if scope is None:
+            scope = self._scopes[key] = AttemptScope(self, self._scopes_folder / uuid.uuid4().hex, storage)
+        scope.holders += 1
+        return scope
+
+    async def let_go(self, job_id: str, attempt: int) -> None:
+        """End one hold: with the last one what only this attempt used is deleted."""
+        scope = self._scopes[job_id, attempt]
+        scope.holders -= 1
+        if scope.holders == 0:
+            del self._scopes[job_id, attempt]
+            await scope.close()
+
+    def scope(self, job_id: str, attempt: int) -> AttemptScope | None:
+        """Return the scope of an attempt that runs here, or None."""
+        return self._scopes.get((job_id, attempt))
+
+    def check(self, size_bytes: int, *, beside_bytes: int) -> None:
+        """Refuse a value that is too large, alone or beside those that its attempt is storing; raises StorageError."""
+        most_bytes = self._capacity_bytes // 2
+        if size_bytes > most_bytes:
+            raise StorageError(
+                "BLOB_TOO_LARGE",
+                f"a value of {size_bytes:,} bytes is larger than the {most_bytes:,} bytes that this worker takes "
+                "(half of QONDUIT_WORKER_CACHE_BYTES): split it, or have the operator raise that",
+            )
+        if size_bytes + beside_bytes > most_bytes:
+            raise StorageError(
+                "CACHE_FULL",
+                f"a value of {size_bytes:,} bytes beside {beside_bytes:,} bytes that the job is storing right now is "
+                f"more than the {most_bytes:,} bytes that this worker takes at a time: try again",
+            )
+
+    async def reserve(self, size_bytes: int) -> None:
+        """Make room for a local blob, and count it as there.
+
+        What can be brought again is evicted first. When local blobs fill the room, the oldest ones go to storage, so
+        that a job may make more than this machine holds.
+
+        Raises:
+            StorageError: It does not fit now (CACHE_FULL, DISK_FULL, storage's reasons).
+        """
+        capacity = self._capacity_bytes
+        while self._size_bytes + self._local_bytes + size_bytes > capacity:
+            self._evict(max(0, min(capacity // 2, capacity - self._local_bytes - size_bytes)))
+            if self._size_bytes + self._local_bytes + size_bytes <= capacity:
+                break
+            await self._spill(size_bytes)
+        free = shutil.disk_usage(self._folder).free
+        if size_bytes > free:
+            raise StorageError(
+                "DISK_FULL", f"a value of {size_bytes:,} bytes does not fit on the worker's disk: {free:,} are free"
+            )
+        self._local_bytes += size_bytes
+
+    async def _spill(self, size_bytes: int) -> None:
+        for scope in self._scopes.values():
+            if (digest := scope.oldest) is not None:
+                await scope.share(digest)
+                return
+        raise StorageError(
+            "CACHE_FULL",
+            f"there is no room now for a value of {size_bytes:,} bytes: {self._local_bytes:,} of "
+            f"{self._capacity_bytes:,} bytes (QONDUIT_WORKER_CACHE_BYTES) are being written; try again",
+        )
+
+    def give_back(self, size_bytes: int) -> None:
+        """Count a local blob as gone."""
+        self._local_bytes -= size_bytes
+
 
 class JobBlobs:
-    """The blobs that one job may read and write, through its ticket."""
+    """The blobs that one driver or executor may read and write, through its job's ticket."""
 
-    def __init__(self, cache: BlobCache, storage: Storage) -> None:
+    def __init__(
+        self, cache: BlobCache, storage: Storage, exchange: BlobExchange, *, job_id: str, attempt: int, home: str
+    ) -> None:
         self._cache = cache
         self._storage = storage
+        self._exchange = exchange
+        self._job_id = job_id
+        self._attempt = attempt
+        self._home = home
+        self._scope = cache.hold(job_id, attempt, storage)
+        self._closed = False
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the driver is on this worker: then what is stored need not go to storage."""
+        return self._home == self._exchange.worker_id
+
+    # --- Durable ones --------------------------------------------------------------------------
 
     async def put(self, data: bytes) -> str:
         """Store bytes durably and return their digest."""
@@ -112,14 +256,75 @@ class JobBlobs:
         await self._storage.put_blob(digest, part)
         self._cache.adopt(part, digest)
 
-    async def get(self, digest: str) -> bytes:
-        """Return the bytes of a blob; raises StorageError."""
-        return (await self.path(digest)).read_bytes()
+    # --- Those that go to storage only when somebody there wants them ----------------------------
+
+    async def begin(self, size_bytes: int) -> LocalUpload:
+        """Begin to store so many bytes for this attempt; raises StorageError when there is no room."""
+        return await self._scope.begin(size_bytes)
+
+    async def commit(self, upload: LocalUpload) -> str:
+        """Keep an upload; return its digest once whoever is told it can get the bytes."""
+        digest = upload.commit()
+        if not self.at_home:
+            await self.share(digest)
+        return digest
+
+    async def put_local(self, *parts: bytes | memoryview) -> str:
+        """Store the parts one after another for this attempt and return the digest; raises StorageError."""
+        size = sum(memoryview(part).nbytes for part in parts)
+        upload = await self.begin(size)
+        try:
+            await upload.fill(size, partial(_hand_over, parts))
+            return await self.commit(upload)
+        finally:
+            upload.discard()
+
+    async def share(self, digest: str) -> None:
+        """Return once a blob that is here is in storage; raises StorageError. Calls for one share one upload."""
+        await self._scope.share(digest)
+
+    def release(self, digest: str) -> None:
+        """Say that one `put_local` of this digest is of no use any more; with the last one it is deleted here."""
+        self._scope.release(digest)
+
+    # --- Reading -------------------------------------------------------------------------------
 
     async def path(self, digest: str) -> Path:
-        """Return the file of a blob, only to be read."""
+        """Return the file of a blob, only to be read: from here, from storage, or from the driver's worker through it.
+
+        Raises:
+            StorageError: BLOB_NOT_FOUND, BLOB_LOST when the driver's worker is gone, or storage's own reasons.
+        """
+        if (local := self._scope.find(digest)) is not None:
+            return local
+        try:
+            return await self._cache.fetch(self._storage, digest)
+        except StorageError as error:
+            if error.reason != "BLOB_NOT_FOUND" or self.at_home:
+                raise
+        await self._exchange.ask(self._home, self._job_id, self._attempt, digest)
         return await self._cache.fetch(self._storage, digest)
 
-    def known(self, digest: str) -> bool:
-        """Tell whether a blob is on this machine, and so in storage."""
-        return self._cache.find(digest) is not None
+    async def open(self, digest: str) -> int:
+        """Return a read-only descriptor, which is the caller's; raises as `path`.
+
+        Nobody can change these bytes: the file is the worker's own, and whoever made them never had it.
+        """
+        with self._cache.pinned(digest):
+            return os.open(await self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    async def get(self, digest: str) -> bytes:
+        """Return the bytes of a blob; raises as `path`."""
+        with os.fdopen(await self.open(digest), "rb") as file:
+            return await asyncio.to_thread(file.read)
+
+    async def close(self) -> None:
+        """Let go of the attempt's scope. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            await self._cache.let_go(self._job_id, self._attempt)
+
+
+def _hand_over(parts: Sequence[bytes | memoryview], add: Callable[[bytes | memoryview], None]) -> None:
+    for part in parts:
+        add(memoryview(part).cast("B") if len(part) else b"")

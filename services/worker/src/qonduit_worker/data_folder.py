@@ -61,13 +61,17 @@ class DataFolder:
 
     async def _bring(self, file: StoredFile) -> None:
         async with self._transfers:
-            try:
-                cached = self._cache.find(file.digest) or await self._download(file.name)
-            except StorageError as error:
-                if error.reason == "FILE_NOT_FOUND":
-                    return  # Deleted since it was listed.
-                raise
-            await asyncio.to_thread(self._place, cached, file.name, cached.name)
+            with self._cache.pinned(file.digest):
+                await self._copy(file)
+
+    async def _copy(self, file: StoredFile) -> None:
+        try:
+            cached = self._cache.find(file.digest) or await self._download(file.name)
+        except StorageError as error:
+            if error.reason == "FILE_NOT_FOUND":
+                return  # Deleted since it was listed.
+            raise
+        await asyncio.to_thread(self._place, cached, file.name, cached.name)
 
     async def _download(self, name: str) -> Path:
         part = self._cache.new_part()

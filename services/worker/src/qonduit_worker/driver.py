@@ -148,7 +148,11 @@ class Driver:
     async def _prepare(self) -> None:
         try:
             await asyncio.gather(
-                self._server.start(), self._bring_artifact(), self._bring_arguments(), self._data.fill()
+                self._server.start(),
+                self._ops.blob_server.start(),
+                self._bring_artifact(),
+                self._bring_arguments(),
+                self._data.fill(),
             )
         except StorageError as error:
             if error.transient:
@@ -156,12 +160,15 @@ class Driver:
             raise
 
     async def _bring_artifact(self) -> None:
-        artifact = await self._shop.cache.fetch(self._storage, self.spec.artifact_digest)
-        await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
+        digest = self.spec.artifact_digest
+        with self._shop.cache.pinned(digest):
+            artifact = await self._shop.cache.fetch(self._storage, digest)
+            await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
 
     async def _bring_arguments(self) -> None:
-        arguments = await self._shop.cache.fetch(self._storage, self.spec.arguments_digest)
-        await self._room.put_arguments(arguments)
+        digest = self.spec.arguments_digest
+        with self._shop.cache.pinned(digest):
+            await self._room.put_arguments(await self._shop.cache.fetch(self._storage, digest))
 
     async def _fork(self) -> Forked:
         spec = self.spec

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import QpuReply, QpuTransition, SchedulerElected, Stage
 
+from qonduit_worker.blob_server import BlobServer
 from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import RequestError, text_field
-from qonduit_worker.program_ops import BlobOps, FileOps, ResultOps
+from qonduit_worker.program_ops import FileOps, ResultOps
 from qonduit_worker.qpu_gate import qpu_endpoint
 from qonduit_worker.tasks import DriverCallbacks, DriverContext, TaskDesk
 
@@ -52,21 +53,30 @@ class DriverOps:
         self._accounts = accounts
         self.error_text = ""
         """The traceback that ended the program."""
-        blobs = workshop.blobs(storage)
+        spec = grant.spec
+        blobs = workshop.blobs(storage, job_id=spec.job_id, attempt=spec.attempt, home=workshop.worker_id)
+        self._blobs = blobs
+        self.blob_server = BlobServer(room.blob_socket, blobs)
         settings = workshop.settings
         self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
-        callbacks = DriverCallbacks(server.push, lambda: accounts.stage, accounts.book_task, blobs.put, pump.write)
+        callbacks = DriverCallbacks(
+            push=server.push,
+            stage=lambda: accounts.stage,
+            book=accounts.book_task,
+            keep=blobs.put_local,
+            release=blobs.release,
+            write_log=pump.write,
+        )
         self.qpu = qpu_endpoint(
             workshop,
             blobs,
-            job_id=grant.spec.job_id,
-            attempt=grant.spec.attempt,
-            user=grant.spec.user,
+            job_id=spec.job_id,
+            attempt=spec.attempt,
+            user=spec.user,
             on_transition=self._qpu_step,
         )
         self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, post, callbacks)
         self.results.register(server)
-        BlobOps(blobs, room.parts).register(server)
         FileOps(data, room.parts, most_bytes=settings.file_bytes).register(server)
         server.register("stage", self._stage)
         server.register("error_text", self._error_text)
@@ -78,7 +88,11 @@ class DriverOps:
     async def close(self) -> None:
         """End with the driver; safe to call twice."""
         await self.qpu.stop()
-        await self.desk.close()
+        try:
+            await self.desk.close()
+        finally:
+            await self.blob_server.stop()
+            await self._blobs.close()
 
     async def handle(self, message: object) -> None:
         """Take a message that came for this attempt; each may come twice."""

@@ -10,11 +10,11 @@ from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition, TaskResults, TasksCanceled
 
 from qonduit_worker import metrics
+from qonduit_worker.blob_server import BlobServer
 from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.program_channel import ProgramServer
-from qonduit_worker.program_ops import BlobOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.tasks import ExecutorDesk, Surroundings
@@ -71,16 +71,19 @@ class Executor:
         self._room = Room.make(workshop.rooms, LeaseKind.EXECUTOR)
         self._server = ProgramServer(self._room.socket)
         self._data = DataFolder(self._room.data, f"users/{grant.user}", self._storage, workshop.cache)
+        self._blobs = workshop.blobs(
+            self._storage, job_id=grant.job_id, attempt=grant.attempt, home=grant.driver_worker_id
+        )
+        self._blob_server = BlobServer(self._room.blob_socket, self._blobs)
         self._desk: ExecutorDesk | None = None
-        blobs = workshop.blobs(self._storage)
-        self._surroundings = Surroundings(workshop.worker_id, workshop.bus, blobs, post)
+        self._surroundings = Surroundings(workshop.worker_id, workshop.bus, post)
         self._nested = NestedTasks(grant, self._surroundings, parent=self._running_task_id, push=self._push)
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._qpu = qpu_endpoint(
             workshop,
-            blobs,
+            self._blobs,
             job_id=grant.job_id,
             attempt=grant.attempt,
             user=grant.user,
@@ -140,6 +143,8 @@ class Executor:
         await self.mail.close()
         await self._qpu.stop()
         await self._server.stop()
+        await self._blob_server.stop()
+        await self._blobs.close()
         await self._room.remove()
 
     async def _handle(self, message: object) -> None:
@@ -172,13 +177,14 @@ class Executor:
         self._server.listen("tasks_submit", lambda _, fields: self._nested.submit(fields))
         self._server.listen("tasks_cancel", lambda _, fields: self._nested.cancel(fields))
         self._server.listen("tasks_waiting", self._waiting)
-        BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
-        await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
+        await asyncio.gather(self._server.start(), self._blob_server.start(), self._bring_artifact(), self._data.fill())
 
     async def _bring_artifact(self) -> None:
-        if self.grant.artifact_digest:
-            artifact = await self._shop.cache.fetch(self._storage, self.grant.artifact_digest)
-            await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
+        digest = self.grant.artifact_digest
+        if digest:
+            with self._shop.cache.pinned(digest):
+                artifact = await self._shop.cache.fetch(self._storage, digest)
+                await self._room.unpack(artifact, most_bytes=self._shop.settings.artifact_bytes)
 
     async def _fork(self) -> SandboxProcess:
         grant, shop = self.grant, self._shop

@@ -31,6 +31,12 @@ STAGE_CPU: Final = Counter(
 STAGE_QPU: Final = Counter(
     "qonduit_worker_stage_qpu_seconds", "Quantum time, as it was settled.", ["stage"], registry=REGISTRY
 )
+BLOB_BYTES: Final = Counter(
+    "qonduit_worker_blob_bytes",
+    "Bytes of values and artifacts: kept here for an attempt, uploaded to storage, fetched from it.",
+    ["way"],
+    registry=REGISTRY,
+)
 LOG_BYTES: Final = Counter("qonduit_worker_log_bytes", "Output of drivers sent to storage.", registry=REGISTRY)
 ENDINGS: Final = Counter("qonduit_worker_drivers_ended", "Drivers by how they ended.", ["reason"], registry=REGISTRY)
 OOM_KILLS: Final = Counter("qonduit_worker_oom_kills", "Sandboxes over their memory.", ["kind"], registry=REGISTRY)

@@ -1,4 +1,4 @@
-"""What programs may ask of their agent about bytes: blobs, the result, the user's files."""
+"""What programs may ask of their agent about the result and the user's files."""
 
 from __future__ import annotations
 
@@ -20,45 +20,8 @@ if TYPE_CHECKING:
     from qonduit_worker.program_channel import ProgramServer, ProgramSession
     from qonduit_worker.storage import StoredFile
 
-MOST_BLOB_BYTES: Final = 16 * 1024**3
 _MOST_OFFSET: Final = 2**62
 _NAME_LENGTH: Final = 4096
-
-
-class BlobOps:
-    """blob_begin, blob_chunk, blob_commit, blob_get."""
-
-    def __init__(self, blobs: JobBlobs, parts: Path) -> None:
-        self._blobs = blobs
-        self._uploads = Uploads(parts, most_bytes=MOST_BLOB_BYTES)
-
-    def register(self, server: ProgramServer) -> None:
-        """Answer them on a sandbox's channel."""
-        server.register("blob_begin", self._begin)
-        server.register("blob_chunk", self._chunk)
-        server.register("blob_commit", self._commit)
-        server.register("blob_get", self._get)
-
-    async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
-        digest = _digest_field(fields)
-        if self._blobs.known(digest):
-            return "present"
-        size = count_field(fields, "size_bytes", most=_MOST_OFFSET)
-        return self._uploads.begin(size, key=digest, digest=digest)
-
-    async def _chunk(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
-        self._uploads.find(str(fields.get("digest", ""))).add(bytes_field(fields, "data"))
-
-    async def _commit(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
-        upload = self._uploads.take(str(fields.get("digest", "")))
-        try:
-            await self._blobs.put_file(upload.complete(), upload.path)
-        finally:
-            upload.discard()
-
-    async def _get(self, _: ProgramSession, fields: Mapping[str, Any]) -> bytes:
-        path = await self._blobs.path(_digest_field(fields))
-        return _read(path, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +106,7 @@ class FileOps:
     async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
         return self._uploads.begin(
             count_field(fields, "size_bytes", most=_MOST_OFFSET),
-            digest=_digest_field(fields),
+            digest=digest_field(fields),
             name=text_field(fields, "name", most=_NAME_LENGTH),
         )
 
@@ -165,7 +128,8 @@ class FileOps:
         return await self._data.send_back()
 
 
-def _digest_field(fields: Mapping[str, Any]) -> str:
+def digest_field(fields: Mapping[str, Any]) -> str:
+    """Return a sha256 in hexadecimal; raises RequestError for anything else."""
     digest = text_field(fields, "digest", most=64)
     if not is_digest(digest):
         raise RequestError("INVALID_REQUEST", "digest must be a sha256 in hexadecimal")

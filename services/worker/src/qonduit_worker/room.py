@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qonduit.program.blobs import SOCKET_NAME
+
 from qonduit_worker.archive import unpack
 from qonduit_worker.data_folder import copy_file
 
@@ -61,6 +63,11 @@ class Room:
     def socket(self) -> Path:
         """The agent's socket."""
         return self.run / "agent.sock"
+
+    @property
+    def blob_socket(self) -> Path:
+        """The agent's socket for large bytes, beside the other."""
+        return self.run / SOCKET_NAME
 
     async def unpack(self, artifact: Path, *, most_bytes: int) -> None:
         """Unpack the artifact; raises BadArchiveError."""

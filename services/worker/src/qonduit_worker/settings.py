@@ -65,7 +65,11 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
     tmp_bytes: int = Field(2 * _GIB, gt=0, description="Size of a program's /tmp.")
     artifact_bytes: int = Field(4 * _GIB, gt=0, description="Most that an artifact may unpack to.")
     result_bytes: int = Field(_GIB, gt=0, description="Largest result.")
-    cache_bytes: int = Field(8 * _GIB, gt=0, description="Size of this machine's cache of blobs and files.")
+    cache_bytes: int = Field(
+        8 * _GIB,
+        gt=0,
+        description="Bytes that jobs' values, artifacts and files may take here; half of it bounds a value.",
+    )
     pids: int = Field(512, gt=0, description="Processes and threads that one program may have.")
     log_patience_s: float = Field(10.0, ge=0, description="Seconds that a job's end waits for storage to take its log.")
     storage_patience_s: float = Field(60.0, ge=0, description="Seconds that a call to storage is tried again.")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qonduit_worker.program_channel import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Upload:
-    """One upload; it ends with `complete` or `discard`."""
+    """One upload; it ends with `complete` or `discard`. Raises RequestError, also when the disk is full."""
 
     def __init__(self, path: Path, size_bytes: int, *, digest: str = "", name: str = "") -> None:
         self.path = path
@@ -24,17 +29,19 @@ class Upload:
         self._received = 0
         self._sha256 = hashlib.sha256()
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Take a piece; raises RequestError when it is more than was announced."""
         self._received += len(data)
         if self._received > self._size_bytes:
             raise RequestError("TOO_MANY_BYTES", f"more than the announced {self._size_bytes} bytes came")
         self._sha256.update(data)
-        self._file.write(data)
+        with self._told_of_a_full_disk():
+            self._file.write(data)
 
     def complete(self, digest: str = "") -> str:
         """Close the file and return its sha256; raises RequestError when it is not what was announced."""
-        self._file.close()
+        with self._told_of_a_full_disk():
+            self._file.close()
         found = self._sha256.hexdigest()
         if self._received != self._size_bytes:
             raise RequestError("TOO_FEW_BYTES", f"{self._received} of {self._size_bytes} bytes came")
@@ -44,8 +51,20 @@ class Upload:
 
     def discard(self) -> None:
         """Remove what came so far."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # A buffer that a full disk did not take.
+            self._file.close()
         self.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _told_of_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            raise RequestError(
+                "DISK_FULL", f"the worker's disk is full: {self._received:,} of {self._size_bytes:,} bytes came"
+            ) from error
 
 
 class Uploads:

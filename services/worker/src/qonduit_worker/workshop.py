@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.bus import Bus
     from qonduit_service_kit.messages import Shape
 
+    from qonduit_worker.blob_exchange import BlobExchange
     from qonduit_worker.blobs import BlobCache
     from qonduit_worker.qpu_endpoint import DeviceCache
     from qonduit_worker.room import Room
@@ -38,14 +39,15 @@ class Workshop:
     zygotes: ZygotePool
     devices: DeviceCache
     rooms: Path
+    exchange: BlobExchange
 
     def storage(self, ticket: str) -> Storage:
         """Return storage as this ticket may use it."""
         return Storage(self.channel, ticket, patience_s=self.settings.storage_patience_s)
 
-    def blobs(self, storage: Storage) -> JobBlobs:
-        """Return the blobs that one job may use."""
-        return JobBlobs(self.cache, storage)
+    def blobs(self, storage: Storage, *, job_id: str, attempt: int, home: str) -> JobBlobs:
+        """Return the blobs of one driver or executor, to be closed with it; `home` is its driver's worker."""
+        return JobBlobs(self.cache, storage, self.exchange, job_id=job_id, attempt=attempt, home=home)
 
     def sandbox(self, room: Room, shape: Shape, environment: dict[str, str], entry: str) -> SandboxSpec:
         """Return the sandbox for a room."""

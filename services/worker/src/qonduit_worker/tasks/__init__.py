@@ -1,11 +1,10 @@
 """The task layer: the driver's side (`TaskDesk`) and the executor's side (`ExecutorDesk`)."""
 
-from qonduit_worker.tasks.context import Blobs, DriverCallbacks, DriverContext, Post, Surroundings
+from qonduit_worker.tasks.context import DriverCallbacks, DriverContext, Post, Surroundings
 from qonduit_worker.tasks.driver_side import TaskDesk
 from qonduit_worker.tasks.executor_side import ExecutorDesk, ExecutorProcess
 
 __all__ = [
-    "Blobs",
     "DriverCallbacks",
     "DriverContext",
     "ExecutorDesk",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Bus
@@ -17,21 +17,12 @@ Both die together, so a message between them needs no broker to survive. One for
 """
 
 
-class Blobs(Protocol):
-    """Large bytes by digest, with this job's ticket."""
-
-    async def put(self, data: bytes) -> str:
-        """Keep bytes where every worker can get them; return their digest."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What an executor's side of the task layer works with."""
 
     worker_id: str
     bus: Bus
-    blobs: Blobs
     post: Post
 
 
@@ -62,5 +53,7 @@ class DriverCallbacks:
     """book(stage, cpu seconds, peak bytes) of one attempt of a task."""
     keep: Callable[[bytes], Awaitable[str]]
     """Keep bytes where executors can get them; returns their digest."""
+    release: Callable[[str], None]
+    """Say that a stored call is of no use any more."""
     write_log: Callable[[bytes], Awaitable[None]]
     """Write to the job's log."""

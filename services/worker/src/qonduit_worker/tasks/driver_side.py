@@ -109,7 +109,7 @@ class TaskDesk:
     def submit(self, fields: Mapping[str, Any]) -> Coroutine[Any, Any, object] | None:
         """Take tasks from the program (untrusted); returns what to wait for before more are taken."""
         try:
-            self._submit(read_tasks(fields, self._context.worker_id), None)
+            self._submit(read_tasks(fields), None)
         except BadTaskError as error:
             for task in fields.get("tasks") or ():
                 if isinstance(task, list) and task:
@@ -134,7 +134,6 @@ class TaskDesk:
                 function,
                 wanted.call,
                 wanted.call_digest,
-                wanted.holder,
                 list(wanted.inputs),
                 stage=stage,
                 owner=owner,
@@ -228,6 +227,8 @@ class TaskDesk:
                 self._reports.changed()
                 self._touched.add(task.shape)
                 self._tell(task.owner, result)
+                if task.call_digest:
+                    self._callbacks.release(task.call_digest)
             case Interrupt(task=task, lease_id=lease_id, worker_id=worker_id):
                 self._interrupt(worker_id, lease_id, (task.task_id,))
             case Unknown(task_id=task_id, owner=owner):
@@ -318,7 +319,7 @@ class TaskDesk:
         for index, given in enumerate(task.inputs):
             if given.value is not None:
                 digest = await self._callbacks.keep(given.value)
-                task.inputs[index] = TaskInput("", None, digest, self._context.worker_id)
+                task.inputs[index] = TaskInput("", None, digest)
 
     def _message(self, batch: Batch) -> TaskBatch:
         functions: dict[str, int] = {}
@@ -328,11 +329,8 @@ class TaskDesk:
                 continue
             index = functions.setdefault(task.function.function_id, len(functions))
             inputs = tuple(task.inputs)
-            calls.append(
-                TaskCall(
-                    task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs, task.holder
-                )
-            )
+            inputs = tuple(task.inputs)
+            calls.append(TaskCall(task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs))
         used = tuple(self._functions[function_id] for function_id in functions)
         context = self._context
         return TaskBatch(context.job_id, context.attempt, batch.number, used, tuple(calls), batch.expected_s)

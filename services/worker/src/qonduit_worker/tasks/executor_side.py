@@ -229,11 +229,9 @@ class ExecutorDesk:
         for call in batch.tasks:
             task = InHand(call.task_id, call.attempt, call.number, batch.functions[call.function])
             self._hand[call.task_id] = task
-            inputs = [[given.value, given.value_digest, given.holder] for given in call.inputs]
+            inputs = [[given.value, given.value_digest] for given in call.inputs]
             function_id = task.function.function_id
-            rows.append(
-                [call.task_id, call.attempt, call.number, function_id, call.call, call.call_digest, inputs, call.holder]
-            )
+            rows.append([call.task_id, call.attempt, call.number, function_id, call.call, call.call_digest, inputs])
         try:
             if self._exited is not None:
                 raise ConnectionResetError("the process has ended")
@@ -312,7 +310,6 @@ class ExecutorDesk:
             outcome=_outcome(outcome),
             value=value if isinstance(value, bytes) else None,
             value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
-            holder=self._worker_id if digest else "",
             text=str(text)[-TEXT_CHARACTERS:],
             started_at=started_at if isinstance(started_at, float) else 0.0,
             cpu_s=wall_s,

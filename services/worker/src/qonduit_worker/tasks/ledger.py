@@ -182,6 +182,7 @@ class TaskLedger:
             if task is None or task.attempt != attempt:
                 continue
             lane = self._lanes[task.shape]
+            lane.ready.pop(task_id, None)
             self._leave_queue(task, lane)
             self._disown(task, lane)
             if lease_id in self._lost:
@@ -296,7 +297,7 @@ class TaskLedger:
         self.inline_bytes -= waiter.size_bytes
         for index, given in enumerate(waiter.inputs):
             if given.task_id == value.task_id:
-                waiter.inputs[index] = TaskInput("", value.value, value.value_digest, value.holder)
+                waiter.inputs[index] = TaskInput("", value.value, value.value_digest)
         self.inline_bytes += waiter.size_bytes
         waiter.missing -= 1
         if not waiter.missing:
@@ -318,4 +319,4 @@ class TaskLedger:
 
 
 def _result(reply: TaskReply) -> TaskResult:
-    return TaskResult(reply.task_id, reply.outcome, reply.value, reply.value_digest, reply.holder, reply.text)
+    return TaskResult(reply.task_id, reply.outcome, reply.value, reply.value_digest, reply.text)

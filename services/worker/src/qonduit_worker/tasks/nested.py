@@ -59,7 +59,7 @@ class NestedTasks:
 
     def submit(self, fields: Mapping[str, Any]) -> None:
         """Take tasks (untrusted); raises BadTaskError."""
-        self._tasks += read_tasks(fields, self._worker_id)
+        self._tasks += read_tasks(fields)
         self._send_soon()
 
     def cancel(self, fields: Mapping[str, Any]) -> None:

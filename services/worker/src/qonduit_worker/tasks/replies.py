@@ -40,7 +40,6 @@ class ReplySender:
         failed: Callable[[], None],
     ) -> None:
         self._grant = grant
-        self._blobs = surroundings.blobs
         self._post = surroundings.post
         self._usage = usage
         self._owed: set[tuple[str, int]] = set()
@@ -78,19 +77,14 @@ class ReplySender:
                 self._bill(replies)
                 grant = self._grant
                 for part in in_parts(replies):
-                    await self._keep_values(part)
                     message = TaskReplies(grant.job_id, grant.attempt, grant.lease_id, tuple(part))
                     await self._post(grant.driver_worker_id, message)
                     self._owed.difference_update((reply.task_id, reply.attempt) for reply in part)
         except Exception:  # noqa: BLE001 - Whatever it was, the end of the lease tells that its tasks are lost.
-            # Such as a value that storage did not take.
             _log.exception("replies_not_sent", job=self._grant.job_id, lease=self._grant.lease_id)
             self._failed()
         finally:
             self._sending = None
-
-    async def _keep_values(self, replies: list[TaskReply]) -> None:
-        """Bring large values to where the driver's agent can get them."""
 
     def _bill(self, replies: list[TaskReply]) -> None:
         """Make the sum of what was billed agree with what the kernel has counted.

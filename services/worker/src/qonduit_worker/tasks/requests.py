@@ -19,7 +19,7 @@ _MOST_AMOUNT: Final = 2**60
 _MOST_RETRIES: Final = 1_000_000
 _MOST_TIMEOUT_S: Final = 10.0**9
 _FIELDS_OF_A_TASK: Final = 4
-_FIELDS_OF_AN_INPUT: Final = 4
+_FIELDS_OF_AN_INPUT: Final = 3
 
 
 class BadTaskError(ValueError):
@@ -45,38 +45,33 @@ def read_function(fields: Mapping[str, Any]) -> TaskFunction:
     )
 
 
-def read_tasks(fields: Mapping[str, Any], holder: str) -> tuple[SubmittedTask, ...]:
-    """Return the calls of one function that a program submits; raises BadTaskError.
-
-    Args:
-        fields: As they came.
-        holder: The worker that holds the blobs which the program has stored.
-    """
+def read_tasks(fields: Mapping[str, Any]) -> tuple[SubmittedTask, ...]:
+    """Return the calls of one function that a program submits; raises BadTaskError."""
     tasks = fields.get("tasks")
     if not isinstance(tasks, list) or len(tasks) > MOST_TASKS_IN_A_CALL:
         raise BadTaskError(f"tasks must be a list of at most {MOST_TASKS_IN_A_CALL}")
     function_id = read_id(fields.get("function"))
-    return tuple(_task(task, function_id, holder) for task in tasks)
+    return tuple(_task(task, function_id) for task in tasks)
 
 
-def _task(task: object, function_id: str, holder: str) -> SubmittedTask:
+def _task(task: object, function_id: str) -> SubmittedTask:
     if not isinstance(task, list) or len(task) != _FIELDS_OF_A_TASK:
         raise BadTaskError("a task is a list of its id, its call, the call's digest and its inputs")
     task_id, call, digest, inputs = task
     call, digest = _bytes_or_digest(call, digest)
     if not isinstance(inputs, list) or len(inputs) > MOST_INPUTS:
         raise BadTaskError(f"a task has at most {MOST_INPUTS} other tasks among its arguments")
-    return SubmittedTask(read_id(task_id), function_id, call, digest, tuple(map(_input, inputs)), holder)
+    return SubmittedTask(read_id(task_id), function_id, call, digest, tuple(map(_input, inputs)))
 
 
 def _input(given: object) -> TaskInput:
     if not isinstance(given, list) or len(given) != _FIELDS_OF_AN_INPUT:
-        raise BadTaskError("an input is a list of a task's id, a value, the value's digest and its holder")
-    task_id, value, digest, holder = given
+        raise BadTaskError("an input is a list of a task's id, a value and the value's digest")
+    task_id, value, digest = given
     if task_id:
         return TaskInput(read_id(task_id))
     value, digest = _bytes_or_digest(value, digest)
-    return TaskInput("", value, digest, str(holder)[:NAME_CHARACTERS])
+    return TaskInput("", value, digest)
 
 
 def read_id(value: object) -> str:

@@ -17,7 +17,7 @@ MOST_BYTES: Final = 48 * 1024
 
 def row_of(result: TaskResult) -> list[Any]:
     """Return a result as the program's end of the channel reads it."""
-    return [result.task_id, str(result.outcome), result.value, result.value_digest, result.holder, result.text]
+    return [result.task_id, str(result.outcome), result.value, result.value_digest, result.text]
 
 
 def in_parts(results: list[Ended]) -> Iterable[list[Ended]]:

@@ -39,7 +39,6 @@ class Task:
     function: TaskFunction
     call: bytes | None
     call_digest: str
-    holder: str
     inputs: list[TaskInput]
     stage: Stage = Stage.NONE
     owner: Owner | None = None
