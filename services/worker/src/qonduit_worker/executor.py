@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.messages import ExecutorGranted
 
+    from qonduit_worker.dependencies import Layer
     from qonduit_worker.program_channel import ProgramSession
     from qonduit_worker.sandbox import Exit, Sandboxed, Usage
     from qonduit_worker.workshop import Workshop
@@ -72,6 +73,7 @@ class Executor:
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
+        self._layer: Layer | None = None
         self._qpu = qpu_endpoint(
             workshop,
             workshop.blobs(self._storage),
@@ -122,6 +124,9 @@ class Executor:
         await self.mail.close()
         await self._qpu.stop()
         await self._server.stop()
+        if self._layer is not None:
+            self._shop.layers.release(self._layer)
+            self._layer = None
         await self._room.remove()
 
     async def _handle(self, message: object) -> None:
@@ -152,7 +157,12 @@ class Executor:
         self._server.register("task_result", self._result)
         self._server.register("tasks_submit", _no_tasks_in_tasks)
         BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
+        self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
         await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
+
+    async def _tell(self, line: str) -> None:
+        # The driver's own wait has told the job's log of a build, unless this is another worker.
+        _log.info("layer_build", job=self.grant.job_id, text=line)
 
     async def _bring_artifact(self) -> None:
         if self.grant.artifact_digest:
@@ -162,10 +172,12 @@ class Executor:
     async def _fork(self) -> SandboxProcess:
         grant, shop = self.grant, self._shop
         occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape)
-        paths = shop.zygotes.inside(self._room.directory)
+        paths = shop.zygotes.inside(self._room.directory, self._layer)
         environment = program_environment(occupant, paths, qpu=qpu_environment(self._qpu), own=grant.environment)
-        sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY)
-        forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
+        sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY, self._layer)
+        forked = await shop.zygotes.fork(
+            sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR, layer=self._layer
+        )
         await self._qpu.start(forked.sandboxed.listener.dup())
         self._process = SandboxProcess(forked.sandboxed)
         blobs = shop.blobs(self._storage)

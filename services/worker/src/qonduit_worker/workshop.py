@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.messages import Shape
 
     from qonduit_worker.blobs import BlobCache
+    from qonduit_worker.dependencies import Layer, LayerStore
     from qonduit_worker.qpu_endpoint import DeviceCache
     from qonduit_worker.room import Room
     from qonduit_worker.settings import WorkerSettings
@@ -37,6 +38,7 @@ class Workshop:
     cache: BlobCache
     zygotes: ZygotePool
     devices: DeviceCache
+    layers: LayerStore
     rooms: Path
 
     def storage(self, ticket: str) -> Storage:
@@ -47,8 +49,10 @@ class Workshop:
         """Return the blobs that one job may use."""
         return JobBlobs(self.cache, storage)
 
-    def sandbox(self, room: Room, shape: Shape, environment: dict[str, str], entry: str) -> SandboxSpec:
-        """Return the sandbox for a room."""
+    def sandbox(
+        self, room: Room, shape: Shape, environment: dict[str, str], entry: str, layer: Layer | None = None
+    ) -> SandboxSpec:
+        """Return the sandbox for a room, with a layer of packages that is held until the sandbox is over."""
         settings = self.settings
         limits = Limits(
             cpu=shape.cpu_millis / 1000,
@@ -57,4 +61,5 @@ class Workshop:
             file_bytes=settings.file_bytes,
             pids=settings.pids,
         )
-        return SandboxSpec(room.sandbox_id, room.directory, limits, environment, entry)
+        packages = layer.packages if layer is not None else None
+        return SandboxSpec(room.sandbox_id, room.directory, limits, environment, entry, packages)

@@ -70,6 +70,7 @@ class DriverContext:
     storage_ticket: str
     artifact_digest: str
     environment: dict[str, str] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +253,7 @@ class TaskDesk:
             storage_ticket=context.storage_ticket,
             environment=context.environment,
             artifact_digest=context.artifact_digest,
+            dependencies=context.dependencies,
         )
 
     async def tell_demand_again(self) -> None:
