@@ -272,10 +272,8 @@ class Driver:
 
     def _verdict_of_stop(self) -> Verdict:
         if self._stop_cause is Reason.TIMEOUT:
-            text = (
-                f"The function's environment was not built within the job's time limit of {self.spec.time_limit_s:g} s."
-            )
-            return Verdict(Reason.TIMEOUT, text)
+            limit_s = self.spec.time_limit_s
+            return Verdict(Reason.TIMEOUT, f"The function's environment was not built in the job's {limit_s:g} s.")
         return Verdict(self._stop_cause, "The job was ended before its program began.")
 
     async def _report(self, verdict: Verdict) -> None:

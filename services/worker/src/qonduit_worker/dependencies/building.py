@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 _MIB: Final = 1024**2
 _PIDS: Final = 512
 _LISTED: Final = 40
+_WHEELS_ONLY: Final = "--no-build"
+_NO_SOURCES: Final = (
+    "\n(Building runs the code of strangers. Ask for a version with a wheel, or have the operator allow it: "
+    "QONDUIT_WORKER_DEPENDENCY_SOURCES=true.)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,8 @@ class Builder:
             case "memory":
                 return f"It needs more than the {rules.mem_bytes / _MIB:,.0f} MiB of memory that a build may use."
             case _:
-                return failure_of(ended.output) or f"uv ended with exit code {ended.exit_code} and said nothing."
+                text = failure_of(ended.output) or f"uv ended with exit code {ended.exit_code} and said nothing."
+                return text + _NO_SOURCES if _WHEELS_ONLY in text else text
 
 
 def _summary(plan: Plan) -> str:

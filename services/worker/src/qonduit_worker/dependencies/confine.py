@@ -73,6 +73,8 @@ def main() -> None:
         os._exit(1)  # The worker died before the line above took effect.
     isolation.join_cgroups(list(order.cgroups))
     os.umask(0o022)
+    for number in (signal.SIGXFSZ, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_bytes, order.file_bytes))
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

@@ -72,6 +72,8 @@ async def run_confined(
             os.close(write_end)
         reading = asyncio.create_task(_read(output.reader, hear))
         early = await _until_over(process, group, bounds)
+        if process.returncode == -signal.SIGXFSZ:
+            early = "size"
         # Whoever still holds the pipe left both the group and the session, or there are no groups.
         await asyncio.wait({reading}, timeout=_CLOSE_S)
         text = reading.result() if reading.done() else ""
