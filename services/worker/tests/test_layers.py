@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import tarfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -17,6 +17,7 @@ from qonduit_worker.zygote import landlock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
 
     from qonduit_worker.sandbox import CgroupTree
 
@@ -211,7 +212,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
             "pyproject.toml": system + '[project]\nname = "fromsource"\nversion = "1.0"\n',
             "PKG-INFO": "Metadata-Version: 2.1\nName: fromsource\nVersion: 1.0\n",
             "backend.py": backend,
-            "wheels.py": Path(testing.__file__).read_text(),
+            "wheels.py": inspect.getsource(testing),
         }.items():
             info = tarfile.TarInfo(f"fromsource-1.0/{name}")
             info.size = len(text.encode())

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import uv
 
-from qonduit_worker.dependencies.confine import Confinement
 from qonduit_worker.dependencies.confined import Bounds, Ended, run_confined
 from qonduit_worker.dependencies.default import write_view
 from qonduit_worker.dependencies.plan import Plan, failure_of, progress_of, read_plan
 from qonduit_worker.dependencies.requirements import DependencyError, line_of
 from qonduit_worker.sandbox import Limits
+from qonduit_worker.zygote.confine import Confinement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

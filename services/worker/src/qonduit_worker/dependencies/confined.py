@@ -18,8 +18,8 @@ from qonduit_worker.sandbox.sandboxed import open_output
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from qonduit_worker.dependencies.confine import Confinement
     from qonduit_worker.sandbox.cgroups import Cgroup
+    from qonduit_worker.zygote.confine import Confinement
 
 _WEIGH_S: Final = 1.0
 _MOST_OUTPUT_BYTES: Final = 256 * 1024
@@ -89,7 +89,7 @@ async def _spawn(
 ) -> asyncio.subprocess.Process:
     procs = tuple(group.open_procs())
     order = dataclasses.replace(confinement, cgroups=procs)
-    launcher = (sys.executable, "-P", "-m", "qonduit_worker.dependencies.confine", order.dumps())
+    launcher = (sys.executable, "-P", "-m", "qonduit_worker.zygote.confine", order.dumps())
     try:
         return await asyncio.create_subprocess_exec(
             *launcher,

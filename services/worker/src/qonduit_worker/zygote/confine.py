@@ -1,24 +1,20 @@
-"""`python -m qonduit_worker.dependencies.confine ORDER COMMAND...`: run a command that may write to a few folders only.
+"""`python -m qonduit_worker.zygote.confine ORDER COMMAND...`: run a command that may write to a few folders only.
 
 The resolver itself is trusted; what it reads and, where source distributions are allowed, what it runs is not. It
 keeps the network and its user, loses every right beyond, and sees nothing of the worker's own folder.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from qonduit_worker.zygote import isolation, kernel, landlock, layout, seccomp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
