@@ -156,6 +156,7 @@ class Job:
                     storage_ticket=demand.storage_ticket,
                     environment=demand.environment,
                     artifact_digest=demand.artifact_digest,
+                    dependencies=demand.dependencies,
                 )
             )
         return leases

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from qonduit_worker import metrics
 from qonduit_worker.dependencies import Builder, BuildRules, DependencyError, Layer, LayerStore, testing
-from qonduit_worker.dependencies.testing import write_wheel
+from qonduit_worker.dependencies.testing import SlowIndex, write_wheel
 from qonduit_worker.zygote import landlock
 
 if TYPE_CHECKING:
@@ -33,35 +33,6 @@ class Listener:
 
     async def tell(self, line: str) -> None:
         self.lines.append(line)
-
-
-class SlowIndex:
-    """An index that has nothing, and never answers a question for `slow`."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.left = asyncio.Event()
-        self.url = ""
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/simple"
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        if b"/simple/slow/" in request:
-            self.asked.set()
-            await reader.read()
-            self.left.set()
-        else:
-            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-        writer.close()
 
 
 class Make(Protocol):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition
+from qonduit_service_kit.messages import ExecutorOutput, LeaseKind, QpuReply, QpuTransition, worker
 
 from qonduit_worker import metrics
 from qonduit_worker.data_folder import DataFolder
+from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.program_channel import ProgramServer, RequestError
@@ -74,6 +77,7 @@ class Executor:
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._layer: Layer | None = None
+        self._told = 0
         self._qpu = qpu_endpoint(
             workshop,
             workshop.blobs(self._storage),
@@ -157,12 +161,21 @@ class Executor:
         self._server.register("task_result", self._result)
         self._server.register("tasks_submit", _no_tasks_in_tasks)
         BlobOps(self._shop.blobs(self._storage), self._room.parts).register(self._server)
-        self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
+        try:
+            self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
+        except DependencyError as error:
+            await self._tell(f"an executor could not be started here. {error}")
+            raise
         await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
 
     async def _tell(self, line: str) -> None:
-        # The driver's own wait has told the job's log of a build, unless this is another worker.
-        _log.info("layer_build", job=self.grant.job_id, text=line)
+        """Put a line into the job's log, which only the driver's agent writes."""
+        grant, self._told = self.grant, self._told + 1
+        chunk = f"[qonduit] worker {self._shop.worker_id}: {line}\n".encode()
+        # Its numbers are its own: those of the lease are the program's output.
+        output = ExecutorOutput(grant.job_id, grant.attempt, f"{grant.lease_id}.build", self._told, chunk)
+        with contextlib.suppress(UnroutableError):  # The driver's worker is gone for good.
+            await self._shop.bus.publish(worker(grant.driver_worker_id), output)
 
     async def _bring_artifact(self) -> None:
         if self.grant.artifact_digest:
