@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from qonduit_service_kit.logs import get_logger
 
@@ -20,6 +20,7 @@ from qonduit_worker import metrics
 from qonduit_worker.dependencies.confined import size_of
 from qonduit_worker.dependencies.default import DefaultEnvironment
 from qonduit_worker.dependencies.requirements import DependencyError, digest_of, line_of, parse, unmet
+from qonduit_worker.shielding import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str], Awaitable[None]]
 
-T = TypeVar("T")
 _PART: Final = ".part"
 _RECORD: Final = "layer.json"
 _PACKAGES: Final = "site-packages"
@@ -195,9 +195,9 @@ class LayerStore:
         part = self._folder / f"{digest[:16]}-{uuid.uuid4().hex[:8]}{_PART}"
         say(f"building the environment of this function: {names}")
         try:
-            part.mkdir(mode=_PASSABLE)
+            part.mkdir()
             packages = await self._builder.build(requirements, default, part, say)
-            layer = await _to_its_end(asyncio.to_thread(self._keep, digest, part, packages))
+            layer = await to_its_end(asyncio.to_thread(self._keep, digest, part, packages))
             outcome = "built"
         except asyncio.CancelledError:
             outcome = "canceled"
@@ -210,7 +210,7 @@ class LayerStore:
             metrics.BUILDS.labels(outcome).inc()
             metrics.BUILD_SECONDS.observe(took_s)
             _log.info("layer", digest=digest, requirements=names, outcome=outcome, seconds=round(took_s, 2))
-            await _to_its_end(asyncio.to_thread(shutil.rmtree, part, ignore_errors=True))
+            await to_its_end(asyncio.to_thread(shutil.rmtree, part, ignore_errors=True))
         say(f"built in {took_s:.1f} s, {layer.size_bytes / 1024**2:,.1f} MiB")
         return layer
 
@@ -232,8 +232,10 @@ class LayerStore:
         """Give a layer its place. It may be there: a cancel came when it was there already."""
         place, whole = self._folder / digest, part / "whole"
         if not place.exists():
-            whole.mkdir(mode=_PASSABLE)
+            whole.mkdir()
             packages.rename(whole / _PACKAGES)
+            for folder in (whole, whole / _PACKAGES):
+                folder.chmod(_PASSABLE)  # Programs are other users, whatever the worker's umask.
             record = {"modules": sorted(_modules(whole / _PACKAGES)), "size_bytes": size_of(whole)}
             (whole / _RECORD).write_text(json.dumps(record))
             _make_durable(whole)
@@ -277,13 +279,3 @@ def _make_durable(folder: Path) -> None:
             raise OSError(ctypes.get_errno(), f"{folder} could not be made durable")
     finally:
         os.close(descriptor)
-
-
-async def _to_its_end(work: Coroutine[None, None, T]) -> T:
-    """Await work that must not go on behind the back of one who was cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

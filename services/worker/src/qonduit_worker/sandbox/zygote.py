@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, Zy
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
 from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, open_output
+from qonduit_worker.shielding import to_its_end
 from qonduit_worker.zygote import layout, wire
 
 _START_TIMEOUT_S: Final = 120.0
@@ -223,7 +224,7 @@ class Zygote:
         group: Cgroup | None = None
         try:
             group = self._cgroups.take(spec.limits)
-            await _to_its_end(asyncio.to_thread(self._prepare, spec, slot))
+            await to_its_end(asyncio.to_thread(self._prepare, spec, slot))
             sandbox = await self._order(spec, group, slot)
         except BaseException:
             if group is not None:
@@ -323,16 +324,6 @@ async def _next_message(channel: socket.socket) -> tuple[dict[str, Any], list[in
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await work that must not go on behind the back of one who was cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _host_listener() -> socket.socket:
