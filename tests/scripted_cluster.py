@@ -136,13 +136,15 @@ class Job:
         assert end.reason.value == "NONE", end.text
         return json.loads(await self.cluster.blob(end.result_digest)) if end.result_digest else None
 
-    async def grant_executors(self, count: int) -> list[str]:
-        """Do what a scheduler does once there is demand: grant executors."""
+    async def grant_executors(
+        self, count: int, *, first: int = 0, dependencies: tuple[str, ...] | None = None
+    ) -> list[str]:
+        """Do what a scheduler does once there is demand: grant executors, numbered from `first`."""
         demand = await self.cluster.until(
             lambda: next((demand for demand in self.cluster.of(TaskDemand) if demand.job_id == self.spec.job_id), None),
             "demand",
         )
-        leases = [f"{self.lease_id}-{number}" for number in range(count)]
+        leases = [f"{self.lease_id}-{number}" for number in range(first, first + count)]
         for lease_id in leases:
             await self.cluster.send(
                 ExecutorGranted(
@@ -156,7 +158,7 @@ class Job:
                     storage_ticket=demand.storage_ticket,
                     environment=demand.environment,
                     artifact_digest=demand.artifact_digest,
-                    dependencies=demand.dependencies,
+                    dependencies=demand.dependencies if dependencies is None else dependencies,
                 )
             )
         return leases

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from qonduit_service_kit.messages import EventKind, ExecutorGranted, Reason, StopAttempt, TaskDemand, WorkerHeartbeat
+from qonduit_service_kit.messages import EventKind, Reason, StopAttempt, WorkerHeartbeat
 from qonduit_worker.dependencies.testing import SlowIndex, write_wheel
 from scripted_cluster import MIB, ScriptedCluster
 
@@ -75,25 +74,9 @@ async def test_driver_and_tasks_import_what_the_function_depends_on(cluster: Scr
 
 async def test_an_executor_builds_what_its_machine_has_not_got_and_says_so(cluster: ScriptedCluster) -> None:
     job = await cluster.run(FAN_OUT + "save_result(get(versions()))\n")
-    demand = await cluster.until(
-        lambda: next((demand for demand in cluster.of(TaskDemand) if demand.job_id == job.spec.job_id), None), "demand"
-    )
-    grant = ExecutorGranted(
-        term=cluster.term,
-        lease_id=f"{job.lease_id}-bad",
-        job_id=demand.job_id,
-        attempt=demand.attempt,
-        user=demand.user,
-        shape=demand.shape,
-        driver_worker_id=demand.worker_id,
-        storage_ticket=demand.storage_ticket,
-        environment=demand.environment,
-        artifact_digest=demand.artifact_digest,
-        dependencies=("no-such-package",),
-    )
-    await cluster.send(grant)
+    await job.grant_executors(1, dependencies=("no-such-package",))
     await job.logged("no-such-package was not found")
-    await cluster.send(replace(grant, lease_id=f"{job.lease_id}-good", dependencies=("tinypkg", "tinydep")))
+    await job.grant_executors(1, first=1, dependencies=("tinypkg", "tinydep"))
     await job.logged(f"worker {cluster.worker_id}: built in")
     assert await job.result() == ["1.0", "2.0", "1.0"]
 

@@ -89,6 +89,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "environments").iterdir())
 
 
+def kept(cache: Path) -> list[Path]:
+    """What a cache of uv holds of packages."""
+    return list(cache.glob("archive-*/*"))
+
+
 async def failure(store: LayerStore, *dependencies: str) -> str:
     with pytest.raises(DependencyError) as caught:
         await store.hold(dependencies, Listener().tell)
@@ -210,6 +215,19 @@ async def test_a_build_ends_with_the_last_who_waits_and_leaves_nothing(
     await asyncio.wait_for(index.left.wait(), _PATIENCE_S)
     await store.stop()
     assert not [name for name in names(worker_folder) if name.endswith(".part")]
+
+
+async def test_what_uv_is_set_to_use_is_used(
+    worker_folder: Path, cgroups: CgroupTree, wheels: Path, tmp_path: Path, index: SlowIndex
+) -> None:
+    cache = tmp_path / "cache"
+    variables = {"UV_CACHE_DIR": str(cache), "UV_FIND_LINKS": str(wheels), "UV_DEFAULT_INDEX": index.url}
+    builder = Builder(BuildRules(), cgroups, worker_folder, variables)
+    store = LayerStore(worker_folder / "environments", builder, capacity_bytes=2**30)
+    await store.start()
+    assert await store.hold(("tinypkg",), Listener().tell) is not None
+    await store.stop()
+    assert kept(cache)
 
 
 async def test_a_build_has_a_time_limit(make: Make, index: SlowIndex) -> None:

@@ -100,6 +100,8 @@ class Builder:
         packages, wanted, exact = folder / "packages", folder / "requirements.txt", folder / "plan.txt"
         for name in ("tmp", "cache", "packages"):
             (folder / name).mkdir()
+        if self._shared_cache is not None:
+            self._shared_cache.mkdir(parents=True, exist_ok=True)
         python = await asyncio.to_thread(write_view, folder / "default")
         wanted.write_text("\n".join([*map(line_of, requirements), default.root]))
         bounds = Bounds(deadline, folder, self.rules.layer_bytes)

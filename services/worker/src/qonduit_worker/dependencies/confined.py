@@ -134,7 +134,7 @@ def size_of(folder: Path) -> int:
     found: dict[int, int] = {}
     for directory, _, files in os.walk(folder):
         for name in files:
-            with contextlib.suppress(FileNotFoundError):  # It may be at work there.
+            with contextlib.suppress(OSError):  # Somebody may be at work there.
                 status = Path(directory, name).lstat()
                 found[status.st_ino] = status.st_size
     return sum(found.values())

@@ -223,7 +223,7 @@ class LayerStore:
         for place in self._folder.iterdir():
             try:
                 found.append(((place / _RECORD).stat().st_mtime, _read(place)))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 _log.warning("layer_leftover_removed", name=place.name)
                 shutil.rmtree(place, ignore_errors=True)
         return [layer for _, layer in sorted(found, key=lambda each: each[0])]
