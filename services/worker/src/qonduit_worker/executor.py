@@ -15,6 +15,7 @@ from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
+from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import ProgramServer, RequestError
 from qonduit_worker.program_ops import BlobOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
@@ -164,7 +165,7 @@ class Executor:
         try:
             self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
         except DependencyError as error:
-            await self._tell(f"an executor could not be started here. {error}")
+            await self._tell(clip(f"an executor could not be started here. {error}"))
             raise
         await asyncio.gather(self._server.start(), self._bring_artifact(), self._data.fill())
 
