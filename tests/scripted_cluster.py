@@ -138,13 +138,18 @@ class Job:
         assert end.reason.value == "NONE", end.text
         return json.loads(await self.cluster.blob(end.result_digest)) if end.result_digest else None
 
-    async def grant_executors(self, count: int, *, on: str = "") -> list[str]:
-        """Do what a scheduler does once there is demand: grant executors, on the driver's worker or another one."""
+    async def grant_executors(
+        self, count: int, *, on: str = "", first: int = 0, dependencies: tuple[str, ...] | None = None
+    ) -> list[str]:
+        """Do what a scheduler does once there is demand: grant executors, numbered from `first`.
+
+        They are on the driver's worker, or on another one.
+        """
         demand = await self.cluster.until(
             lambda: next((demand for demand in self.cluster.of(TaskDemand) if demand.job_id == self.spec.job_id), None),
             "demand",
         )
-        leases = [f"{self.lease_id}{on}-{number}" for number in range(count)]
+        leases = [f"{self.lease_id}{on}-{number}" for number in range(first, first + count)]
         for lease_id in leases:
             await self.cluster.bus.publish(
                 worker(on or self.cluster.worker_id),
@@ -159,6 +164,7 @@ class Job:
                     storage_ticket=demand.storage_ticket,
                     environment=demand.environment,
                     artifact_digest=demand.artifact_digest,
+                    dependencies=demand.dependencies if dependencies is None else dependencies,
                 ),
             )
         return leases

@@ -140,12 +140,3 @@ async def test_a_result_that_cannot_be_written_is_an_error_even_if_it_is_caught(
     assert end.reason is Reason.RESULT_NOT_SERIALIZABLE
     assert "result['callback']" in end.text
     assert await job.log() == "caught NotSerializableError\n"
-
-
-async def test_a_dependency_that_is_not_there(cluster: ScriptedCluster) -> None:
-    job = await cluster.run("", dependencies=("numpy>=1", "no-such-package==1.0", "numpy>=99"))
-    end = await job.finished()
-    assert end.reason is Reason.DEPENDENCY_ERROR
-    assert "no-such-package" in end.text
-    assert ">=99" in end.text
-    assert [event.kind for event in job.events] == [EventKind.INITIALIZING, EventKind.FINISHED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,24 @@ from stack_control import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from qonduit import Job
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("stack"))
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of wheels, all that the stack's functions may depend on beside what is installed."""
+    return tmp_path_factory.mktemp("wheels")
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[Stack]:
+    settings = {
+        "QONDUIT_WORKER_DEPENDENCY_FIND_LINKS": json.dumps([str(wheels)]),
+        "QONDUIT_WORKER_DEPENDENCY_NO_INDEX": "true",
+    }
+    running = Stack(tmp_path_factory.mktemp("stack"), environment=settings)
     running.up()
     yield running
     running.down()

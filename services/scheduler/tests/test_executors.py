@@ -25,6 +25,12 @@ def test_as_many_executors_as_there_are_tasks(running: Any) -> None:
     assert (grant.driver_worker_id, grant.user, grant.shape) == ("w1", "ada", Shape(1000, GIB))
 
 
+def test_executors_are_told_what_the_function_depends_on(running: Any) -> None:
+    running.want("j1", 1, dependencies=("numpy>=2",))
+    running.drain()
+    assert running.bodies(m.ExecutorGranted)[0].dependencies == ("numpy>=2",)
+
+
 def test_no_more_executors_than_fit_and_more_when_room_comes(running: Any) -> None:
     running.want("j1", 100, mem=0.1)
     running.drain()

@@ -63,6 +63,16 @@ async def test_files_of_others_are_out_of_reach(boxes: Sandboxes) -> None:
     assert (output, end.exit_code) == ("True\n", 0)
 
 
+async def test_a_layer_of_packages_is_imported_from_where_it_is(boxes: Sandboxes, worker_folder: Path) -> None:
+    packages = worker_folder / "state" / "environments" / "digest" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "brought.py").write_text("where = __file__\n")
+    spec = replace(boxes.spec("import brought; print(brought.where)"), layer=packages)
+    sandbox = await boxes.zygote.fork(spec)
+    assert (await sandbox.output.read()).decode() == f"{packages / 'brought.py'}\n"
+    await sandbox.wait()
+
+
 @ONLY_B
 async def test_the_one_port_is_its_own(boxes: Sandboxes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import qonduit
@@ -50,6 +51,11 @@ def _machine(layout: Layout) -> Iterator[Check]:
         yield Check("services", good=True, text="all installed")
     except QonduitError as error:
         yield Check("services", good=False, text=str(error))
+    try:
+        yield Check("uv", good=True, text=f"{metadata.version('uv')}: functions may bring dependencies")
+    except metadata.PackageNotFoundError:
+        text = "missing: the worker cannot build what functions depend on; pip install uv in its environment"
+        yield Check("uv", good=False, text=text)
     folder = next(path for path in (layout.data_dir, *layout.data_dir.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     yield Check("disk", free > _LOW_DISK_BYTES, f"{free / 1024**3:.1f} GiB free for {layout.data_dir}")

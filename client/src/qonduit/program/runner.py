@@ -51,8 +51,7 @@ def _enter() -> Path:
     entrypoint = folder / os.environ.get(ENTRYPOINT_VARIABLE, "")
     os.chdir(folder)
     sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
-    if "qiskit_ibm_runtime" in sys.modules:
-        redirect_runtime_client()
+    redirect_runtime_client()
     return entrypoint
 
 

@@ -297,6 +297,8 @@ class TaskDemand:
     executors: tuple[tuple[str, str], ...] = ()
     """(lease id, worker id) of each executor that owns tasks of this shape: a scheduler that took over misses
     from it those that were lost while nobody looked."""
+    dependencies: tuple[str, ...] = ()
+    """The function's requirements, for executors on machines that have not got its environment."""
 
 
 @message("scheduler.driver_waiting")
@@ -342,6 +344,8 @@ class ExecutorGranted:
     artifact_digest: str = ""
     incarnation: str = ""
     """Of the worker that was granted it: a later life of that worker refuses it."""
+    dependencies: tuple[str, ...] = ()
+    """As the demand for it says."""
 
 
 @message("worker.lease_revoked")

@@ -159,5 +159,6 @@ def _executor_grant(term: int, attempt: Attempt, lease: Lease, worker: Worker) -
         storage_ticket=message.storage_ticket,
         environment=message.environment,
         artifact_digest=message.artifact_digest,
+        dependencies=message.dependencies,
         incarnation=worker.incarnation,
     )

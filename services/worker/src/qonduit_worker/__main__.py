@@ -16,9 +16,10 @@ from qonduit_worker import metrics
 from qonduit_worker.agent import Agent
 from qonduit_worker.blob_exchange import BlobExchange
 from qonduit_worker.blobs import BlobCache
+from qonduit_worker.dependencies import Builder, LayerStore
 from qonduit_worker.qpu_endpoint import DeviceCache
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
-from qonduit_worker.settings import WorkerSettings, known_worker_id
+from qonduit_worker.settings import WorkerSettings, known_worker_id, resolver_environment
 from qonduit_worker.workshop import Workshop
 from qonduit_worker.zygotes import ZygotePool
 
@@ -85,6 +86,8 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
     bus = Bus(settings.amqp_url.get_secret_value(), app_id=f"worker/{worker_id}", registry=REGISTRY)
     storage = StorageChannel(settings.storage_address)
     cache = BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes)
+    builder = Builder(settings.build_rules, cgroups, state, resolver_environment())
+    layers = LayerStore(state / "environments", builder, capacity_bytes=settings.dependency_cache_bytes)
     workshop = Workshop(
         worker_id=worker_id,
         settings=settings,
@@ -93,10 +96,11 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
         cache=cache,
         zygotes=zygotes,
         devices=DeviceCache(),
+        layers=layers,
         rooms=state / "sandboxes",
         exchange=BlobExchange(bus, cache, worker_id),
     )
-    return [storage, bus, zygotes, Agent(workshop, sandbox_tier=tier)]
+    return [storage, bus, layers, zygotes, Agent(workshop, sandbox_tier=tier)]
 
 
 def _sweep(settings: WorkerSettings) -> None:

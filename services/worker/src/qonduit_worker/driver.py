@@ -23,7 +23,7 @@ from qonduit_worker import metrics
 from qonduit_worker.accounting import Accounts
 from qonduit_worker.archive import BadArchiveError
 from qonduit_worker.data_folder import DataFolder
-from qonduit_worker.dependencies import explain, unmet
+from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.driver_ops import DriverOps
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.events import EventOutbox
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.messages import DriverGranted
 
+    from qonduit_worker.dependencies import Layer
     from qonduit_worker.sandbox import Exit
     from qonduit_worker.tasks import Post
     from qonduit_worker.workshop import Workshop
@@ -94,6 +95,7 @@ class Driver:
         self._grace_s = workshop.settings.cancel_grace_s
         self._silent = False
         self._pumping: asyncio.Task[None] | None = None
+        self._layer: Layer | None = None
 
     # --- What the agent tells ------------------------------------------------------------------
 
@@ -133,17 +135,27 @@ class Driver:
 
     async def _attempt(self) -> Verdict:
         begun = time.monotonic()
-        problems = unmet(self.spec.dependencies)
-        if problems:
-            return Verdict(Reason.DEPENDENCY_ERROR, clip(explain(problems)))
         try:
+            await self._unless_stopped(self._bring_layer())
             await self._unless_stopped(self._prepare())
             await self._unless_stopped(self._shop.zygotes.ready(threads_of(self.spec.shape)))
         except BadArchiveError as error:
             return Verdict(Reason.INTERNAL, f"The function cannot be started: {error}. Upload it again.")
+        except DependencyError as error:
+            return Verdict(Reason.DEPENDENCY_ERROR, clip(str(error)))
         forked = await self._fork()
         metrics.PREPARE_SECONDS.observe(time.monotonic() - begun)
         return await self._accompany(forked)
+
+    async def _bring_layer(self) -> None:
+        """Have what the function depends on; a build may take minutes, and the job's time limit counts."""
+        limit = self.spec.time_limit_s if self.spec.time_limit_s > 0 else None
+        try:
+            async with asyncio.timeout(limit):
+                self._layer = await self._shop.layers.hold(self.spec.dependencies, self._pump.note)
+        except TimeoutError:
+            self.stop(Reason.TIMEOUT, grace_s=0.0)
+            raise StoppedError from None
 
     async def _prepare(self) -> None:
         try:
@@ -175,13 +187,15 @@ class Driver:
         occupant = Occupant(LeaseKind.DRIVER, spec.job_id, spec.attempt, spec.shape, spec.entrypoint)
         environment = program_environment(
             occupant,
-            self._shop.zygotes.inside(self._room.directory),
+            self._shop.zygotes.inside(self._room.directory, self._layer),
             qpu=qpu_environment(self._ops.qpu),
             own=spec.environment,
         )
-        sandbox = self._shop.sandbox(self._room, spec.shape, environment, DRIVER_ENTRY)
+        sandbox = self._shop.sandbox(self._room, spec.shape, environment, DRIVER_ENTRY, self._layer)
         try:
-            return await self._shop.zygotes.fork(sandbox, threads=threads_of(spec.shape), kind=LeaseKind.DRIVER)
+            return await self._shop.zygotes.fork(
+                sandbox, threads=threads_of(spec.shape), kind=LeaseKind.DRIVER, layer=self._layer
+            )
         except SandboxStartError as error:
             raise AttemptLostError(f"the sandbox could not be made: {error}") from error
         except SandboxError as error:
@@ -270,6 +284,9 @@ class Driver:
     # --- The end -------------------------------------------------------------------------------
 
     def _verdict_of_stop(self) -> Verdict:
+        if self._stop_cause is Reason.TIMEOUT:
+            limit_s = self.spec.time_limit_s
+            return Verdict(Reason.TIMEOUT, f"The function's environment was not built in the job's {limit_s:g} s.")
         return Verdict(self._stop_cause, "The job was ended before its program began.")
 
     async def _report(self, verdict: Verdict) -> None:
@@ -323,6 +340,9 @@ class Driver:
         await self.mail.close()
         await self._ops.close()
         await self._server.stop()
+        if self._layer is not None:
+            self._shop.layers.release(self._layer)
+            self._layer = None
         with contextlib.suppress(UnroutableError):
             await self._shop.bus.publish(QPU_BROKER, ProgramEnded(self.spec.job_id, self.spec.attempt))
         await self._pump.close(0 if self._silent else _LOG_GIVE_UP_S)

@@ -142,4 +142,5 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         artifact_digest=spec.artifact_digest,
         # Executors look for modules where the driver does: beside the entrypoint.
         environment={**spec.environment, "QONDUIT_ENTRYPOINT": spec.entrypoint},
+        dependencies=spec.dependencies,
     )

@@ -24,6 +24,7 @@ _THREAD_SETTINGS: Final = (
     "QISKIT_NUM_PROCS",
 )
 _MILLIS: Final = 1000
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def program_environment(
         own: What the function's author set; it wins over all but what the job's own machinery needs.
     """
     return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{paths.layer}/bin:{_PATH}" if paths.layer is not None else _PATH,
         "HOME": str(paths.tmp),
         "TMPDIR": str(paths.tmp),
         "LANG": "C.UTF-8",
@@ -58,8 +59,16 @@ def program_environment(
         **_thread_settings(occupant.shape),
         **qpu,
         **own,
+        **_modules(paths, own.get("PYTHONPATH", "")),
         **_identity(occupant, paths),
     }
+
+
+def _modules(paths: InsidePaths, own: str) -> dict[str, str]:
+    """Let interpreters that a program starts find its layer too; its own process has it on its path already."""
+    if paths.layer is None:
+        return {}
+    return {"PYTHONPATH": f"{own}:{paths.layer}" if own else str(paths.layer)}
 
 
 def threads_of(shape: Shape) -> int:

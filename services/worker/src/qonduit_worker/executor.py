@@ -6,14 +6,25 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import LeaseKind, QpuReply, QpuTransition, TaskResults, TasksCanceled
+from qonduit_service_kit.messages import (
+    ExecutorOutput,
+    LeaseKind,
+    QpuReply,
+    QpuTransition,
+    TaskResults,
+    TasksCanceled,
+    worker,
+)
 
 from qonduit_worker import metrics
 from qonduit_worker.blob_server import BlobServer
 from qonduit_worker.data_folder import DataFolder
+from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
+from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import ProgramServer
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.messages import ExecutorGranted
 
+    from qonduit_worker.dependencies import Layer
     from qonduit_worker.program_channel import ProgramSession
     from qonduit_worker.sandbox import Exit, Sandboxed, Usage
     from qonduit_worker.tasks import Post
@@ -81,6 +93,8 @@ class Executor:
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
+        self._layer: Layer | None = None
+        self._told = 0
         self._qpu = qpu_endpoint(
             workshop,
             self._blobs,
@@ -145,6 +159,9 @@ class Executor:
         await self._server.stop()
         await self._blob_server.stop()
         await self._blobs.close()
+        if self._layer is not None:
+            self._shop.layers.release(self._layer)
+            self._layer = None
         await self._room.remove()
 
     async def _handle(self, message: object) -> None:
@@ -177,7 +194,21 @@ class Executor:
         self._server.listen("tasks_submit", lambda _, fields: self._nested.submit(fields))
         self._server.listen("tasks_cancel", lambda _, fields: self._nested.cancel(fields))
         self._server.listen("tasks_waiting", self._waiting)
+        try:
+            self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
+        except DependencyError as error:
+            await self._tell(clip(f"an executor could not be started here. {error}"))
+            raise
         await asyncio.gather(self._server.start(), self._blob_server.start(), self._bring_artifact(), self._data.fill())
+
+    async def _tell(self, line: str) -> None:
+        """Put a line into the job's log, which only the driver's agent writes."""
+        grant, self._told = self.grant, self._told + 1
+        chunk = f"[qonduit] worker {self._shop.worker_id}: {line}\n".encode()
+        # Its numbers are its own: those of the lease are the program's output.
+        output = ExecutorOutput(grant.job_id, grant.attempt, f"{grant.lease_id}.build", self._told, chunk)
+        with contextlib.suppress(UnroutableError):  # The driver's worker is gone for good.
+            await self._shop.bus.publish(worker(grant.driver_worker_id), output)
 
     async def _bring_artifact(self) -> None:
         digest = self.grant.artifact_digest
@@ -189,10 +220,12 @@ class Executor:
     async def _fork(self) -> SandboxProcess:
         grant, shop = self.grant, self._shop
         occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape)
-        paths = shop.zygotes.inside(self._room.directory)
+        paths = shop.zygotes.inside(self._room.directory, self._layer)
         environment = program_environment(occupant, paths, qpu=qpu_environment(self._qpu), own=grant.environment)
-        sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY)
-        forked = await shop.zygotes.fork(sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR)
+        sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY, self._layer)
+        forked = await shop.zygotes.fork(
+            sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR, layer=self._layer
+        )
         await self._qpu.start(forked.sandboxed.listener.dup())
         self._process = SandboxProcess(forked.sandboxed)
         self._desk = ExecutorDesk(grant, self._surroundings, self._process)

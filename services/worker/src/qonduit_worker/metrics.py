@@ -46,3 +46,13 @@ GRANTS: Final = Counter("qonduit_worker_grants", "Grants by what became of them.
 FENCINGS: Final = Counter(
     "qonduit_worker_fencings", "Times that this worker ended all it ran, being cut off.", registry=REGISTRY
 )
+BUILDS: Final = Counter(
+    "qonduit_worker_layer_builds", "Builds of functions' environments by outcome.", ["outcome"], registry=REGISTRY
+)
+BUILD_SECONDS: Final = Histogram(
+    "qonduit_worker_layer_build_seconds",
+    "From the first to the last step of a build.",
+    buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
+    registry=REGISTRY,
+)
+LAYER_BYTES: Final = Gauge("qonduit_worker_layer_bytes", "Size of the functions' environments here.", registry=REGISTRY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from typing import TYPE_CHECKING, Literal
@@ -11,11 +12,27 @@ from pydantic import Field
 from qonduit_service_kit.messages import Shape
 from qonduit_service_kit.settings import ServiceSettings
 
+from qonduit_worker.dependencies import BuildRules
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 _GIB = 1024**3
 _MEM_SHARE = 0.8
+_RESOLVER = frozenset(
+    (
+        "PATH",
+        "HOME",
+        "USER",
+        "NETRC",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SSL_CLIENT_CERT",
+        "XDG_CONFIG_HOME",
+        "XDG_CONFIG_DIRS",
+    )
+)
+_PROXIES = frozenset(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"))
 
 
 def _default_mem_bytes() -> int:
@@ -70,14 +87,51 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
         gt=0,
         description="Bytes that jobs' values, artifacts and files may take here; half of it bounds a value.",
     )
+    dependency_find_links: tuple[str, ...] = Field(
+        (), description="Folders or pages of wheels for dependencies, as a JSON list, beside what uv is set to use."
+    )
+    dependency_no_index: bool = Field(default=False, description="Look for dependencies in find_links alone.")
+    dependency_sources: bool = Field(
+        default=False, description="Build source distributions too. That runs the code of strangers outside a sandbox."
+    )
+    dependency_addresses: bool = Field(default=False, description="Accept dependencies that name an address or a path.")
+    dependency_time_limit_s: float = Field(900.0, gt=0, description="Seconds that one environment may take to build.")
+    dependency_layer_bytes: int = Field(8 * _GIB, gt=0, description="Most that one environment may take on disk.")
+    dependency_mem_bytes: int = Field(2 * _GIB, gt=0, description="Most memory that building one may take.")
+    dependency_cache_bytes: int = Field(16 * _GIB, gt=0, description="Size of this machine's cache of environments.")
     pids: int = Field(512, gt=0, description="Processes and threads that one program may have.")
     log_patience_s: float = Field(10.0, ge=0, description="Seconds that a job's end waits for storage to take its log.")
     storage_patience_s: float = Field(60.0, ge=0, description="Seconds that a call to storage is tried again.")
 
     @property
+    def build_rules(self) -> BuildRules:
+        """What building the environments of functions may do."""
+        return BuildRules(
+            find_links=self.dependency_find_links,
+            no_index=self.dependency_no_index,
+            sources=self.dependency_sources,
+            addresses=self.dependency_addresses,
+            time_limit_s=self.dependency_time_limit_s,
+            layer_bytes=self.dependency_layer_bytes,
+            mem_bytes=self.dependency_mem_bytes,
+        )
+
+    @property
     def capacity(self) -> Shape:
         """What may be leased in all."""
         return Shape(int(self.cpu * 1000), self.mem, self.gpus)
+
+
+def resolver_environment() -> dict[str, str]:
+    """Return what uv is told of this process's environment: its own settings and pip's, and how to reach a network.
+
+    Programs see nothing of it: an index may want a password.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _RESOLVER or name.upper() in _PROXIES or name.startswith(("UV_", "PIP_"))
+    }
 
 
 def known_worker_id(settings: WorkerSettings) -> str:

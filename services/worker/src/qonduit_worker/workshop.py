@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.blob_exchange import BlobExchange
     from qonduit_worker.blobs import BlobCache
+    from qonduit_worker.dependencies import Layer, LayerStore
     from qonduit_worker.qpu_endpoint import DeviceCache
     from qonduit_worker.room import Room
     from qonduit_worker.settings import WorkerSettings
@@ -38,6 +39,7 @@ class Workshop:
     cache: BlobCache
     zygotes: ZygotePool
     devices: DeviceCache
+    layers: LayerStore
     rooms: Path
     exchange: BlobExchange
 
@@ -49,8 +51,10 @@ class Workshop:
         """Return the blobs of one driver or executor, to be closed with it; `home` is its driver's worker."""
         return JobBlobs(self.cache, storage, self.exchange, job_id=job_id, attempt=attempt, home=home)
 
-    def sandbox(self, room: Room, shape: Shape, environment: dict[str, str], entry: str) -> SandboxSpec:
-        """Return the sandbox for a room."""
+    def sandbox(
+        self, room: Room, shape: Shape, environment: dict[str, str], entry: str, layer: Layer | None = None
+    ) -> SandboxSpec:
+        """Return the sandbox for a room, with a layer of packages that is held until the sandbox is over."""
         settings = self.settings
         limits = Limits(
             cpu=shape.cpu_millis / 1000,
@@ -59,4 +63,5 @@ class Workshop:
             file_bytes=settings.file_bytes,
             pids=settings.pids,
         )
-        return SandboxSpec(room.sandbox_id, room.directory, limits, environment, entry)
+        packages = layer.packages if layer is not None else None
+        return SandboxSpec(room.sandbox_id, room.directory, limits, environment, entry, packages)

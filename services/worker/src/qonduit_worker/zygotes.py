@@ -15,6 +15,7 @@ from qonduit_worker.sandbox import Zygote, ZygoteDiedError, ZygoteStartError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qonduit_worker.dependencies import Layer
     from qonduit_worker.sandbox import CgroupTree, InsidePaths, SandboxConfig, Sandboxed, SandboxSpec
 
 WARM: Final = "qonduit_worker.warmth:warm_up"
@@ -86,11 +87,15 @@ class Forked:
 
 
 class ZygotePool:
-    """Two zygotes: a warm one for programs of one CPU, and one that has only imported for wider ones.
+    """Zygotes: a warm one for programs of one CPU, and one that has only imported for wider ones.
 
     A child of a process that used Qiskit's thread pool hangs, so the warm one used one thread; a program of
     several threads starts from one that never transpiled at all. The wide one starts when it is first needed,
     or in the background once the warm one is ready.
+
+    A program with a layer that brings another version of what these have imported starts from a third, which has
+    imported nothing, and imports inside its sandbox: packages that a user chose are that user's code, and must
+    never run in a zygote. That one starts when it is first needed.
     """
 
     def __init__(self, config: SandboxConfig, cgroups: CgroupTree, *, preload: tuple[str, ...], warm: bool) -> None:
@@ -98,6 +103,7 @@ class ZygotePool:
         narrow = Zygote(config=config, cgroups=cgroups, preload=preload, warm=WARM if warm else None)
         self._narrow = _Nest("one-cpu", narrow)
         self._wide = _Nest("wide", Zygote(config=config, cgroups=cgroups, preload=preload))
+        self._bare = _Nest("bare", Zygote(config=config, cgroups=cgroups))
 
     async def start(self) -> None:
         """Start the warm zygote and return once programs can be forked."""
@@ -107,12 +113,12 @@ class ZygotePool:
 
     async def stop(self) -> None:
         """End every zygote and every sandbox, and remove their control groups; safe to call twice."""
-        await asyncio.gather(self._narrow.stop(), self._wide.stop())
+        await asyncio.gather(self._narrow.stop(), self._wide.stop(), self._bare.stop())
         await asyncio.to_thread(self._cgroups.close)
 
-    def inside(self, directory: Path) -> InsidePaths:
-        """Where a program in a sandbox with this folder finds its own folders."""
-        return self._narrow.zygote.inside(directory)
+    def inside(self, directory: Path, layer: Layer | None = None) -> InsidePaths:
+        """Where a program in a sandbox with this folder, and maybe a layer, finds its own folders."""
+        return self._narrow.zygote.inside(directory, layer.packages if layer is not None else None)
 
     async def ready(self, threads: int) -> None:
         """Return once a program with so many threads can be forked."""
@@ -121,16 +127,30 @@ class ZygotePool:
     def _nest(self, threads: int) -> _Nest:
         return self._narrow if threads == 1 else self._wide
 
-    async def fork(self, spec: SandboxSpec, *, threads: int, kind: str) -> Forked:
+    async def _nest_for(self, threads: int, layer: Layer | None) -> _Nest:
+        nest = self._nest(threads)
+        await nest.ready.wait()
+        if layer is not None and layer.modules & nest.zygote.imported:
+            nest = self._bare
+            nest.start()
+            await nest.ready.wait()
+        return nest
+
+    async def fork(self, spec: SandboxSpec, *, threads: int, kind: str, layer: Layer | None = None) -> Forked:
         """Make a sandbox.
+
+        Args:
+            spec: What to make; its layer is that of `layer`.
+            threads: How many threads the program's libraries will start.
+            kind: What the sandbox is for, as metrics call it.
+            layer: The packages of the program's own, which decide what it is forked from.
 
         Raises:
             ZygoteDiedError: The zygote died again and again.
             SandboxStartError: The sandbox could not be set up.
         """
-        nest = self._nest(threads)
         for _ in range(_TRIES):
-            await nest.ready.wait()
+            nest = await self._nest_for(threads, layer)
             begun, deaths = time.monotonic(), nest.deaths
             try:
                 sandboxed = await nest.zygote.fork(spec)
@@ -140,4 +160,4 @@ class ZygotePool:
             metrics.FORKS.labels(kind).inc()
             metrics.FORK_SECONDS.observe(time.monotonic() - begun)
             return Forked(sandboxed, nest, deaths)
-        raise ZygoteDiedError(f"the zygote {nest.name} died {_TRIES} times while it forked")
+        raise ZygoteDiedError(f"the zygote died {_TRIES} times while it forked")

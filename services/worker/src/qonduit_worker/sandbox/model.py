@@ -44,6 +44,7 @@ class SandboxSpec:
         limits: What it may use.
         environment: All of the program's environment. `PORT_PLACEHOLDER` in a value becomes the listener's port.
         entry: `module:function`, called in the sandbox with no arguments.
+        layer: A folder of packages that the program imports from before the interpreter's own; read-only to it.
     """
 
     sandbox_id: str
@@ -51,6 +52,7 @@ class SandboxSpec:
     limits: Limits
     environment: Mapping[str, str]
     entry: str
+    layer: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse an id that would not do as a file name.
@@ -70,13 +72,15 @@ class InsidePaths:
     data: Path
     tmp: Path
     agent_socket: Path
+    layer: Path | None = None
 
     @classmethod
-    def of(cls, tier: Tier, directory: Path) -> "InsidePaths":
-        """The paths of the sandbox whose folder is `directory`."""
+    def of(cls, tier: Tier, directory: Path, layer: Path | None = None) -> "InsidePaths":
+        """The paths of the sandbox whose folder is `directory`, with a layer of packages or without."""
         if tier == "A":
-            return cls(Path(layout.JOB), Path(layout.DATA), Path(layout.TMP), Path(layout.RUN, "agent.sock"))
-        return cls(directory / "job", directory / "data", directory / "tmp", directory / "run" / "agent.sock")
+            shown = Path(layout.LAYER) if layer is not None else None
+            return cls(Path(layout.JOB), Path(layout.DATA), Path(layout.TMP), Path(layout.RUN, "agent.sock"), shown)
+        return cls(directory / "job", directory / "data", directory / "tmp", directory / "run" / "agent.sock", layer)
 
 
 @dataclass(frozen=True, slots=True)

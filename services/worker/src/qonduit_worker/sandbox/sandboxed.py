@@ -17,6 +17,7 @@ from qonduit_worker.sandbox.model import Exit, Usage
 from qonduit_worker.zygote import wire
 
 _WATCHDOG_PERIOD_S: Final = 0.1
+_OUTPUT_BUFFER_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,16 @@ class Output:
 
     reader: asyncio.StreamReader
     transport: asyncio.BaseTransport
+
+
+async def open_output() -> tuple[Output, int]:
+    """Make a pipe that is read on the event loop; returns its other end as a descriptor."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_OUTPUT_BUFFER_BYTES, loop=loop)
+    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - a pipe; the transport closes it.
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
+    return Output(reader, transport), write_end
 
 
 @dataclass(frozen=True, slots=True)

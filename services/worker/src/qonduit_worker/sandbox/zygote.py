@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,12 @@ from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
-from qonduit_worker.sandbox.sandboxed import Output, Parts, Sandboxed
+from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, open_output
+from qonduit_worker.shielding import to_its_end
 from qonduit_worker.zygote import layout, wire
 
 _START_TIMEOUT_S: Final = 120.0
 _PASSABLE: Final = 0o711
-_OUTPUT_BUFFER_BYTES: Final = 256 * 1024
 # One thread in every library that would start a pool: children of a process that used one hang.
 _ENVIRONMENT: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -72,6 +72,8 @@ class Zygote:
         self, *, config: SandboxConfig, cgroups: CgroupTree, preload: Sequence[str] = (), warm: str | None = None
     ) -> None:
         self.pid = 0
+        self.imported: frozenset[str] = frozenset()
+        """The installed modules that programs find imported, outermost names only; known once it has started."""
         self._config = config
         self._cgroups = cgroups
         self._preload = tuple(preload)
@@ -93,9 +95,9 @@ class Zygote:
         """Wait until the process that was started is gone, for whatever reason."""
         await self._died.wait()
 
-    def inside(self, directory: Path) -> InsidePaths:
-        """Where programs in a sandbox with this folder find their own folders."""
-        return InsidePaths.of(self._config.tier, directory)
+    def inside(self, directory: Path, layer: Path | None = None) -> InsidePaths:
+        """Where programs in a sandbox with this folder, and maybe a layer, find their own folders."""
+        return InsidePaths.of(self._config.tier, directory, layer)
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded everything; does nothing when it runs.
@@ -163,6 +165,7 @@ class Zygote:
             elif fields["kind"] == "failed":
                 raise ZygoteStartError(f"The zygote could not start:\n{fields['text']}")
             else:
+                self.imported = frozenset(fields["modules"])
                 return
 
     def _lost(self) -> None:
@@ -221,7 +224,7 @@ class Zygote:
         group: Cgroup | None = None
         try:
             group = self._cgroups.take(spec.limits)
-            await _to_its_end(asyncio.to_thread(self._prepare, spec, slot))
+            await to_its_end(asyncio.to_thread(self._prepare, spec, slot))
             sandbox = await self._order(spec, group, slot)
         except BaseException:
             if group is not None:
@@ -257,7 +260,7 @@ class Zygote:
     async def _order(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> Sandboxed:
         if self._channel is None:
             raise ZygoteDiedError("The zygote died.")
-        output, write_end = await _pipe()
+        output, write_end = await open_output()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener = None if self._config.tier == "A" else _host_listener()
         parts = Parts(
@@ -303,6 +306,7 @@ class Zygote:
             port=listener.getsockname()[1] if listener is not None else None,
             environment=dict(spec.environment),
             entry=spec.entry,
+            layer=str(spec.layer.absolute()) if spec.layer is not None else None,
         )
 
 
@@ -322,27 +326,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await work that must not go on behind the back of one who was cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
 def _host_listener() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     listener.setblocking(False)  # noqa: FBT003
     return listener
-
-
-async def _pipe() -> tuple[Output, int]:
-    """A pipe that is read on the event loop; returns its other end as a descriptor."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=_OUTPUT_BUFFER_BYTES, loop=loop)
-    pipe = open(read_end, "rb", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - a pipe; the transport closes it.
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader, loop=loop), pipe)
-    return Output(reader, transport), write_end

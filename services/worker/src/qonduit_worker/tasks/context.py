@@ -39,6 +39,7 @@ class DriverContext:
     storage_ticket: str
     artifact_digest: str
     environment: dict[str, str] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class DemandTeller:
             storage_ticket=context.storage_ticket,
             environment=context.environment,
             artifact_digest=context.artifact_digest,
+            dependencies=context.dependencies,
             task_name=function.name if function is not None else "",
             task_s=self._ledger.times.last_two_s(function.function_id) if function is not None else 0.0,
         )

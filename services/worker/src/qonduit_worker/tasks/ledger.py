@@ -314,7 +314,7 @@ class TaskLedger:
             elif task.lease_id:
                 self._disown(task, lane)
             else:
-                del lane.ready[task.task_id]
+                lane.ready.pop(task.task_id, None)
         return Finished(task, result, cpu_s, peak_mem_bytes)
 
 

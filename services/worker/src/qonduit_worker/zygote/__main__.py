@@ -50,7 +50,7 @@ def _zygote(channel: socket.socket, start: wire.Start) -> NoReturn:
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         nursery = Nursery(channel, start)
         nursery.prepare()
-        wire.send(channel, "ready")
+        wire.send(channel, "ready", modules=nursery.imported())
         nursery.serve()
     except BaseException:  # noqa: BLE001 - whatever happened is told to the agent.
         wire.send(channel, "failed", text=traceback.format_exc())

@@ -50,6 +50,8 @@ def _mount_room(order: Order, below_tmp: list[str]) -> None:
     kernel.bind(layout.HOST + order.job, layout.JOB, read_only=False)
     kernel.bind(layout.HOST + order.data, layout.DATA, read_only=False)
     kernel.bind(layout.HOST + order.run, layout.RUN, read_only=True)
+    if order.layer is not None:
+        kernel.bind(layout.HOST + order.layer, layout.LAYER, read_only=True)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     limits = f"size={order.tmp_bytes},nr_inodes={_TMPFS_FILES},mode=1777"
     kernel.mount("tmpfs", layout.TMP, "tmpfs", flags, limits)
@@ -125,7 +127,8 @@ def restrict_room_files() -> None:
 
 
 def restrict_host_files(order: Order, readable: list[str]) -> None:
-    """Landlock on the machine's own tree: its own folders, the interpreter, and one TCP port."""
+    """Landlock on the machine's own tree: its own folders, its layer, the interpreter, and one TCP port."""
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     writable = (order.job, order.data, order.tmp, order.run, *_DEVICES)
-    landlock.restrict(readable=readable, writable=writable, port=order.port)
+    layer = [order.layer] if order.layer is not None else []
+    landlock.restrict(readable=[*readable, *layer], writable=writable, port=order.port)

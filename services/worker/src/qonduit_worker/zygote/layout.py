@@ -21,6 +21,8 @@ DATA: Final = "/data"
 TMP: Final = "/tmp"  # noqa: S108 - the sandbox's own tmpfs.
 SHM: Final = "/dev/shm"  # noqa: S108 - the sandbox's own tmpfs.
 RUN: Final = "/run/qonduit"
+LAYER: Final = "/environment"
+"""Packages of the program's own, over those of the interpreter."""
 
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC: Final = ("/etc/ld.so.cache", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/alternatives", "/etc/mime.types")
@@ -146,7 +148,7 @@ def show(old: str, new: str, path: str) -> None:
 
 
 def _own_files(new: str) -> None:
-    for path in (JOB, DATA, TMP, RUN, "/proc", "/var", "/etc", SHM):
+    for path in (JOB, DATA, TMP, RUN, LAYER, "/proc", "/var", "/etc", SHM):
         Path(new + path).mkdir(parents=True, exist_ok=True)
     Path(new, "var/tmp").symlink_to(TMP)
     for path, text in _FILES.items():

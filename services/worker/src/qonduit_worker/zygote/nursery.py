@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,10 @@ class Nursery:
         gc.disable()
         gc.freeze()
         kernel.collapse_memory()
+
+    def imported(self) -> list[str]:
+        """The installed modules that programs find imported, outermost names only."""
+        return sorted({name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names)
 
     def serve(self) -> None:
         """Fork a sandbox for each order; returns when the agent is gone."""

@@ -8,6 +8,7 @@ import io
 import os
 import random
 import signal
+import site
 import sys
 import tempfile
 import threading
@@ -96,18 +97,33 @@ def resolve(entry: str) -> Callable[[], object]:
     return found
 
 
-def run(entry: str) -> NoReturn:
-    """Call the entry function and end the process as a Python interpreter would."""
+def add_layer(folder: str) -> None:
+    """Import from `folder`, and from what its `.pth` files name, before any other packages.
+
+    The standard library stays in front, as it does for installed packages: old ones bring modules that Python has
+    had for long.
+    """
+    library = os.path.dirname(os.__file__)  # noqa: PTH120 - every program passes here.
+    first = 1 + max((at for at, path in enumerate(sys.path) if path in {library, library + "/lib-dynload"}), default=-1)
+    known = len(sys.path)
+    site.addsitedir(folder)
+    sys.path[first:] = sys.path[known:] + sys.path[first:known]
+
+
+def run(entry: str, layer: str | None = None) -> NoReturn:
+    """Call the entry function, with a layer of packages, and end the process as a Python interpreter would."""
     code = 1
     try:
-        code = _call(entry)
+        code = _call(entry, layer)
         code = _shut_down(code)
     finally:
         os._exit(code)
 
 
-def _call(entry: str) -> int:
+def _call(entry: str, layer: str | None) -> int:
     try:
+        if layer is not None:
+            add_layer(layer)  # Its `.pth` files are code of strangers, as the program is.
         resolve(entry)()
     except SystemExit as error:
         return _exit_code(error.code)

@@ -88,7 +88,7 @@ class Rooms:
             program.prepare_interpreter(order.environment, port)
         except BaseException:  # noqa: BLE001 - whatever happened is told to the agent.
             _tell(control, traceback.format_exc())
-        program.run(order.entry)
+        program.run(order.entry, layout.LAYER if order.layer is not None else None)
 
     def _isolate(self, order: wire.Order) -> None:
         isolation.limit_resources(order)

@@ -73,4 +73,4 @@ class Trees:
         except BaseException:  # noqa: BLE001 - this process must not go on as anything else.
             traceback.print_exc()
             os._exit(1)
-        program.run(order.entry)
+        program.run(order.entry, order.layer)

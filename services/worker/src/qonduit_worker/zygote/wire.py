@@ -1,6 +1,7 @@
 """What agent, zygote and sandbox say to each other: JSON on SOCK_SEQPACKET sockets, with descriptors beside it.
 
-The zygote's socket carries `Order` requests one way and `hello`, `ready` or `failed` the other way. Each
+The zygote's socket carries `Order` requests one way and `hello`, `ready` (with the modules that are imported) or
+`failed` the other way. Each
 sandbox has a control socket of its own: `forked` (with a pidfd of its first process), `started` (with the
 listener, where the sandbox has its own network), `failed` and `exit` come out, `TERMINATE` and `KILL` go in.
 """
@@ -60,6 +61,7 @@ class Order:
     port: int | None
     environment: dict[str, str]
     entry: str
+    layer: str | None = None
 
     def to_memory(self) -> int:
         """Write it into an anonymous file, so that no limit of a socket applies; returns its descriptor."""
