@@ -179,7 +179,7 @@ class TaskLedger:
         decisions: list[Decision] = []
         for task_id, attempt in tasks:
             task = self._tasks.get(task_id)
-            if task is None or task.attempt != attempt:
+            if task is None or task.attempt != attempt or task.state is TaskState.WAITING:
                 continue
             lane = self._lanes[task.shape]
             lane.ready.pop(task_id, None)
@@ -216,7 +216,8 @@ class TaskLedger:
             # Another attempt of it may run, after a loss that was none.
             other = [Interrupt(task, task.lease_id, task.worker_id)] if task.lease_id not in {"", lease_id} else []
             return [*other, *self._finish(task, _result(reply), reply.cpu_s, reply.peak_mem_bytes)]
-        if task.attempt != reply.attempt or task.lease_id not in {"", lease_id}:
+        stale = task.attempt != reply.attempt or task.lease_id not in {"", lease_id}
+        if stale or task.state is TaskState.WAITING:
             return []
         return self._again(task, reply.text, died=reply.outcome is TaskOutcome.EXECUTOR_DIED)
 
