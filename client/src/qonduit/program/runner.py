@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from qonduit.program import executor
 from qonduit.program.channel import agent
+from qonduit.program.import_hooks import after_import
+from qonduit.program.pass_managers import keep_pass_managers
 from qonduit.program.runtime_redirect import redirect_runtime_client
 
 if TYPE_CHECKING:
@@ -51,8 +53,8 @@ def _enter() -> Path:
     entrypoint = folder / os.environ.get(ENTRYPOINT_VARIABLE, "")
     os.chdir(folder)
     sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
-    if "qiskit_ibm_runtime" in sys.modules:
-        redirect_runtime_client()
+    redirect_runtime_client()
+    after_import("qiskit", keep_pass_managers)
     return entrypoint
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any, Protocol
 
+from qonduit.program import devices, pass_managers
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -89,7 +91,23 @@ def _reduce_layout(layout: Any, pickler: CircuitTaker) -> Any:
     return layouts.reduce_layout(layout)
 
 
-_INHERITED: dict[str, Reducer] = {"qiskit.circuit.quantumcircuit.QuantumCircuit": _reduce_circuit}
+def _reduce_service(service: Any, pickler: CircuitTaker) -> Any:
+    del service, pickler  # In a sandbox every service is the job's own; the executor makes one with its own endpoint.
+    return devices.runtime_service, ()
+
+
+_INHERITED: dict[str, Reducer] = {
+    "qiskit.circuit.quantumcircuit.QuantumCircuit": _reduce_circuit,
+    "qiskit_ibm_runtime.fake_provider.fake_backend.FakeBackendV2": lambda backend, _: (
+        devices.reduce_fake_backend(backend) if type(backend).__module__.startswith("qiskit_ibm_runtime.") else None
+    ),
+}
 """By the class that objects or their class's ancestors have."""
-_OWN: dict[str, Reducer] = {"qiskit.transpiler.layout.TranspileLayout": _reduce_layout}
+_OWN: dict[str, Reducer] = {
+    "qiskit.transpiler.layout.TranspileLayout": _reduce_layout,
+    "qiskit.transpiler.target.Target": lambda target, _: devices.reduce_target(target),
+    "qiskit.transpiler.passmanager.StagedPassManager": lambda made, _: pass_managers.reduce_pass_manager(made),
+    "qiskit_ibm_runtime.qiskit_runtime_service.QiskitRuntimeService": _reduce_service,
+    "qiskit_ibm_runtime.ibm_backend.IBMBackend": lambda backend, _: devices.reduce_backend(backend),
+}
 """By the very class."""
