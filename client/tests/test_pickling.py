@@ -78,17 +78,30 @@ def test_an_exception_with_a_constructor_of_its_own_arrives() -> None:
     assert (type(copy), copy.code, copy.hint, str(copy)) == (OddError, 3, "x", "code 3")
 
 
-def _write_from_main(script: str, path: Path) -> None:
-    """Encode what a program's `__main__` names `value`, and read it in another process, whose `__main__` differs."""
-    write = f"import sys\nfrom qonduit.program import pickling\n{script}\nopen(sys.argv[1], 'wb').write(pickling.dumps(value))"
-    subprocess.run([sys.executable, "-c", write, str(path)], check=True)
+def python(*lines: str, path: Path | str = "") -> str:
+    """Run a program of its own, which finds `path` in `sys.argv`, and return what it printed."""
+    script = "\n".join(("import sys", "from qonduit.program import pickling", *lines))
+    told = subprocess.run([sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True)
+    return told.stdout.strip()
 
 
-def _read_in_another(expression: str, path: Path) -> str:
-    read = f"import sys\nfrom qonduit.program import pickling\nvalue = pickling.loads(open(sys.argv[1], 'rb').read())\nprint(({expression}))"
-    return subprocess.run(
-        [sys.executable, "-c", read, str(path)], check=True, capture_output=True, text=True
-    ).stdout.strip()
+OWN_CIRCUIT = """
+from qiskit import QuantumCircuit
+class Own(QuantumCircuit):
+    def twice(self): return 2 * self.n
+value = Own(2)
+value.n = 21
+value.h(0)
+"""
+OWN_GATE = """
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate
+class Own(Gate):
+    def __init__(self): super().__init__('x', 1, [])
+    def told(self): return 42
+value = QuantumCircuit(1)
+value.append(Own(), [0])
+"""
 
 
 @pytest.mark.parametrize(
@@ -98,29 +111,23 @@ def _read_in_another(expression: str, path: Path) -> str:
         ("class Own:\n    def twice(self): return 2 * self.x\nvalue = Own(); value.x = 21", "value.twice()", "42"),
         ("class Own:\n    def __init__(self): self.x = 42\nvalue = ((1, [Own()]), {})", "value[0][1][0].x", "42"),
         ("class Own(int): pass\nvalue = Own(42)", "value + 0, type(value).__name__", "(42, 'Own')"),
-        ("class Own(Exception): pass\nvalue = Own('forty', 2)", "value.args, type(value).__name__", "(('forty', 2), 'Own')"),
+        (
+            "class Own(Exception): pass\nvalue = Own('forty', 2)",
+            "value.args, type(value).__name__",
+            "(('forty', 2), 'Own')",
+        ),
         ("import enum\nclass Own(enum.Enum):\n    A = 42\nvalue = {'k': Own.A}", "value['k'].value", "42"),
         ("from typing import NamedTuple\nclass Own(NamedTuple):\n    x: int\nvalue = Own(42)", "value.x", "42"),
-        (
-            "from qiskit import QuantumCircuit\nclass Own(QuantumCircuit):\n    def twice(self): return 2 * self.n\n"
-            "value = Own(2); value.n = 21; value.h(0)",
-            "value.twice(), value.count_ops()['h']",
-            "(42, 1)",
-        ),
-        (
-            "from qiskit import QuantumCircuit\nfrom qiskit.circuit import Gate\nclass Own(Gate):\n"
-            "    def __init__(self): super().__init__('x', 1, [])\n    def told(self): return 42\n"
-            "value = QuantumCircuit(1); value.append(Own(), [0])",
-            "value.data[0].operation.told()",
-            "42",
-        ),
+        (OWN_CIRCUIT, "value.twice(), value.count_ops()['h']", "(42, 1)"),
+        (OWN_GATE, "value.data[0].operation.told()", "42"),
     ],
 )
 def test_what_main_defines_arrives_in_a_process_with_another_main(
     script: str, expression: str, told: str, tmp_path: Path
 ) -> None:
-    _write_from_main(script, tmp_path / "value")
-    assert _read_in_another(expression, tmp_path / "value") == told
+    python(script, "open(sys.argv[1], 'wb').write(pickling.dumps(value))", path=tmp_path / "value")
+    read = "value = pickling.loads(open(sys.argv[1], 'rb').read())"
+    assert python(read, f"print(({expression}))", path=tmp_path / "value") == told
 
 
 def test_large_arrays_are_not_copied_on_either_side() -> None:
@@ -198,6 +205,4 @@ def test_what_cannot_be_pickled_says_so() -> None:
 
 
 def test_a_program_without_circuits_does_not_import_qiskit() -> None:
-    script = "import sys\nfrom qonduit.program import pickling\npickling.loads(pickling.dumps([{1}, lambda: 2]))\nprint('qiskit' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert told.stdout.strip() == "False"
+    assert python("pickling.loads(pickling.dumps([{1}, lambda: 2]))", "print('qiskit' in sys.modules)") == "False"

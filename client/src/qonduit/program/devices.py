@@ -104,7 +104,7 @@ def _is_as_made(backend: IBMBackend) -> bool:
 
         again = convert_to_target(configuration=backend.configuration(), properties=backend.properties())
         made = backend.__dict__["_qonduit_mark"] = mark_of(again)
-    return made == mark_of(target)
+    return bool(made == mark_of(target))
 
 
 def load_fake_backend(kind: type[Any]) -> Any:
@@ -116,7 +116,7 @@ def load_fake_backend(kind: type[Any]) -> Any:
 
 def reduce_fake_backend(backend: Any) -> tuple[Any, ...] | None:
     """Return its class, or None for one that a program has changed."""
-    kind = type(backend)
+    kind: Any = type(backend)
     if any(backend.__dict__.get(name) != value for name, value in _pristine_parts(kind).items()):
         return None
     target = backend.__dict__.get("_target")
@@ -126,13 +126,13 @@ def reduce_fake_backend(backend: Any) -> tuple[Any, ...] | None:
 
 
 @cache
-def _pristine_parts(kind: type[Any]) -> dict[str, Any]:
+def _pristine_parts(kind: Any) -> dict[str, Any]:
     fresh = kind()
     return {name: getattr(fresh, name) for name in ("name", "description", "backend_version", "_options", "_provider")}
 
 
 @cache
-def _pristine_mark(kind: type[Any]) -> Hashable | None:
+def _pristine_mark(kind: Any) -> Hashable | None:
     return mark_of(kind().target)
 
 

@@ -71,14 +71,14 @@ def can_encode(circuit: QuantumCircuit) -> bool:
 
 def decode(payload: memoryview) -> list[QuantumCircuit]:
     """Return circuits that hold the instructions of those given to `encode` and nothing else of them."""
-    data = zstandard.ZstdDecompressor().decompress(payload) if payload[:4] == _ZSTD_MAGIC else bytes(payload)
+    data = zstandard.ZstdDecompressor().decompress(payload) if bytes(payload[:4]) == _ZSTD_MAGIC else bytes(payload)
     decoded: list[QuantumCircuit] = qpy.load(io.BytesIO(data))
     return decoded
 
 
 def is_exact(circuit: QuantumCircuit) -> bool:
     """Whether QPY gives back the same instructions, bits and registers."""
-    kind = type(circuit)
+    kind: Any = type(circuit)
     return _is_plain(kind) and not circuit.__dict__["_control_flow_scopes"] and _holds(circuit)
 
 
@@ -90,9 +90,9 @@ def state(circuit: QuantumCircuit) -> dict[str, Any]:
     return beside
 
 
-def restore(kind: type[QuantumCircuit], instructions: QuantumCircuit) -> QuantumCircuit:
+def restore(kind: Any, instructions: QuantumCircuit) -> QuantumCircuit:
     """Make a circuit of the decoded instructions; its state comes after it."""
-    circuit = kind.__new__(kind)
+    circuit: QuantumCircuit = kind.__new__(kind)
     made = instructions.__dict__
     own = circuit.__dict__
     own[_DATA] = made[_DATA]
@@ -102,12 +102,12 @@ def restore(kind: type[QuantumCircuit], instructions: QuantumCircuit) -> Quantum
 
 
 @cache
-def _is_plain(kind: type[QuantumCircuit]) -> bool:
+def _is_plain(kind: Any) -> bool:
     """Whether objects of this class are pickled as their `__dict__`, so that we may do the same."""
     return (
         kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
-        and kind.__getstate__ is object.__getstate__  # type: ignore[attr-defined]
+        and kind.__getstate__ is object.__getstate__
         and not hasattr(kind, "__setstate__")
         and not hasattr(kind, "__getnewargs__")
         and not hasattr(kind, "__getnewargs_ex__")
@@ -132,7 +132,7 @@ def _holds(circuit: QuantumCircuit) -> bool:
     return all(_holds_operation(operation) for operation in found)
 
 
-def _is_owned(bit: Any, kind: type) -> bool:
+def _is_owned(bit: Any, kind: Any) -> bool:
     # A bit of no register is itself and no other; QPY would make a new one.
     return type(bit) is kind and bit._register is not None  # noqa: SLF001 - Nothing public tells.
 
@@ -170,7 +170,7 @@ def _compressed(payload: memoryview) -> bytes:
 
 def _shell(circuit: QuantumCircuit) -> QuantumCircuit:
     """Return a circuit that shares the instructions and has nothing that QPY would write beside them."""
-    shell = QuantumCircuit.__new__(QuantumCircuit)
+    shell: QuantumCircuit = object.__new__(QuantumCircuit)
     shell.__dict__.update(circuit.__dict__, name="", _layout=None, _metadata={})
     return shell
 
@@ -183,14 +183,15 @@ def _dump() -> Callable[[Iterable[QuantumCircuit], io.BytesIO], None]:
     looks for `__import__` where its Python caller does and then takes the module from `sys.modules`, so a copy of that
     caller with other builtins is all that is needed.
     """
-    if not isinstance(qpy.dump, types.FunctionType):
-        return qpy.dump
-    original, modules = builtins.__import__, sys.modules
+    original: Callable[[Iterable[QuantumCircuit], io.BytesIO], None] = qpy.dump
+    if not isinstance(original, types.FunctionType):
+        return original
+    do_import, modules = builtins.__import__, sys.modules
 
     def quick_import(name: str, outer: Any = None, inner: Any = None, names: Any = (), level: int = 0) -> Any:
         if name in modules and type(names) is list:  # Only C code gives a list; it drops what it gets.
             return None
-        return original(name, outer, inner, names, level)
+        return do_import(name, outer, inner, names, level)
 
-    scope = {**qpy.dump.__globals__, "__builtins__": {**vars(builtins), "__import__": quick_import}}
-    return types.FunctionType(qpy.dump.__code__, scope, argdefs=qpy.dump.__defaults__)
+    scope = {**original.__globals__, "__builtins__": {**vars(builtins), "__import__": quick_import}}
+    return types.FunctionType(original.__code__, scope, argdefs=original.__defaults__)

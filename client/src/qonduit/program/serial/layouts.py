@@ -32,13 +32,12 @@ def reduce_layout(layout: TranspileLayout) -> tuple[Callable[..., TranspileLayou
     except (_UnownedBitError, AttributeError, TypeError, OverflowError):
         return None
     count = layout._input_qubit_count  # noqa: SLF001
-    return restore_layout, (numbering.registers, initial, mapping, final, count, output)
+    return restore_layout, (numbering.registers, (initial, mapping, final, count, output))
 
 
-def restore_layout(
-    registers: list[QuantumRegister], initial: Any, mapping: Any, final: Any, count: int | None, output: Any
-) -> TranspileLayout:
+def restore_layout(registers: list[QuantumRegister], fields: tuple[Any, ...]) -> TranspileLayout:
     """Make a layout of what `reduce_layout` gave."""
+    initial, mapping, final, count, output = fields
     bits = [list(register) for register in registers]
     return TranspileLayout(
         initial_layout=_layout(registers, bits, initial),
