@@ -168,9 +168,9 @@ def _same(one: Any, other: Any, seen: set[int]) -> bool:
     """Whether two pass managers do the same, where one was copied from the other."""
     if one is other or id(one) in seen:
         return True
-    kind: Any = type(one)
-    if kind is not type(other):
+    if type(one) is not type(other):
         return False
+    kind: Any = type(one)
     if kind in (list, tuple):
         return len(one) == len(other) and all(_same(a, b, seen) for a, b in zip(one, other, strict=True))
     if not _has_passes(kind):
