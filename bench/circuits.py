@@ -21,6 +21,7 @@ import pickle
 import random
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import qiskit
@@ -85,8 +86,8 @@ def carry(values: list[Any], rounds: int = 7) -> dict[str, tuple[float, float, i
     least = dict.fromkeys(WAYS, (float("inf"), float("inf"), 0))
     for _ in range(rounds):
         for name, (encode, decode) in WAYS.items():
-            encoding_s, data = cpu_seconds(lambda encode=encode: [encode(value) for value in values])
-            decoding_s, _ = cpu_seconds(lambda decode=decode, data=data: [decode(each) for each in data])
+            encoding_s, data = cpu_seconds(partial(list, map(encode, values)))
+            decoding_s, _ = cpu_seconds(partial(list, map(decode, data)))
             least[name] = (min(least[name][0], encoding_s), min(least[name][1], decoding_s), max(map(len, data)))
     return least
 
