@@ -1,11 +1,19 @@
 """A zygote loads once what programs need, and forks only when that is safe."""
 
+import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from qonduit_service_kit.messages import LeaseKind, Shape
+from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, SandboxSpec, Zygote, ZygoteStartError
-from qonduit_worker.sandbox.testing import Sandboxes
+from qonduit_worker.sandbox.testing import LIMITS, Sandboxes
+from qonduit_worker.settings import WorkerSettings
+from qonduit_worker.zygotes import WARM
+
+ROOMY = replace(LIMITS, mem_bytes=2**30)
 
 TRANSPILE = """
 import json, os, time
@@ -34,6 +42,89 @@ async def test_programs_transpile_in_a_fork(
         output, end = await sandboxes.run(TRANSPILE, environment=environment)
         assert end.exit_code == 0, output
         assert json.loads(output)[:2] == [4, 8]
+    await zygote.stop()
+
+
+WARM_TRANSPILE = """
+import json, os
+from qiskit import QuantumCircuit, generate_preset_pass_manager
+from qiskit_ibm_runtime.fake_provider import FakeTorino
+from qonduit.program import pickling
+circuit = QuantumCircuit(12)
+for qubit in range(12):
+    circuit.h(qubit)
+    circuit.cx(qubit, (5 * qubit + 1) % 12 if qubit != (5 * qubit + 1) % 12 else 0 if qubit else 1)
+circuit.measure_all()
+done = {}
+for level in LEVELS:
+    isa = generate_preset_pass_manager(level, backend=FakeTorino(), seed_transpiler=7).run([circuit, circuit])
+    done[level] = pickling.loads(pickling.dumps(isa)) == isa
+print(json.dumps(done))
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_children_of_the_warm_zygote_transpile_at_every_level(
+    sandbox_config: SandboxConfig, cgroups: CgroupTree, make_sandboxes: Callable[[Zygote], Sandboxes]
+) -> None:
+    """Each level is the first that a child runs: one that would hang on the thread pool hangs there."""
+    preload = WorkerSettings.model_fields["preload"].default
+    zygote = Zygote(config=sandbox_config, cgroups=cgroups, preload=preload, warm=WARM)
+    await zygote.start()
+    sandboxes = make_sandboxes(zygote)
+    for levels in ([1], [2], [3], [0, 1, 2, 3]):
+        for threads in (1, 2):  # A program may raise the number by itself: the pool is made with what it asks for.
+            code = WARM_TRANSPILE.replace("LEVELS", str(levels))
+            environment = {"RAYON_NUM_THREADS": str(threads), "QISKIT_PARALLEL": "FALSE"}
+            async with asyncio.timeout(100):
+                output, end = await sandboxes.run(code, limits=ROOMY, environment=environment)
+            assert end.exit_code == 0, output
+            assert json.loads(output) == {str(level): True for level in levels}
+    await zygote.stop()
+
+
+THREADS = """
+import json, os
+from qiskit import QuantumCircuit, generate_preset_pass_manager
+from qiskit.utils.parallel import default_num_processes
+from qiskit_ibm_runtime.fake_provider import FakeTorino
+circuit = QuantumCircuit(12)
+circuit.h(0)
+circuit.cx(0, range(1, 12))
+generate_preset_pass_manager(3, backend=FakeTorino(), seed_transpiler=7).run([circuit, circuit])
+print(json.dumps({
+    "settings": sorted({os.environ[name] for name in os.environ if name.endswith("NUM_THREADS")}),
+    "processes": default_num_processes(),
+    "pool": len(os.listdir("/proc/self/task")) - 1,
+}))
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("cpu_millis", "threads"), [(500, 1), (1000, 1), (4000, 4)])
+async def test_libraries_start_as_many_threads_as_the_target_has_cpus(
+    cpu_millis: int,
+    threads: int,
+    sandbox_config: SandboxConfig,
+    cgroups: CgroupTree,
+    make_sandboxes: Callable[[Zygote], Sandboxes],
+) -> None:
+    shape = Shape(cpu_millis, 2**30)
+    assert threads_of(shape) == threads
+    preload = WorkerSettings.model_fields["preload"].default
+    warm = WARM if threads == 1 else None
+    zygote = Zygote(config=sandbox_config, cgroups=cgroups, preload=preload, warm=warm)
+    await zygote.start()
+    occupant = Occupant(LeaseKind.EXECUTOR, "job", 1, shape)
+    environment = program_environment(occupant, zygote.inside(sandbox_config.state_dir), qpu={}, own={})
+    sandboxes = make_sandboxes(zygote)
+    async with asyncio.timeout(100):
+        output, end = await sandboxes.run(THREADS, limits=ROOMY, environment=environment)
+    assert end.exit_code == 0, output
+    told = json.loads(output)
+    assert told["settings"] == [str(threads)]
+    assert told["processes"] == threads
+    assert told["pool"] <= threads, "more threads were started than the target has cpus"
     await zygote.stop()
 
 

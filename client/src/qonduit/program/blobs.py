@@ -65,11 +65,16 @@ def store_blob(channel: AgentChannel, data: bytes) -> str:
     return store_parts(channel, [data])
 
 
-def fetch_view(channel: AgentChannel, digest: str) -> memoryview:
-    """Return the bytes named by a digest, read-only and one-dimensional, of format "B".
+def fetch_view(channel: AgentChannel, digest: str, *, writable: bool = False) -> memoryview:
+    """Return the bytes named by a digest, one-dimensional and of format "B".
 
     Larger ones are a mapping of the machine's one copy, which lives as long as the view and what was made from it; a
     process that has 1024 of them gets further ones as copies.
+
+    Args:
+        channel: This process's channel to its agent.
+        digest: What `store_parts` returned.
+        writable: Whether the view may be written to. Nobody else sees that: the pages that change are copied then.
 
     Raises:
         AgentError: The agent cannot get them.
@@ -79,8 +84,10 @@ def fetch_view(channel: AgentChannel, digest: str) -> memoryview:
         descriptor, size = connection.open(digest)
     try:
         if size < SMALLEST_MAPPED_BYTES or len(_mappings) >= MOST_MAPPINGS:
-            return memoryview(_read(descriptor, size))
-        mapping = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            data = _read(descriptor, size)
+            return memoryview(bytearray(data) if writable else data)
+        access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
+        mapping = mmap.mmap(descriptor, size, access=access)
     finally:
         os.close(descriptor)
     _mappings.add(mapping)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qonduit.program import pickling
-from qonduit.program.blobs import fetch_blob, store_blob
+from qonduit.program.blobs import fetch_blob, fetch_view
 from qonduit.program.channel import AgentChannel, agent
 from qonduit.program.marking import Marker
-from qonduit.program.sending import MOST_INLINE_BYTES, Receiver
+from qonduit.program.sending import Receiver, carried
 from qonduit.program.task_errors import TaskCanceledError
 from qonduit.program.tasks import fetch_object
 from qonduit.program.work import Given, Work
@@ -56,11 +56,11 @@ def _run(channel: AgentChannel, work: Work, task: Given) -> Ended:
             function = _function(channel, work, task.function_id)
             args, kwargs = _arguments(channel, task)
             value = _encode_value(function(*args, **kwargs), name)
-        return Ended("OK", *_carried(channel, value))
+        return Ended("OK", *carried(channel, value))
     except BaseException as error:  # noqa: BLE001 - Whatever a task raises, SystemExit too, is the task's value.
         if isinstance(error, TaskCanceledError) and work.is_canceled(task):
             return Ended("CANCELED", text=f"task {name} was canceled")
-        return Ended("ERROR", *_carried(channel, _encode_error(error)), text=_user_traceback(error))
+        return Ended("ERROR", *carried(channel, _encode_error(error)), text=_user_traceback(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -80,31 +80,26 @@ def _function(channel: AgentChannel, work: Work, function_id: str) -> Callable[.
 
 
 def _arguments(channel: AgentChannel, task: Given) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    call = task.call if task.call is not None else fetch_blob(channel, task.call_digest)
+    call = task.call if task.call is not None else fetch_view(channel, task.call_digest, writable=True)
     inputs = [
-        pickling.loads(value if value is not None else fetch_blob(channel, digest)) for value, digest in task.inputs
+        pickling.loads(value if value is not None else fetch_view(channel, digest, writable=True))
+        for value, digest in task.inputs
     ]
     return Receiver(channel, fetch_object).arguments(call, inputs)
 
 
-def _carried(channel: AgentChannel, value: bytes) -> tuple[bytes | None, str]:
-    if len(value) <= MOST_INLINE_BYTES:
-        return value, ""
-    return None, store_blob(channel, value)
-
-
-def _encode_value(value: object, name: str) -> bytes:
+def _encode_value(value: object, name: str) -> list[bytes | memoryview]:
     try:
-        return pickling.dumps(value)
+        return pickling.dump_parts(value)
     except Exception as error:  # noqa: BLE001 - Whatever a value's own reducers raise.
         raise TypeError(f"what task {name}() returned cannot be sent to another process: {error}") from None
 
 
-def _encode_error(error: BaseException) -> bytes:
+def _encode_error(error: BaseException) -> list[bytes | memoryview]:
     try:
-        return pickling.dumps(error.with_traceback(None))
+        return pickling.dump_parts(error.with_traceback(None))
     except Exception:  # noqa: BLE001 - An exception that cannot be pickled arrives as TaskError with its text.
-        return pickling.dumps(None)
+        return pickling.dump_parts(None)
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from qonduit.program import executor
 from qonduit.program.channel import agent
+from qonduit.program.import_hooks import after_import
+from qonduit.program.pass_managers import keep_pass_managers
 from qonduit.program.runtime_redirect import redirect_runtime_client
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def _enter() -> Path:
     os.chdir(folder)
     sys.path[:0] = [str(entrypoint.parent), _COMPAT_FOLDER]
     redirect_runtime_client()
+    after_import("qiskit", keep_pass_managers)
     return entrypoint
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.util
 import inspect
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qonduit.program.devices import in_executor, keep
+from qonduit.program.import_hooks import after_import
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from collections.abc import Callable
 
 _CLIENT = "qiskit_ibm_runtime"
 _ACCOUNT_ARGUMENTS = (
@@ -42,32 +40,7 @@ def redirect_runtime_client() -> None:
     """
     if not os.environ.get("QISKIT_IBM_URL"):
         return
-    if _CLIENT in sys.modules:
-        _redirect()
-    elif not any(isinstance(finder, _OnImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OnImport())
-
-
-class _OnImport(importlib.abc.MetaPathFinder):
-    """Changes the client once its import is done; a program without a QPU never pays for that import."""
-
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _CLIENT:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_redirect(module: ModuleType) -> None:
-            execute(module)
-            _redirect()
-
-        spec.loader.exec_module = execute_and_redirect  # type: ignore[method-assign]
-        return spec
+    after_import(_CLIENT, _redirect)
 
 
 def _redirect() -> None:
@@ -90,6 +63,36 @@ def _redirect() -> None:
             bound.arguments.pop(name, None)
         if bound.arguments.get("instance") not in {None, "auto"}:
             bound.arguments["instance"] = os.environ.get("QISKIT_IBM_INSTANCE")
-        original(*bound.args, **bound.kwargs)
+        if in_executor():
+            _initialize_once(self, original, bound)
+        else:
+            original(*bound.args, **bound.kwargs)
 
     QiskitRuntimeService.__init__ = redirected
+    if in_executor():
+        QiskitRuntimeService.backend = _kept_backend(QiskitRuntimeService.backend)
+
+
+def _initialize_once(service: Any, original: Callable[..., None], bound: inspect.BoundArguments) -> None:
+    """Give a service what the last one with the same arguments found out: its account, instances and connections."""
+    given = {name: value for name, value in bound.arguments.items() if name != "self"}
+
+    def make() -> dict[str, Any]:
+        original(*bound.args, **bound.kwargs)
+        return dict(service.__dict__)
+
+    service.__dict__.update(keep(("service", repr(given)), make, lambda _: None))
+
+
+def _kept_backend(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand out a backend again: each task asks for it, and its target takes a tenth of a second to build."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def backend(*arguments: Any, **named: Any) -> Any:
+        bound = signature.bind(*arguments, **named)
+        bound.apply_defaults()
+        given = tuple(value for name, value in bound.arguments.items() if name != "self")
+        return keep(("backend", given), lambda: original(*arguments, **named), lambda made: made.target)
+
+    return backend

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qonduit.program import pickling
-from qonduit.program.blobs import fetch_blob, store_blob
+from qonduit.program.blobs import fetch_view, store_parts
 from qonduit.program.references import Apart, Input, ObjectReference, TaskReference
 
 if TYPE_CHECKING:
@@ -45,16 +45,26 @@ def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs:
     given_args = tuple([_with_inputs(value, inputs) for value in args])
     given_kwargs = {key: _with_inputs(value, inputs) for key, value in kwargs.items()}
     try:
-        data = pickling.dumps((given_args, given_kwargs))
-        if len(data) > MOST_INLINE_BYTES:
+        parts = pickling.dump_parts((given_args, given_kwargs))
+        if size_of(parts) > MOST_INLINE_BYTES:
             given_args = tuple([_apart(channel, value) for value in given_args])
             given_kwargs = {key: _apart(channel, value) for key, value in given_kwargs.items()}
-            data = pickling.dumps((given_args, given_kwargs))
+            parts = pickling.dump_parts((given_args, given_kwargs))
     except Exception as error:
         raise TypeError(f"an argument of task {name}() cannot be sent to another process: {error}") from error
-    if len(data) > MOST_INLINE_BYTES:
-        return Sent(None, store_blob(channel, data), list(inputs))
-    return Sent(data, "", list(inputs))
+    return Sent(*carried(channel, parts), list(inputs))
+
+
+def carried(channel: AgentChannel, parts: Sequence[bytes | memoryview]) -> tuple[bytes | None, str]:
+    """Return an encoded value as it travels: its bytes, or the digest under which they were stored."""
+    if size_of(parts) > MOST_INLINE_BYTES:
+        return None, store_parts(channel, parts)
+    return b"".join(parts), ""
+
+
+def size_of(parts: Sequence[bytes | memoryview]) -> int:
+    """Return the bytes of an encoded value."""
+    return sum(memoryview(part).nbytes for part in parts)
 
 
 _ATOMS = (int, float, str, bytes, bool, type(None))
@@ -80,10 +90,10 @@ def _apart(channel: AgentChannel, value: Any) -> Any:
     """Store an argument by itself if it is large: the same one in many calls is stored, and crosses, once."""
     if type(value) in {int, float, bool, type(None), Input, ObjectReference}:
         return value
-    data = pickling.dumps(value)
-    if len(data) <= MOST_INLINE_BYTES:
+    parts = pickling.dump_parts(value)
+    if size_of(parts) <= MOST_INLINE_BYTES:
         return value
-    return Apart(store_blob(channel, data))
+    return Apart(store_parts(channel, parts))
 
 
 class Receiver:
@@ -93,7 +103,7 @@ class Receiver:
         self._channel = channel
         self._fetch_object = fetch_object
 
-    def arguments(self, call: bytes, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, call: bytes | memoryview, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, given the values of the tasks among them."""
         args, kwargs = pickling.loads(call)
         return (
@@ -120,4 +130,4 @@ class Receiver:
             return inputs[value.index]
         if isinstance(value, ObjectReference):
             return self._fetch_object(value)
-        return self._value(pickling.loads(fetch_blob(self._channel, value.digest)), inputs)
+        return self._value(pickling.loads(fetch_view(self._channel, value.digest, writable=True)), inputs)

@@ -10,10 +10,10 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from qonduit.program import pickling
-from qonduit.program.blobs import fetch_blob, store_blob
+from qonduit.program.blobs import fetch_view, store_blob, store_parts
 from qonduit.program.channel import agent
 from qonduit.program.references import ObjectReference, TaskReference
-from qonduit.program.sending import MOST_INLINE_BYTES, encode_call
+from qonduit.program.sending import MOST_INLINE_BYTES, encode_call, size_of
 from qonduit.program.targets import Target, as_target
 from qonduit.program.task_client import task_client
 from qonduit.program.task_errors import (
@@ -206,10 +206,10 @@ def put(value: object) -> ObjectReference:
         TypeError: the value cannot be sent to another process.
     """
     try:
-        data = pickling.dumps(value)
+        parts = pickling.dump_parts(value)
     except Exception as error:
         raise TypeError(f"put() got a value that cannot be sent to another process: {error}") from error
-    return ObjectReference(store_blob(agent(), data), len(data))
+    return ObjectReference(store_parts(agent(), parts), size_of(parts))
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
@@ -305,11 +305,11 @@ def value_of(reference: Any) -> Any:
     raise BY_OUTCOME.get(outcome.kind, TaskError)(outcome.text or outcome.kind)
 
 
-def _bytes_of(outcome: Outcome) -> bytes:
-    return outcome.value if outcome.value is not None else fetch_blob(agent(), outcome.digest)
+def _bytes_of(outcome: Outcome) -> bytes | memoryview:
+    return outcome.value if outcome.value is not None else fetch_view(agent(), outcome.digest, writable=True)
 
 
-def _remote_exception(data: bytes, text: str) -> BaseException:
+def _remote_exception(data: bytes | memoryview, text: str) -> BaseException:
     try:
         error = pickling.loads(data)
     except Exception:  # noqa: BLE001 - The type may not exist here; the text tells what happened.
@@ -322,7 +322,7 @@ def _remote_exception(data: bytes, text: str) -> BaseException:
 
 @functools.lru_cache(maxsize=32)
 def _object(digest: str) -> Any:
-    return pickling.loads(fetch_blob(agent(), digest))
+    return pickling.loads(fetch_view(agent(), digest), writable=False)
 
 
 def fetch_object(reference: ObjectReference) -> Any:

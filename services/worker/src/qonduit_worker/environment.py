@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,9 @@ _THREAD_SETTINGS: Final = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
     "QISKIT_NUM_PROCS",
 )
 _MILLIS: Final = 1000
@@ -72,8 +75,8 @@ def _modules(paths: InsidePaths, own: str) -> dict[str, str]:
 
 
 def threads_of(shape: Shape) -> int:
-    """Return how many threads a library should start: the whole cores asked for, as far as there are any."""
-    return max(1, min(shape.cpu_millis // _MILLIS, os.cpu_count() or 1))
+    """Return how many threads a library should start: the cores asked for, a part of one counted as one."""
+    return max(1, math.ceil(shape.cpu_millis / _MILLIS))
 
 
 def _thread_settings(shape: Shape) -> dict[str, str]:

@@ -71,6 +71,8 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
             "qonduit.program.executor",
             "qonduit.program.runner",
             "qonduit.program.runtime_redirect",
+            "qonduit.program.serial.circuits",
+            "qonduit.program.serial.layouts",
             "qonduit.program.tasks",
         ),
         description="Modules that programs find imported, as a JSON list.",

@@ -1,0 +1,1 @@
+"""How the values of tasks travel: what each kind of object is reduced to, and the container of it all."""
