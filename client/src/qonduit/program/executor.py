@@ -60,7 +60,8 @@ def _run(channel: AgentChannel, work: Work, task: Given) -> Ended:
     except BaseException as error:  # noqa: BLE001 - Whatever a task raises, SystemExit too, is the task's value.
         if isinstance(error, TaskCanceledError) and work.is_canceled(task):
             return Ended("CANCELED", text=f"task {name} was canceled")
-        return Ended("ERROR", *carried(channel, _encode_error(error)), text=_user_traceback(error))
+        text = _user_traceback(error)  # Read first: the exception travels without its traceback.
+        return Ended("ERROR", *carried(channel, _encode_error(error)), text=text)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
