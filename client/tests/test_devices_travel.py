@@ -12,8 +12,9 @@ from qiskit import QuantumCircuit, generate_preset_pass_manager
 from qiskit.circuit.random import random_circuit
 from qiskit.transpiler import InstructionProperties, PassManager, Target
 from qiskit.transpiler.passes import RemoveBarriers
-from qiskit_ibm_runtime import QiskitRuntimeService
+from qiskit_ibm_runtime import IBMBackend, QiskitRuntimeService
 from qiskit_ibm_runtime.fake_provider import FakeFez, FakeTorino
+from qiskit_ibm_runtime.models import BackendProperties, QasmBackendConfiguration
 from qonduit.program import devices, pass_managers, pickling
 from qonduit.program.device_marks import mark_of
 from qonduit.program.import_hooks import after_import
@@ -61,6 +62,51 @@ def test_a_runtime_service_is_named_not_copied(monkeypatch: pytest.MonkeyPatch) 
     devices.runtime_service.cache_clear()
     assert pickling.loads(data)["service"] is stands_in
     devices.runtime_service.cache_clear()
+
+
+def ibm_backend(name: str = "ibm_torino", **options: Any) -> IBMBackend:
+    """Make a backend as the service does, of what a fake one knows."""
+    fake = FakeTorino()
+    assert fake.target
+    configuration = QasmBackendConfiguration.from_dict({**fake._conf_dict, "backend_name": name})
+    backend = IBMBackend(configuration, object(), object(), **options)
+    backend._properties = BackendProperties.from_dict(fake._props_dict)
+    return backend
+
+
+class NamedService:
+    """Gives out backends by name, as an executor's own service would."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def backend(self, name: str, **options: Any) -> IBMBackend:
+        self.asked.append((name, options))
+        return ibm_backend(name)
+
+
+@pytest.mark.usefixtures("executor")
+def test_a_backend_is_named_and_made_once_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = NamedService()
+    monkeypatch.setattr(devices, "runtime_service", lambda: service)
+    backend = ibm_backend()
+    assert backend.target.num_qubits == 133
+    data = pickling.dumps(((backend, 1), {}))
+    assert len(data) < 500
+    one = pickling.loads(data)[0][0]
+    assert pickling.loads(data)[0][0] is one
+    assert (one.name, one is not backend) == ("ibm_torino", True)
+    roundtrip(ibm_backend(calibration_id="c1"))
+    assert service.asked == [("ibm_torino", {}), ("ibm_torino", {"calibration_id": "c1"})]
+
+
+@pytest.mark.usefixtures("executor")
+def test_a_backend_whose_target_was_changed_brings_that_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "runtime_service", NamedService)
+    backend = ibm_backend()
+    worsen(backend.target)
+    assert roundtrip(backend).target["sx"][0,].error == 0.5
+    assert roundtrip(ibm_backend()).target["sx"][0,].error != 0.5
 
 
 def test_a_target_arrives_with_all_it_says() -> None:

@@ -86,11 +86,11 @@ def load_backend(name: str, options: dict[str, Any], target: Target | None) -> I
 
 def reduce_backend(backend: IBMBackend) -> tuple[Any, ...]:
     """Return how to make a backend of the service again: the sender's is tied to the sender's own QPU endpoint."""
-    options = {
-        "use_fractional_gates": backend.options.use_fractional_gates,
-        "calibration_id": backend.calibration_id,
-    }
-    given = {name: value for name, value in options.items() if value not in {None, False}}
+    given = {}
+    if (fractional := backend.options.use_fractional_gates) is not False:  # None means something else: all gates.
+        given["use_fractional_gates"] = fractional
+    if backend.calibration_id is not None:
+        given["calibration_id"] = backend.calibration_id
     return load_backend, (backend.name, given, None if _is_as_made(backend) else backend.target)
 
 

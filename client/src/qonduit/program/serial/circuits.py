@@ -79,14 +79,14 @@ def decode(payload: memoryview) -> list[QuantumCircuit]:
 def is_exact(circuit: QuantumCircuit) -> bool:
     """Whether QPY gives back the same instructions, bits and registers."""
     kind: Any = type(circuit)
-    return _is_plain(kind) and not circuit.__dict__["_control_flow_scopes"] and _holds(circuit)
+    return _is_plain(kind) and not circuit.__dict__.get("_control_flow_scopes") and _holds(circuit)
 
 
 def state(circuit: QuantumCircuit) -> dict[str, Any]:
     """Return what is beside the instructions."""
     beside = dict(circuit.__dict__)
     for name in (_DATA, "_builder_api", "_control_flow_scopes"):
-        del beside[name]
+        beside.pop(name, None)
     return beside
 
 
