@@ -1,0 +1,33 @@
+"""No system: one task after another in this process, with one thread. What the efficiency is counted from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class SerialSystem:
+    """Calls the function."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def share(self, value: object) -> Any:
+        """Return the value."""
+        return value
+
+    def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the function."""
+        return task(*arguments)
+
+    def call_all(self, task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call the function for each."""
+        return [task(*arguments) for arguments in calls]
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+make_system = SerialSystem
