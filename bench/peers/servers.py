@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _READY_S = 20.0
 _LOOK_S = 0.02
+_USUAL_MEMORY = "vm_memory_monitor:set_vm_memory_high_watermark(0.4)."
+"""What RabbitMQ has by itself: our node has less, since nothing large goes through it; the peers send 50 MB."""
 
 
 class MissingServerError(Exception):
@@ -32,6 +34,7 @@ def rabbitmq() -> Iterator[tuple[str, int]]:
         node = RabbitNode(Path(folder) / "node")
         node.start()
         try:
+            node.control(_USUAL_MEMORY)
             yield node.url, node.pid or 0
         finally:
             node.stop()
