@@ -10,6 +10,7 @@ stack as a job. All have two executors of one thread. `tools/prepare.sh peers` i
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 SECTION: Final = "Parallel tasks: `make bench`"
 SYSTEMS: Final = ("ours", "ours-2-workers", "ray", "dask", "celery", "dramatiq", "taskiq", "pool", "serial")
-TOGETHER: Final = ("first", "memory", "noop", "roundtrip", "arrays", "shared")
+TOGETHER: Final[tuple[str, ...]] = ("first", "memory", "noop", "roundtrip", "arrays", "shared")
 """Measures of one start; each measure of circuits has a start of its own, so that its first batch is a cold one."""
-APART: Final = ("level1", "level3", "ownpm")
+APART: Final[tuple[str, ...]] = ("level1", "level3", "ownpm")
 _ONLY: Final = {"ours-2-workers": {"noop", "roundtrip"}, "serial": set(APART)}
 
 TEXT: Final = """\
@@ -53,10 +54,10 @@ others none isolates tasks. Celery returns results over RabbitMQ, Dramatiq and t
 
 64 random circuits of 20 to 50 qubits, transpiled for the 133 qubits of `FakeTorino`, from the first call until the last
 circuit is unpacked. Efficiency is (`serial` of the same round / 2) / time: serial is one process, one thread, no
-system. Cold: the first batch after a start, no executor has imported Qiskit; warm: the next batch. The pass manager is
-made once a process, except for "own pass manager": there each task makes one (level 1) from `service.backend(name)`, with
-`QiskitRuntimeLocalService` for the peers and the real `QiskitRuntimeService` for ours; its efficiency is
-counted from the serial time without that.
+system. Cold: the first batch after a start, no executor of a peer has imported Qiskit; warm: the next batch. The pass
+manager is made once a process, except for "own pass manager": there each task makes one (level 1) from
+`service.backend(name)`, with `QiskitRuntimeLocalService` for the peers and the real `QiskitRuntimeService` for ours;
+its efficiency is counted from the serial time without that.
 
 {circuits}
 """
@@ -64,6 +65,7 @@ counted from the serial time without that.
 
 def main() -> None:
     """Measure, print the tables, and with --write put them into RESULTS.md."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # Servers are stopped then, too.
     options = _options()
     systems = options.systems.split(",")
     names = options.only.split(",")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql
+# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | peers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,6 +75,18 @@ rabbitmq() {
 postgresql() {
     if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then return; fi
     install_packages postgresql || say "PostgreSQL is missing: its tests are skipped (apt-get install postgresql)."
+}
+
+# What bench/tasks.py compares with, in an environment of its own, with the Qiskit that ours has.
+peers() {
+    local home=.cache/bench-peers
+    if [ ! -e $home/.ready ] || [ bench/peers/requirements.txt -nt $home/.ready ] || [ constraints.txt -nt $home/.ready ]; then
+        .venv/bin/uv venv -q --clear --python .venv/bin/python $home
+        .venv/bin/uv pip install -q --python $home/bin/python -c constraints.txt -r bench/peers/requirements.txt
+        touch $home/.ready
+    fi
+    if command -v redis-server >/dev/null; then return; fi
+    install_packages redis-server || say "Redis is missing: Dramatiq and taskiq are left out (apt-get install redis-server)."
 }
 
 "$1"

@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-
-from peers.protocol import EXECUTORS
+from peers.system import EXECUTORS, System
 from peers.worker_process import WorkerProcess
 from peers.workloads import TASKS
 
@@ -25,10 +24,8 @@ app.conf.update(
 _TASKS: dict[Callable[..., Any], Any] = {task: app.task(name=task.__name__)(task) for task in TASKS}
 
 
-class CelerySystem:
+class CelerySystem(System):
     """`.delay()` and `.get()`; a shared value goes with every call."""
-
-    shares = False
 
     def start(self) -> None:
         """Start the worker; calls wait for it in RabbitMQ."""
@@ -37,10 +34,6 @@ class CelerySystem:
             "--loglevel", "ERROR", "--without-gossip", "--without-mingle",
             C_FORCE_ROOT="true",  # Else it refuses to run pickled tasks where the benchmark is run by root.
         )  # fmt: skip
-
-    def share(self, value: object) -> Any:
-        """Return the value."""
-        return value
 
     def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """Send one call and wait."""

@@ -6,15 +6,16 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from distributed import Client, LocalCluster
-
-from peers.protocol import EXECUTORS
+from peers.system import EXECUTORS, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class DaskSystem:
+class DaskSystem(System):
     """`client.submit`, `client.gather`, `client.scatter(broadcast=True)`."""
+
+    shares = True
 
     def start(self) -> None:
         """Start the cluster; without the dashboard."""

@@ -10,8 +10,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.encoder import PickleEncoder
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
-
-from peers.protocol import EXECUTORS
+from peers.system import EXECUTORS, System
 from peers.worker_process import WorkerProcess
 from peers.workloads import TASKS
 
@@ -31,20 +30,14 @@ _ACTORS: dict[Callable[..., Any], Any] = {
 }
 
 
-class DramatiqSystem:
+class DramatiqSystem(System):
     """`.send()` and `.get_result(block=True)`; a shared value goes with every call."""
-
-    shares = False
 
     def start(self) -> None:
         """Start the worker; calls wait for it in RabbitMQ."""
         self._worker = WorkerProcess(
             "dramatiq", "peers.dramatiq_system", "--processes", str(EXECUTORS), "--threads", "1", "--use-spawn"
         )
-
-    def share(self, value: object) -> Any:
-        """Return the value."""
-        return value
 
     def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """Send one call and wait."""

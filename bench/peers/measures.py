@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from peers.protocol import EXECUTORS, HasBulkCall, HasNoSharing
+from peers.system import EXECUTORS
 from peers.workloads import (
     byte_count,
     make_arrays,
@@ -20,7 +20,7 @@ from peers.workloads import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from peers.protocol import System
+    from peers.system import System
 
 NO_OPS: Final = 10_000
 ROUND_TRIPS: Final = 200
@@ -44,10 +44,9 @@ def no_ops(system: System) -> dict[str, float]:
     warm(system)
     seconds = _timed(lambda: system.call_all(no_op, [()] * NO_OPS))
     numbers = {"no_ops_per_s": NO_OPS / seconds}
-    if isinstance(system, HasBulkCall):
-        start = time.perf_counter()
-        if system.map_all(no_op, list(range(NO_OPS))) is not None:
-            numbers["mapped_no_ops_per_s"] = NO_OPS / (time.perf_counter() - start)
+    start = time.perf_counter()
+    if system.map_all(no_op, range(NO_OPS)) is not None:
+        numbers["mapped_no_ops_per_s"] = NO_OPS / (time.perf_counter() - start)
     return numbers
 
 
@@ -74,8 +73,7 @@ def shared_array(system: System) -> dict[str, float]:
     warm(system)
     system.call_all(byte_count, [(system.share(make_arrays(1, ARRAY_BYTES)[0]),)] * 4)
     array = make_arrays(1, SHARED_BYTES)[0]
-    alone = isinstance(system, HasNoSharing) and not system.shares
-    count = CALLS_WITHOUT_SHARING if alone else CALLS_WITH_SHARED
+    count = CALLS_WITH_SHARED if system.shares else CALLS_WITHOUT_SHARING
 
     def run() -> list[Any]:
         shared = system.share(array)
@@ -84,19 +82,10 @@ def shared_array(system: System) -> dict[str, float]:
     return {"shared_per_s": count / _timed(run)}
 
 
-def fan_out(
-    system: System, name: str, task: Callable[..., Any], options: tuple[Any, ...], *, cold: bool
-) -> dict[str, float]:
-    """Seconds from the first call to the last circuit, unpacked, for the first batch of all and for the next one.
-
-    `cold` is what a system is measured for when nothing that it has started has seen Qiskit yet.
-    """
-    circuits = make_circuits()
-    calls = [(circuit, *options) for circuit in circuits]
-    numbers = {}
-    for state in ("cold", "warm") if cold else ("warm",):
-        numbers[f"{name}_{state}_s"] = _timed(lambda: _look_at(system.call_all(task, calls)))
-    return numbers
+def _fan_out(system: System, name: str, task: Callable[..., Any], *options: Any) -> dict[str, float]:
+    """Seconds from the first call to the last circuit, unpacked, for the first batch of all and for the next one."""
+    calls = [(circuit, *options) for circuit in make_circuits()]
+    return {f"{name}_{state}_s": _timed(lambda: _look_at(system.call_all(task, calls))) for state in ("cold", "warm")}
 
 
 def _look_at(circuits: Sequence[Any]) -> int:
@@ -109,17 +98,17 @@ def _look_at(circuits: Sequence[Any]) -> int:
 
 def level_1(system: System) -> dict[str, float]:
     """64 circuits at level 1, the pass manager made once a process."""
-    return fan_out(system, "level_1", transpile, (1,), cold=True)
+    return _fan_out(system, "level_1", transpile, 1)
 
 
 def level_3(system: System) -> dict[str, float]:
     """64 circuits at level 3, the pass manager made once a process."""
-    return fan_out(system, "level_3", transpile, (3,), cold=True)
+    return _fan_out(system, "level_3", transpile, 3)
 
 
 def own_pass_manager(system: System) -> dict[str, float]:
     """64 circuits at level 1, each task making its pass manager from `service.backend(name)`."""
-    return fan_out(system, "own_pass_manager", transpile_from_backend, (1, "fake_torino"), cold=True)
+    return _fan_out(system, "own_pass_manager", transpile_from_backend, 1, "fake_torino")
 
 
 MEASURES: Final[dict[str, Callable[[System], dict[str, float]]]] = {

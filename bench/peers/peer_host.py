@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-
-from peers.protocol import ONE_THREAD
 from peers.servers import rabbitmq, redis
+from peers.system import ONE_THREAD
 
 BENCH: Final = Path(__file__).parent.parent
 PYTHON: Final = BENCH.parent / ".cache" / "bench-peers" / "bin" / "python"
@@ -79,7 +78,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages in the peers' environment, by name."""
+    """Return the versions of the packages in the peers' environment, by name; none where there is none."""
+    if not PYTHON.exists():
+        return {}
     names = ["ray", "distributed", "celery", "dramatiq", "taskiq", "taskiq-aio-pika", "qiskit", "numpy"]
     code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
     done = subprocess.run([str(PYTHON), "-c", code], check=True, capture_output=True, text=True)

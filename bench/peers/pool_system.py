@@ -1,28 +1,22 @@
-"""`concurrent.futures.ProcessPoolExecutor`: two processes and two pipes, no scheduler, no broker, no machine but this."""
+"""`concurrent.futures.ProcessPoolExecutor`: two processes and pipes, no broker, no machine but this one."""
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from peers.protocol import EXECUTORS
+from peers.system import EXECUTORS, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class PoolSystem:
+class PoolSystem(System):
     """A pool of two processes; a shared value goes with every call, since a pool has no other way."""
-
-    shares = False
 
     def start(self) -> None:
         """Make the pool; it forks its processes at the first call."""
         self._pool = ProcessPoolExecutor(EXECUTORS)
-
-    def share(self, value: object) -> Any:
-        """Return the value."""
-        return value
 
     def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """Submit one call and wait."""

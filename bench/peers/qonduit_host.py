@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qonduit import Configuration, Job, QiskitFunction, QonduitError, ServerlessClient
-
 from peers.peer_host import MeasuringError
-from peers.protocol import EXECUTORS
 from peers.session import SETTLE_S, proportional_bytes
+from peers.system import EXECUTORS
+from qonduit import Configuration, Job, QiskitFunction, QonduitError, ServerlessClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HERE: Final = Path(__file__).parent
-_SENT: Final = ("protocol.py", "measures.py", "workloads.py")
+_SENT: Final = ("system.py", "measures.py", "workloads.py")
 _IDLE_S: Final = 300.0
 _STARTED_S: Final = 60.0
 

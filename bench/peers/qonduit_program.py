@@ -10,12 +10,12 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from peers.measures import MEASURES
+from peers.system import System
+from peers.workloads import no_op, transpile_from_backend
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_ibm_runtime import QiskitRuntimeService
 from qonduit import Job, distribute_task, get, get_arguments, put, save_result, update_status
-
-from peers.measures import MEASURES
-from peers.workloads import no_op, transpile_from_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +26,10 @@ _BACKENDS = {"fake_torino": "ibm_torino"}
 _ONE_CPU = {"cpu": 1}
 
 
-class QonduitSystem:
+class QonduitSystem(System):
     """`@distribute_task`, `get`, `put`; the executors come and go by themselves."""
 
-    def start(self) -> None:
-        """Do nothing: the worker is there."""
+    shares = True
 
     def share(self, value: object) -> Any:
         """Store the value."""
@@ -51,9 +50,6 @@ class QonduitSystem:
         bulk = getattr(_distributed(task), "map", None)
         return None if bulk is None else get(bulk(values))
 
-    def stop(self) -> None:
-        """Do nothing."""
-
 
 @cache
 def _distributed(task: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +62,7 @@ def _transpile_on_real_client(circuit: QuantumCircuit, level: int, backend: str)
     return transpile_remote(circuit, level, _BACKENDS[backend])
 
 
-service: QiskitRuntimeService | None = None
+service: Any = None
 
 
 @distribute_task(target=_ONE_CPU)

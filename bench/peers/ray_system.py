@@ -8,8 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ray
-
-from peers.protocol import EXECUTORS
+from peers.system import EXECUTORS, System
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,8 +19,10 @@ def _remote(task: Callable[..., Any]) -> Any:
     return ray.remote(num_cpus=1)(task)
 
 
-class RaySystem:
+class RaySystem(System):
     """`ray.init(num_cpus=2)`, `.remote()`, `ray.get`, `ray.put`."""
+
+    shares = True
 
     def start(self) -> None:
         """Start the cluster; without the dashboard, which few run for a program."""

@@ -8,6 +8,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peers.system import EXECUTORS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 OURS: Final = "ours"
 _SERIAL: Final = "serial"
-_EXECUTORS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _cell(rounds: Rounds, system: str, column: Column) -> str:
 def _efficiency(rounds: Rounds, system: str, column: Column) -> float | None:
     """Return the median over rounds of (serial time of the same round / executors) / time."""
     shares = [
-        serial[column.serial_key] / _EXECUTORS / numbers[column.key]
+        serial[column.serial_key] / EXECUTORS / numbers[column.key]
         for serial, numbers in zip(rounds.get(_SERIAL, ()), rounds[system], strict=False)
         if column.serial_key in serial and column.key in numbers
     ]

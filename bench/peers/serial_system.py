@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peers.system import System
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class SerialSystem:
+class SerialSystem(System):
     """Calls the function."""
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def share(self, value: object) -> Any:
-        """Return the value."""
-        return value
 
     def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """Call the function."""
@@ -25,9 +20,6 @@ class SerialSystem:
     def call_all(self, task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call the function for each."""
         return [task(*arguments) for arguments in calls]
-
-    def stop(self) -> None:
-        """Do nothing."""
 
 
 make_system = SerialSystem

@@ -15,12 +15,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import psutil
-
 from peers.measures import MEASURES
 from peers.workloads import no_op
 
 if TYPE_CHECKING:
-    from peers.protocol import System
+    from peers.system import System
 
 SETTLE_S: Final = 3.0
 """An idle system's memory is read this long after its first task."""

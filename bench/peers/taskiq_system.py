@@ -7,25 +7,25 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from peers.system import EXECUTORS, System
+from peers.worker_process import WorkerProcess
+from peers.workloads import TASKS
 from redis.asyncio import Redis
-from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.message import BrokerMessage
 from taskiq_aio_pika import AioPikaBroker
 from taskiq_redis import RedisAsyncResultBackend
 
-from peers.protocol import EXECUTORS
-from peers.worker_process import WorkerProcess
-from peers.workloads import TASKS
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from taskiq import TaskiqMessage, TaskiqResult
 
 _LOOK_S = 0.001
 """The client polls for results; its default of 0.2 s would be all that one sees."""
 
 
-class _Pickled(TaskiqFormatter):
+class _Pickled(TaskiqFormatter):  # type: ignore[misc]
     """Calls as pickle: what taskiq has turns them into JSON's types first, whatever its serializer."""
 
     def dumps(self, message: TaskiqMessage) -> BrokerMessage:
@@ -39,7 +39,7 @@ class _Pickled(TaskiqFormatter):
 
     def loads(self, message: bytes) -> TaskiqMessage:
         """Return the message of bytes."""
-        loaded: TaskiqMessage = pickle.loads(message)
+        loaded: TaskiqMessage = pickle.loads(message)  # noqa: S301 - Our own, on loopback.
         return loaded
 
 
@@ -53,24 +53,19 @@ class _PickledResults(RedisAsyncResultBackend):  # type: ignore[misc]
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: FBT001, FBT002
         """Fetch a result that is there."""
+        del with_logs
         async with Redis(connection_pool=self.redis_pool) as redis:
-            result: TaskiqResult[Any] = pickle.loads(await redis.get(task_id))
+            result: TaskiqResult[Any] = pickle.loads(await redis.get(task_id))  # noqa: S301 - See above.
             return result
 
 
-broker = AioPikaBroker(os.environ["BENCH_AMQP_URL"]).with_result_backend(
-    _PickledResults(os.environ["BENCH_REDIS_URL"])
-)
+broker = AioPikaBroker(os.environ["BENCH_AMQP_URL"]).with_result_backend(_PickledResults(os.environ["BENCH_REDIS_URL"]))
 broker = broker.with_formatter(_Pickled())
-_TASKS: dict[Callable[..., Any], Any] = {
-    task: broker.register_task(task, task_name=task.__name__) for task in TASKS
-}
+_TASKS: dict[Callable[..., Any], Any] = {task: broker.register_task(task, task_name=task.__name__) for task in TASKS}
 
 
-class TaskiqSystem:
+class TaskiqSystem(System):
     """`.kiq()`, all sent at once, and `.wait_result()`; a shared value goes with every call."""
-
-    shares = False
 
     def start(self) -> None:
         """Start the worker; calls wait for it in RabbitMQ."""
@@ -80,10 +75,6 @@ class TaskiqSystem:
             "taskiq", "worker", "peers.taskiq_system:broker", "--workers", str(EXECUTORS), "--max-async-tasks", "1",
             "--max-threadpool-threads", "1", "--no-parse", "--log-level", "ERROR",
         )  # fmt: skip
-
-    def share(self, value: object) -> Any:
-        """Return the value."""
-        return value
 
     def call(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """Send one call and wait."""
