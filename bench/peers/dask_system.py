@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from distributed import Client, LocalCluster
@@ -19,14 +18,12 @@ class DaskSystem(System):
 
     def start(self) -> None:
         """Start the cluster; without the dashboard."""
-        self._folder = tempfile.TemporaryDirectory(prefix="dask-")
         self._cluster = LocalCluster(
             n_workers=EXECUTORS,
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
             host="127.0.0.1",
-            local_directory=self._folder.name,
         )
         self._client = Client(self._cluster)
 
@@ -48,7 +45,6 @@ class DaskSystem(System):
         """End the cluster."""
         self._client.close()
         self._cluster.close()
-        self._folder.cleanup()
 
 
 make_system = DaskSystem

@@ -41,7 +41,9 @@ def run_peer(system: str, names: list[str], timeout_s: float) -> dict[str, float
             environment[variable], pid = stack.enter_context(server())
             pids.append(str(pid))
         environment["BENCH_SERVER_PIDS"] = " ".join(pids)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-peer-"))
+        # Ray's sockets lie in it: a longer name would make their paths too long.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
+        environment["TMPDIR"] = folder
         return _run_session(system, names, environment, Path(folder), timeout_s)
 
 

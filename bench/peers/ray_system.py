@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,12 @@ class RaySystem(System):
 
     def start(self) -> None:
         """Start the cluster; without the dashboard, which few run for a program."""
-        self._folder = tempfile.mkdtemp(prefix="ray-")
         ray.init(
             num_cpus=EXECUTORS,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
-            _temp_dir=self._folder,
+            _temp_dir=tempfile.gettempdir() + "/ray",  # What runs this removes it.
             _node_ip_address="127.0.0.1",
         )
 
@@ -53,7 +51,6 @@ class RaySystem(System):
     def stop(self) -> None:
         """End the cluster."""
         ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 make_system = RaySystem
