@@ -31,9 +31,12 @@ APART: Final[tuple[str, ...]] = ("level1", "level3", "ownpm")
 _ONLY: Final = {"ours-2-workers": {"noop", "roundtrip"}, "serial": set(APART)}
 
 TEXT: Final = """\
-{rounds} rounds, the systems one after another in each, in turn first; each started afresh for each group of measures.
-{machine}; {versions}. `median (min-max)`, then for circuits the efficiency, then how the system stands
-beside ours: 0.50x is half as good, whether that is half as many tasks a second or twice as long.
+{rounds} rounds; in each the systems one after another, each time another one first, and each started afresh for each group
+of measures. {machine}.
+{versions}.
+
+A cell is `median (min-max)`, then for circuits the efficiency, then how the system stands beside ours: 0.50x is half
+as good, whether that is half as many tasks a second or twice as long.
 
 All have two executors of one thread each (`RAYON_NUM_THREADS=1`, `OMP_NUM_THREADS=1`, `QISKIT_PARALLEL=FALSE`) and run
 the same tasks, measured by the same code in the program that sends them. Ours is a program on a private
@@ -102,6 +105,8 @@ def _options() -> argparse.Namespace:
     for given, known in ((options.only, TOGETHER + APART), (options.systems, SYSTEMS)):
         if unknown := set(given.split(",")) - set(known):
             parser.error(f"there is no {min(unknown)!r}; there are {', '.join(known)}")
+    if options.write and set(options.only.split(",")) != {*TOGETHER, *APART}:
+        parser.error("--write replaces both tables, so it needs all measures: leave --only out")
     return options
 
 
