@@ -31,8 +31,8 @@ APART: Final[tuple[str, ...]] = ("level1", "level3", "ownpm")
 _ONLY: Final = {"ours-2-workers": {"noop", "roundtrip"}, "serial": set(APART)}
 
 TEXT: Final = """\
-{rounds} rounds; in each the systems one after another, each time another one first, and each started afresh for each group
-of measures. {machine}.
+{rounds} rounds; in each the systems one after another, each time another one first, and each started afresh for each
+group of measures. {machine}.
 {versions}.
 
 A cell is `median (min-max)`, then for circuits the efficiency, then how the system stands beside ours: 0.50x is half
