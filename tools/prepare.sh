@@ -35,6 +35,14 @@ install_packages() {
     $with env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+disable_service() {
+    local with
+    with=$(elevate)
+    if [ -d /run/systemd/system ]; then
+        $with systemctl disable --now "$1" >/dev/null 2>&1 || true
+    fi
+}
+
 environment() {
     local python uv_version
     python=$(find_python)
@@ -60,11 +68,7 @@ environment() {
 rabbitmq() {
     if command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ]; then return; fi
     if install_packages rabbitmq-server; then
-        local with
-        with=$(elevate)
-        if [ -d /run/systemd/system ]; then
-            $with systemctl disable --now rabbitmq-server >/dev/null 2>&1 || true
-        fi
+        disable_service rabbitmq-server
         return
     fi
     say "RabbitMQ is missing, and this user may not install it."
@@ -86,7 +90,11 @@ peers() {
         touch $home/.ready
     fi
     if command -v redis-server >/dev/null; then return; fi
-    install_packages redis-server || say "Redis is missing: Dramatiq and taskiq are left out (apt-get install redis-server)."
+    if install_packages redis-server; then
+        disable_service redis-server
+    else
+        say "Redis is missing: Dramatiq and taskiq are left out (apt-get install redis-server)."
+    fi
 }
 
 "$1"

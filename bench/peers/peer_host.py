@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +75,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     for child in tree:
-        if child.is_running():
+        with suppress(psutil.NoSuchProcess):  # Most end with their parent.
             child.kill()
 
 
