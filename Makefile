@@ -57,8 +57,10 @@ constraints: .venv/.ready ## Choose the newest allowed versions again and write 
 	tools/write_constraints.sh
 
 .PHONY: bench
-bench: setup ## Run the benchmarks
+bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or two)
+	@tools/prepare.sh peers
 	$(BIN)/python bench/job_latency.py
+	$(BIN)/python bench/tasks.py --write
 
 .PHONY: clean
 clean: ## Remove what the other chores made

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql
+# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | peers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,6 +35,14 @@ install_packages() {
     $with env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+disable_service() {
+    local with
+    with=$(elevate)
+    if [ -d /run/systemd/system ]; then
+        $with systemctl disable --now "$1" >/dev/null 2>&1 || true
+    fi
+}
+
 environment() {
     local python uv_version
     python=$(find_python)
@@ -60,11 +68,7 @@ environment() {
 rabbitmq() {
     if command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ]; then return; fi
     if install_packages rabbitmq-server; then
-        local with
-        with=$(elevate)
-        if [ -d /run/systemd/system ]; then
-            $with systemctl disable --now rabbitmq-server >/dev/null 2>&1 || true
-        fi
+        disable_service rabbitmq-server
         return
     fi
     say "RabbitMQ is missing, and this user may not install it."
@@ -75,6 +79,22 @@ rabbitmq() {
 postgresql() {
     if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then return; fi
     install_packages postgresql || say "PostgreSQL is missing: its tests are skipped (apt-get install postgresql)."
+}
+
+# What bench/tasks.py compares with, in an environment of its own, with the Qiskit that ours has.
+peers() {
+    local home=.cache/bench-peers
+    if [ ! -e $home/.ready ] || [ bench/peers/requirements.txt -nt $home/.ready ] || [ constraints.txt -nt $home/.ready ]; then
+        .venv/bin/uv venv -q --clear --python .venv/bin/python $home
+        .venv/bin/uv pip install -q --python $home/bin/python -c constraints.txt -r bench/peers/requirements.txt
+        touch $home/.ready
+    fi
+    if command -v redis-server >/dev/null; then return; fi
+    if install_packages redis-server; then
+        disable_service redis-server
+    else
+        say "Redis is missing: Dramatiq and taskiq are left out (apt-get install redis-server)."
+    fi
 }
 
 "$1"
