@@ -71,7 +71,7 @@ async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) ->
     assert used[Stage.MAPPING] >= 0.5
     assert used[Stage.POST_PROCESSING] < 0.5
     log = await job.log()
-    assert {f"burnt {number}" for number in range(5)} <= set(log.splitlines())
+    assert {f"[task {number} burn] burnt {number}" for number in range(5)} <= set(log.splitlines())
     for lease_id in leases:
         await cluster.send(LeaseRevoked(cluster.term, lease_id, "done"))
     await cluster.heartbeat(leases=0, after=len(cluster.of(WorkerHeartbeat)))

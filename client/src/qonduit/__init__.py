@@ -2,7 +2,8 @@
 
 For users: `ServerlessClient`, `QiskitFunction`, `Configuration`, `Job`, and the exceptions of
 `qonduit.exceptions`. For programs: `get_arguments`, `save_result`, `update_status`, `get_logger`,
-`distribute_task`, `get`, `put`. Everything is loaded at its first use, so that `import qonduit` costs nothing.
+`distribute_task`, `get`, `put`, `wait`, `cancel`. Everything is loaded at its first use, so that `import qonduit` costs
+nothing.
 """
 
 from importlib import import_module
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from qonduit.client import IBMServerlessClient, ServerlessClient
     from qonduit.configuration import Configuration
     from qonduit.exceptions import JobCanceledError, JobFailedError, QiskitServerlessException, QonduitError
+    from qonduit.function_of_python import distribute_qiskit_function
     from qonduit.functions import QiskitFunction, RunnableQiskitFunction
     from qonduit.job import Job
     from qonduit.program.api import (
@@ -21,7 +23,15 @@ if TYPE_CHECKING:
         save_result,
         update_status,
     )
-    from qonduit.program.tasks import Target, distribute_task, get, get_refs_by_status, put
+    from qonduit.program.task_errors import (
+        TaskCanceledError,
+        TaskError,
+        TaskLostError,
+        TaskOutOfMemoryError,
+        TaskTimeoutError,
+        TaskUnschedulableError,
+    )
+    from qonduit.program.tasks import Target, cancel, distribute_task, get, get_refs_by_status, put, wait
 
 _HOMES = {
     "Configuration": "qonduit.configuration",
@@ -35,6 +45,14 @@ _HOMES = {
     "RunnableQiskitFunction": "qonduit.functions",
     "ServerlessClient": "qonduit.client",
     "Target": "qonduit.program.tasks",
+    "TaskCanceledError": "qonduit.program.task_errors",
+    "TaskError": "qonduit.program.task_errors",
+    "TaskLostError": "qonduit.program.task_errors",
+    "TaskOutOfMemoryError": "qonduit.program.task_errors",
+    "TaskTimeoutError": "qonduit.program.task_errors",
+    "TaskUnschedulableError": "qonduit.program.task_errors",
+    "cancel": "qonduit.program.tasks",
+    "distribute_qiskit_function": "qonduit.function_of_python",
     "distribute_task": "qonduit.program.tasks",
     "get": "qonduit.program.tasks",
     "get_arguments": "qonduit.program.api",
@@ -44,6 +62,7 @@ _HOMES = {
     "put": "qonduit.program.tasks",
     "save_result": "qonduit.program.api",
     "update_status": "qonduit.program.api",
+    "wait": "qonduit.program.tasks",
 }
 
 __version__ = "0.1.0"
@@ -59,6 +78,14 @@ __all__ = [
     "RunnableQiskitFunction",
     "ServerlessClient",
     "Target",
+    "TaskCanceledError",
+    "TaskError",
+    "TaskLostError",
+    "TaskOutOfMemoryError",
+    "TaskTimeoutError",
+    "TaskUnschedulableError",
+    "cancel",
+    "distribute_qiskit_function",
     "distribute_task",
     "get",
     "get_arguments",
@@ -68,6 +95,7 @@ __all__ = [
     "put",
     "save_result",
     "update_status",
+    "wait",
 ]
 
 
