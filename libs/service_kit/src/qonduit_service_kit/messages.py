@@ -221,7 +221,7 @@ class LeaseStatus:
     idle_since: float | None = None
     """An executor with nothing to do since then; None while busy, and for drivers."""
     lends_cpu: bool = False
-    """A driver that waits in get() has given its cpu (not its memory) back."""
+    """A driver, or an executor whose task waits in get(), has given its cpu (not its memory) back."""
 
 
 @message("scheduler.worker_heartbeat")
@@ -293,12 +293,16 @@ class TaskDemand:
     executors: tuple[tuple[str, str], ...] = ()
     """(lease id, worker id) of each executor that owns tasks of this shape: a scheduler that took over misses
     from it those that were lost while nobody looked."""
+    task_name: str = ""
+    """Of most of the unfinished tasks of this shape."""
+    task_s: float = 0.0
+    """Mean run time of the last two ended tasks of that name in this attempt; 0 when none has ended yet."""
 
 
 @message("scheduler.driver_waiting")
 @dataclass(frozen=True, slots=True)
 class DriverWaiting:
-    """A driver blocks in get() (it lends its cpu) or goes on (it takes it again)."""
+    """A driver, or an executor's task, blocks in get() (it lends its cpu) or goes on (it takes it again)."""
 
     worker_id: str
     lease_id: str
