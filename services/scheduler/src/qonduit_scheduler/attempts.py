@@ -229,6 +229,7 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
     elif not fits(add(attempt.executors_use, message.shape), message.limit):
         _stop_waiting(picture, wanted)
         picture.at_limit[message.job_id, message.shape] = wanted
+        picture.changed = True
     else:
         picture.at_limit.pop((message.job_id, message.shape), None)
         _let_wait(picture, attempt.spec, wanted, missing, now)
@@ -303,7 +304,8 @@ def _without_tasks(message: TaskDemand) -> TaskDemand:
 
 
 def _stop_waiting(picture: Picture, wanted: Demand) -> None:
-    picture.at_limit.pop((wanted.message.job_id, wanted.message.shape), None)
+    if picture.at_limit.pop((wanted.message.job_id, wanted.message.shape), None) is not None:
+        picture.changed = True
     if wanted.entry is not None:
         picture.withdraw(wanted.entry)
         wanted.entry = None

@@ -37,7 +37,11 @@ class PolicySettings:
     reservation_after_s: float = 120.0
     """Waiting this long makes a worker be kept free for the one who waits, most urgent first."""
     reservations: int = 16
-    """Most workers kept free at a time; never more than half of them, but one."""
+    """Most workers kept free at a time."""
+    kept_fraction: float = 0.5
+    """And no more of all workers than this, but one."""
+    trust_s: float = 3600.0
+    """One who has had a worker kept for this long is no longer passed by what is predicted to end in time."""
     stretch: float = 20.0
     """What waits is due after this many times its predicted run time, so that short ones go first."""
     patience_s: float = 2000.0
@@ -47,7 +51,7 @@ class PolicySettings:
     unfairness_s: float = 3000.0
     """Holding the whole cluster beyond one's fair share makes all that a user wants less urgent by this."""
     lateness_s: float = 600.0
-    """Being overdue for longer than this counts no more against users who hold less."""
+    """Being due sooner, or overdue for longer, than this counts no more between users who hold more and less."""
     unknown_s: float = 60.0
     """Predicted run time where nothing is known."""
     departed_s: float = 60.0
@@ -116,9 +120,10 @@ def urgency(*, due_in_s: float, share: float, entitled: float, settings: PolicyS
     """Return the order between users, lowest first: seconds until due, more for users above their fair share.
 
     Like the fairness knob of Tetris (Grandl et al., SIGCOMM 2014) over dominant shares: users at or below their
-    fair share are served by urgency, and beyond it the lateness of one who holds much soon weighs less than that.
+    fair share are served by urgency alone; urgency is bounded, so that holding much more than that weighs more than any.
     """
-    return max(due_in_s, -settings.lateness_s) + settings.unfairness_s * max(0.0, share - entitled)
+    bound_s = settings.lateness_s
+    return max(-bound_s, min(due_in_s, bound_s)) + settings.unfairness_s * max(0.0, share - entitled)
 
 
 def remaining_s(*, expected_s: float, elapsed_s: float) -> float:

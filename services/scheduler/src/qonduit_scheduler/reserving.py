@@ -42,7 +42,7 @@ def renew(picture: Picture, now: float) -> None:
     former = dict(picture.reservations)
     stay = {r.worker_id: r for r in former.values() if _stays(picture, r, now)}
     picture.reservations, picture.reserved_for = stay, {r.key: r for r in stay.values()}
-    most = max(1, min(picture.settings.reservations, len(picture.fleet.workers) // 2))
+    most = max(1, min(picture.settings.reservations, int(len(picture.fleet.workers) * picture.settings.kept_fraction)))
     kept = sum(reservation.overdue for reservation in stay.values())
     for entry in _overdue(picture, now):
         if kept >= most:
@@ -76,9 +76,9 @@ def _reserve(picture: Picture, entry: Entry, former: dict[str, Reservation], now
     found = _first_open(picture, entry, now)
     if found is None:
         return False
-    worker, opens_in_s = found
+    worker = found[0]
     if entry.trusts_until is None:
-        entry.trusts_until = now + max(2 * opens_in_s, picture.settings.reservation_after_s)
+        entry.trusts_until = now + picture.settings.trust_s
     before = former.get(worker.worker_id)
     since = before.since if before is not None and before.key == entry.key else now
     picture.reserve(
@@ -150,7 +150,7 @@ def passing(picture: Picture, worker: Worker, entry: Entry, now: float) -> Passi
     """Say how an entry can go on a worker that may be kept for another, without delaying that one.
 
     EASY backfill: it ends before the other can begin, or fits beside it then. Predictions may be wrong; once the
-    other is late by as much as it was to wait, nothing is trusted to end in time any more, so that it can't be passed
+    other has had a worker kept for `trust_s`, nothing is trusted to end in time any more, so that it can't be passed
     for ever.
     """
     reservation = picture.reservations.get(worker.worker_id)
