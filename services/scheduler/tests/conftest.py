@@ -81,6 +81,8 @@ class World:
         self.gateway_inbox: deque[object] = deque()
         self.sent: list[Send] = []
         self.sequence = 0
+        self.lenders: set[str] = set()
+        """Leases that have ever lent their cpu: once they take it back their worker may be overdrawn."""
         self.take_over()
 
     # --- The scheduler ---
@@ -269,12 +271,14 @@ class World:
             if status.kind is LeaseKind.EXECUTOR and status.job_id == job_id
         ]
 
-    def want(self, job_id: str, unfinished: int, *, cpu: float = 1, mem: float = 1, **other: object) -> None:
+    def want(
+        self, job_id: str, unfinished: int, *, cpu: float = 1, mem: float = 1, gpus: int = 0, **other: object
+    ) -> None:
         driver = self.driver_of(job_id)
         assert driver is not None
         worker, status = driver
         self.sequence += 1
-        shape = Shape(int(cpu * 1000), int(mem * GIB))
+        shape = Shape(int(cpu * 1000), int(mem * GIB), gpus)
         body = m.TaskDemand(
             status.job_id,
             status.attempt,
@@ -292,9 +296,14 @@ class World:
         driver = self.driver_of(job_id)
         assert driver is not None
         worker, status = driver
-        worker.leases[status.lease_id] = replace(status, lends_cpu=waiting)
+        self.set_lease_waiting(worker.worker_id, status.lease_id, waiting=waiting)
+
+    def set_lease_waiting(self, worker_id: str, lease_id: str, *, waiting: bool) -> None:
+        leases = self.workers[worker_id].leases
+        leases[lease_id] = replace(leases[lease_id], lends_cpu=waiting)
+        self.lenders.add(lease_id)
         self.sequence += 1
-        self.inbox.append(m.DriverWaiting(worker.worker_id, status.lease_id, waiting, self.sequence))
+        self.inbox.append(m.DriverWaiting(worker_id, lease_id, waiting, self.sequence))
 
     def set_idle(self, worker_id: str, lease_id: str, *, idle: bool = True) -> None:
         worker = self.workers[worker_id]

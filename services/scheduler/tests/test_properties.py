@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from qonduit_scheduler.core import Core, Snapshot, Tick
 from qonduit_scheduler.shapes import NOTHING, add, fits
 from qonduit_service_kit import messages as m
-from qonduit_service_kit.messages import LeaseKind, Shape
+from qonduit_service_kit.messages import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 GIB = 1024**3
 JOBS = [f"j{number}" for number in range(8)]
 WORKERS = ["w0", "w1", "w2"]
-SIZES = {"w0": (4, 4), "w1": (8, 16), "w2": (16, 8)}
+SIZES = {"w0": (4, 4, 0), "w1": (8, 16, 2), "w2": (16, 8, 1)}
+LIMIT = Shape(16_000, 4 * GIB, 2)
 
 steps = st.one_of(
     st.tuples(
@@ -27,10 +29,19 @@ steps = st.one_of(
         st.sampled_from(["ada", "bob", "eve"]),
         st.sampled_from([0.5, 1, 3, 8, 12, 99]),
         st.sampled_from([0.5, 2, 6]),
+        st.sampled_from([0, 0, 1, 2]),
     ),
     st.tuples(st.just("cancel"), st.sampled_from(JOBS)),
     st.tuples(st.just("finish"), st.sampled_from(JOBS)),
-    st.tuples(st.just("want"), st.sampled_from(JOBS), st.integers(0, 6), st.sampled_from([0.5, 1, 4, 16])),
+    st.tuples(
+        st.just("want"),
+        st.sampled_from(JOBS),
+        st.integers(0, 12),
+        st.sampled_from([0.5, 1, 4, 16]),
+        st.sampled_from([0, 0, 1]),
+        st.sampled_from([0.0, 0.2, 30.0]),
+    ),
+    st.tuples(st.just("nest"), st.sampled_from(JOBS), st.booleans()),
     st.tuples(st.just("wait"), st.sampled_from(JOBS), st.booleans()),
     st.tuples(st.just("idle"), st.sampled_from(JOBS)),
     st.tuples(st.just("end_executor"), st.sampled_from(JOBS)),
@@ -59,8 +70,8 @@ class Story:
     def __init__(self, world: Any, job: Any) -> None:
         self.world = world
         self.job = job
-        for name, (cpu, mem) in SIZES.items():
-            world.start_worker(name, cpu=cpu, mem=mem)
+        for name, (cpu, mem, gpus) in SIZES.items():
+            world.start_worker(name, cpu=cpu, mem=mem, gpus=gpus)
         world.pass_time(3.0)
 
     def apply(self, step: tuple[tuple[Any, ...], bool]) -> None:
@@ -69,9 +80,10 @@ class Story:
         if read_all:
             self.world.drain()
 
-    def submit(self, job_id: str, user: str, cpu: float, mem: float) -> None:
+    def submit(self, job_id: str, user: str, cpu: float, mem: float, gpus: int) -> None:
         if job_id not in self.world.jobs:
-            self.world.submit(self.job(job_id, user=user, cpu=cpu, mem=mem, submitted_at=float(len(self.world.jobs))))
+            at = float(len(self.world.jobs))
+            self.world.submit(self.job(job_id, user=user, cpu=cpu, mem=mem, gpus=gpus, submitted_at=at))
 
     def cancel(self, job_id: str) -> None:
         if job_id in self.world.jobs:
@@ -85,9 +97,16 @@ class Story:
         if driver:
             self.world.end_lease(driver[0].worker_id, driver[1].lease_id)
 
-    def want(self, job_id: str, unfinished: int, cpu: float) -> None:
+    def want(self, job_id: str, unfinished: int, cpu: float, gpus: int, task_s: float) -> None:
         if self._driver(job_id):
-            self.world.want(job_id, unfinished, cpu=cpu, mem=0.5)
+            self.world.want(job_id, unfinished, cpu=cpu, mem=0.5, gpus=gpus, limit=LIMIT, task_name="t", task_s=task_s)
+
+    def nest(self, job_id: str, waiting: bool) -> None:  # noqa: FBT001
+        """Up to two executors of a job begin to wait inside their tasks, or go on."""
+        found = [one for one in self.world.executors_of(job_id) if one[1].lends_cpu != waiting]
+        for worker, status in found[:2]:
+            if status.idle_since is None:
+                self.world.set_lease_waiting(worker.worker_id, status.lease_id, waiting=waiting)
 
     def wait(self, job_id: str, waiting: bool) -> None:  # noqa: FBT001
         driver = self._driver(job_id)
@@ -104,8 +123,8 @@ class Story:
 
     def start(self, name: str) -> None:
         if not self.world.workers[name].alive:
-            cpu, mem = SIZES[name]
-            self.world.start_worker(name, cpu=cpu, mem=mem)
+            cpu, mem, gpus = SIZES[name]
+            self.world.start_worker(name, cpu=cpu, mem=mem, gpus=gpus)
 
     def kill(self, name: str) -> None:
         self.world.kill_worker(name)
@@ -146,13 +165,24 @@ class Story:
 
 
 def check_capacity(world: Any) -> None:
-    """No worker truly runs more than it has, but for the cpu that waiting drivers lent and took back."""
+    """No worker truly runs more than it has in any dimension, but for the cpu that was lent and taken back."""
     for worker in world.workers.values():
         used = NOTHING
         for status in worker.leases.values():
-            driver = status.kind is LeaseKind.DRIVER
-            used = add(used, Shape(0, status.shape.mem_bytes) if driver else status.shape)
+            used = add(used, replace(status.shape, cpu_millis=0) if status.lease_id in world.lenders else status.shape)
         assert fits(used, worker.capacity), f"{worker.worker_id} runs {used} of {worker.capacity}"
+
+
+def check_limits(world: Any) -> None:
+    """No job's executors hold more than its limit in any dimension, but for the cpu that was lent and taken back."""
+    for job_id, job in world.jobs.items():
+        used = NOTHING
+        for _, status in world.executors_of(job_id):
+            if status.attempt == job.spec.attempt:
+                used = add(
+                    used, replace(status.shape, cpu_millis=0) if status.lease_id in world.lenders else status.shape
+                )
+        assert fits(used, LIMIT), f"the executors of {job_id} hold {used}"
 
 
 def check_books(world: Any) -> None:
@@ -167,12 +197,23 @@ def check_books(world: Any) -> None:
         assert worker.used == used
     assert picture.fairness.used == {user: shape for user, shape in by_user.items() if shape != NOTHING}
     assert sorted(user for _, user in picture.fairness.order) == sorted(picture.line.lanes)
+    heads = sorted((entry.shape, entry.due_at, entry.user) for entry in picture.line.heads())
+    assert heads == sorted((shape, *one) for shape, dues in picture.line.due.items() for one in dues)
     for attempt in picture.attempts.values():
         for shape, demand in attempt.demands.items():
-            held = [one for one in attempt.executors.values() if one.shape == shape and one.revoked_at is None]
+            held = [
+                one
+                for one in attempt.executors.values()
+                if one.shape == shape and one.revoked_at is None and not one.lends_cpu
+            ]
             assert demand.held == len(held)
+            assert ((attempt.spec.job_id, shape) in picture.at_limit) <= (demand.entry is None)
             if demand.entry is not None:
                 assert demand.entry.count == demand.message.unfinished - demand.held
+        used = NOTHING
+        for lease in attempt.executors.values():
+            used = add(used, lease.held)
+        assert attempt.executors_use == used
         assert set(attempt.executors) <= {
             lease_id for worker in picture.fleet.workers.values() for lease_id in worker.leases
         }
@@ -180,11 +221,11 @@ def check_books(world: Any) -> None:
 
 def recover(world: Any) -> None:
     """Start what is dead, let everything be told, and let long times pass."""
-    for name, (cpu, mem) in SIZES.items():
+    for name, (cpu, mem, gpus) in SIZES.items():
         world.workers[name].draining = False
         world.reconnect(name)
         if not world.workers[name].alive:
-            world.start_worker(name, cpu=cpu, mem=mem)
+            world.start_worker(name, cpu=cpu, mem=mem, gpus=gpus)
     world.pass_time(130)
 
 
@@ -213,9 +254,11 @@ def test_promises_hold_in_every_history(new_world: Callable[..., Any], job: Any,
     for step in history:
         story.apply(step)
         check_capacity(story.world)
+        check_limits(story.world)
         check_books(story.world)
     recover(story.world)
     check_capacity(story.world)
+    check_limits(story.world)
     check_books(story.world)
     check_nothing_waits_needlessly(story.world)
 
@@ -235,11 +278,41 @@ def test_a_new_leader_gets_the_same_picture(new_world: Callable[..., Any], job: 
     assert outline(world.core) == before
 
 
+@relaxed
+@given(history=histories)
+def test_a_restart_at_any_event_keeps_all_that_runs(
+    new_world: Callable[..., Any], job: Any, history: list[Any]
+) -> None:
+    story = Story(new_world(), job)
+    world = story.world
+    for step in history:
+        story.apply(step)
+    world.drain()
+    before = {(name, lease_id) for name, worker in world.workers.items() for lease_id in worker.leases}
+    world.take_over()
+    world.drain()
+    world.pass_time(5)
+    check_books(world)
+    after = {(name, lease_id) for name, worker in world.workers.items() for lease_id in worker.leases}
+    running = {job_id for job_id, known in world.jobs.items() if known.state != "OVER"}
+    leases = world.core.picture.fleet.workers
+    ended = {
+        (name, lease_id)
+        for name, lease_id in before - after
+        if world.workers[name].cut_off_at is None and world.workers[name].alive
+    }
+    assert not ended, "what a live worker runs goes on"
+    for name, lease_id in after:
+        if world.workers[name].cut_off_at is None:
+            assert lease_id in leases[name].leases
+    assert {job_id for job_id in running if world.driver_of(job_id)} <= running
+
+
 def outline(core: Core) -> tuple[object, ...]:
     picture = core.picture
     return (
         {name: (w.capacity, w.used, sorted(w.leases)) for name, w in sorted(picture.fleet.workers.items())},
-        sorted((key, entry.count) for key, entry in picture.line.entries.items()),
+        sorted((key[0], *key[2:], entry.count) for key, entry in picture.line.entries.items()),
         picture.fairness.used,
         sorted((job_id, attempt.spec.attempt, attempt.phase) for job_id, attempt in picture.attempts.items()),
     )

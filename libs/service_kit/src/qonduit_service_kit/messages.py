@@ -221,7 +221,7 @@ class LeaseStatus:
     idle_since: float | None = None
     """An executor with nothing to do since then; None while busy, and for drivers."""
     lends_cpu: bool = False
-    """A driver that waits in get() has given its cpu (not its memory) back."""
+    """A driver, or an executor whose task waits in get(), has given its cpu (not its memory) back."""
 
 
 @message("scheduler.worker_heartbeat")
@@ -304,7 +304,7 @@ class TaskDemand:
 @message("scheduler.driver_waiting")
 @dataclass(frozen=True, slots=True)
 class DriverWaiting:
-    """A driver blocks in get() (it lends its cpu) or goes on (it takes it again)."""
+    """A driver, or an executor's task, blocks in get() (it lends its cpu) or goes on (it takes it again)."""
 
     worker_id: str
     lease_id: str

@@ -19,12 +19,16 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture, Unanswered
+from qonduit_scheduler.policy import due_after
 from qonduit_scheduler.shapes import add, fits, need_and_offer
 from qonduit_scheduler.waiting import Entry
 
 if TYPE_CHECKING:
     from qonduit_scheduler.fleet import Lease
+    from qonduit_scheduler.waiting import EntryKey
 
+_OTHER_TIME: Final = 2.0
+"""A demand's predicted time must change by this factor to change its place in the line."""
 _MOST_TOLD: Final = 6
 """A gateway that was told this often without an answer knows nothing of the job."""
 
@@ -67,16 +71,33 @@ def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
     if picture.settled and not picture.fleet.could_fit(spec.shape):
         refuse_driver(picture, attempt, now)
         return
+    expected_s = picture.run_times.predict(LeaseKind.DRIVER, spec.user, spec.function_title)
     attempt.entry = Entry(
-        key=(-spec.priority, spec.submitted_at, spec.job_id, ""),
+        key=_key(picture, spec, spec.shape, "", expected_s),
         kind=LeaseKind.DRIVER,
         job_id=spec.job_id,
         attempt=spec.attempt,
         user=spec.user,
         shape=spec.shape,
         waiting_since=now,
+        expected_s=expected_s,
+        holds_s=picture.run_times.promise(LeaseKind.DRIVER, spec.user, spec.function_title),
     )
     picture.enter(attempt.entry)
+
+
+def _key(picture: Picture, spec: JobSpec, shape: Shape, label: str, expected_s: float) -> EntryKey:
+    """Return the place in the user's order: by priority, then by when it is due, counted from the job's submission."""
+    due_s = due_after(expected_s=expected_s, size=picture.fleet.size_of(shape), settings=picture.settings)
+    return (-spec.priority, spec.submitted_at + due_s, spec.job_id, label)
+
+
+def expected_run_s(picture: Picture, attempt: Attempt, lease: Lease) -> float:
+    """Return the predicted run time of a driver's program, or of an executor's next task."""
+    if lease.kind is LeaseKind.DRIVER:
+        return picture.run_times.predict(lease.kind, lease.user, attempt.spec.function_title)
+    wanted = attempt.demands.get(lease.shape)
+    return wanted.task_s if wanted is not None else picture.run_times.predict(lease.kind, lease.user, "")
 
 
 def withdraw(picture: Picture, message: JobWithdrawn, now: float) -> None:
@@ -174,11 +195,16 @@ def demand(picture: Picture, message: TaskDemand, now: float) -> None:
         return
     known = attempt.demands.get(message.shape)
     if known is None:
-        held = sum(lease.shape == message.shape and lease.revoked_at is None for lease in attempt.executors.values())
-        known = attempt.demands[message.shape] = Demand(message, held)
+        held = sum(lease.shape == message.shape and lease.serves for lease in attempt.executors.values())
+        known = attempt.demands[message.shape] = Demand(message, held=held)
     elif message.sequence <= known.message.sequence:
         return
     known.message = message
+    user = attempt.spec.user
+    if message.task_s > 0:
+        picture.run_times.told(LeaseKind.EXECUTOR, user, message.task_name, message.task_s)
+    known.task_s = picture.run_times.predict(LeaseKind.EXECUTOR, user, message.task_name)
+    known.holds_s = picture.run_times.promise(LeaseKind.EXECUTOR, user, message.task_name)
     _miss_unreported(picture, attempt, message, now)
     refresh_demand(picture, attempt, known, now)
 
@@ -198,14 +224,15 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
         _stop_waiting(picture, wanted)
         return
     refusal = _refusal(picture, attempt, message)
-    if refusal or not fits(add(attempt.executors_use, message.shape), message.limit):
+    if refusal:
         _stop_waiting(picture, wanted)
-    elif wanted.entry is None:
-        wanted.entry = _executors_entry(attempt.spec, message.shape, missing, now)
-        picture.enter(wanted.entry)
-    elif wanted.entry.count != missing:
-        wanted.entry.count = missing
+    elif not fits(add(attempt.executors_use, message.shape), message.limit):
+        _stop_waiting(picture, wanted)
+        picture.at_limit[message.job_id, message.shape] = wanted
         picture.changed = True
+    else:
+        picture.at_limit.pop((message.job_id, message.shape), None)
+        _let_wait(picture, attempt.spec, wanted, missing, now)
     if refusal:
         wanted.message = _without_tasks(message)
         picture.tally.refusals += 1
@@ -213,17 +240,31 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
         picture.tell_worker(message.worker_id, body)
 
 
-def _executors_entry(spec: JobSpec, shape: Shape, count: int, now: float) -> Entry:
-    return Entry(
-        key=(-spec.priority, spec.submitted_at, spec.job_id, shape.label),
-        kind=LeaseKind.EXECUTOR,
-        job_id=spec.job_id,
-        attempt=spec.attempt,
-        user=spec.user,
-        shape=shape,
-        waiting_since=now,
-        count=count,
-    )
+def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, count: int, now: float) -> None:
+    """Let a demand wait for this many executors, or bring its entry up to date."""
+    shape, expected_s, entry = wanted.message.shape, wanted.expected_s, wanted.entry
+    if entry is None:
+        wanted.entry = Entry(
+            key=_key(picture, spec, shape, shape.label, expected_s),
+            kind=LeaseKind.EXECUTOR,
+            job_id=spec.job_id,
+            attempt=spec.attempt,
+            user=spec.user,
+            shape=shape,
+            waiting_since=now,
+            count=count,
+            expected_s=expected_s,
+            holds_s=wanted.holds_s,
+        )
+        picture.enter(wanted.entry)
+        return
+    entry.holds_s = wanted.holds_s
+    if not entry.expected_s / _OTHER_TIME <= expected_s <= entry.expected_s * _OTHER_TIME:
+        entry.expected_s = expected_s
+        picture.move(entry, _key(picture, spec, shape, shape.label, expected_s))
+    if entry.count != count:
+        entry.count = count
+        picture.changed = True
 
 
 def _refusal(picture: Picture, attempt: Attempt, message: TaskDemand) -> str:
@@ -263,6 +304,8 @@ def _without_tasks(message: TaskDemand) -> TaskDemand:
 
 
 def _stop_waiting(picture: Picture, wanted: Demand) -> None:
+    if picture.at_limit.pop((wanted.message.job_id, wanted.message.shape), None) is not None:
+        picture.changed = True
     if wanted.entry is not None:
         picture.withdraw(wanted.entry)
         wanted.entry = None

@@ -115,8 +115,6 @@ class Core:
             attempts.submit(picture, event.spec, now, hold_back=early)
         elif isinstance(event, Tick):
             upkeep.tick(picture, now)
-        elif isinstance(event, DriverWaiting):
-            workers.driver_waiting(picture, event)
         elif isinstance(event, Undeliverable):
             workers.undeliverable(picture, event.worker_id, event.body, now)
         else:
@@ -148,4 +146,5 @@ _HANDLERS: dict[type, Callable[[Picture, Any, float], None]] = {
     WorkerStopped: workers.stopped,
     LeaseEnded: workers.lease_ended,
     TaskDemand: attempts.demand,
+    DriverWaiting: workers.driver_waiting,
 }

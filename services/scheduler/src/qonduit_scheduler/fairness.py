@@ -1,4 +1,4 @@
-"""Users' shares, and the order in which waiting users are served: smallest dominant share first."""
+"""Users' dominant shares of the cluster, and the users that wait sorted by them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Fairness:
     def share(self, user: str) -> float:
         """Return a user's dominant share of the cluster, 0 to 1."""
         return dominant_share(self.used.get(user, NOTHING), self.total)
+
+    def share_of_waiting(self, user: str) -> float:
+        """Return the share of a user who waits, without computing it again."""
+        return self._ranked[user]
+
+    def entitled(self) -> float:
+        """Return the fair share of each user who holds or wants anything, 0 to 1."""
+        return 1 / max(1, len(self.used.keys() | self._ranked.keys()))
 
     def take(self, user: str, shape: Shape) -> None:
         """Count a shape as held by a user."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import LeaseKind, Shape
 
-from qonduit_scheduler.policy import deficit, leftover
+from qonduit_scheduler.policy import deficit, dominant_share, leftover, remaining_s
 from qonduit_scheduler.shapes import NOTHING, add, fits, subtract
 
 if TYPE_CHECKING:
@@ -33,7 +33,16 @@ class Lease:
     granted_at: float
     acknowledged: bool = False
     """Whether the worker has reported it."""
+    name: str = ""
+    """Of the driver's function."""
+    expected_s: float = 0.0
+    """Predicted run time: of a driver's program, of an executor's next task."""
+    adopted: bool = False
+    """Granted by an earlier leader: `granted_at` is when it was met."""
+    beside: bool = False
+    """Let onto a worker that was kept for another, as it fits beside that one: it may stay."""
     lends_cpu: bool = False
+    """It waits in get(): its cpu is free for others, its memory and gpus aren't."""
     waiting_sequence: int = -1
     idle_seen_at: float | None = None
     revoked_at: float | None = None
@@ -44,9 +53,20 @@ class Lease:
     @property
     def held(self) -> Shape:
         """What it takes of its worker at this moment."""
-        if self.lends_cpu and self.kind is LeaseKind.DRIVER:
-            return Shape(0, self.shape.mem_bytes, self.shape.gpus)
-        return self.shape
+        return Shape(0, self.shape.mem_bytes, self.shape.gpus) if self.lends_cpu else self.shape
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is an executor that can take another task; one that waits inside a task can't."""
+        return self.kind is LeaseKind.EXECUTOR and self.revoked_at is None and not self.lends_cpu
+
+    def ends_in_s(self, now: float) -> float:
+        """Return for how much longer it will hold its place if it is wanted: an executor finishes the task in hand."""
+        if self.kind is LeaseKind.DRIVER:
+            return remaining_s(expected_s=self.expected_s, elapsed_s=now - self.granted_at)
+        if self.revoked_at is None:
+            return self.expected_s
+        return remaining_s(expected_s=self.expected_s, elapsed_s=now - self.revoked_at)
 
 
 @dataclass(slots=True)
@@ -116,6 +136,13 @@ class FreeIndex:
             free = self._free[worker_id]
             if fits(need, free):
                 yield worker_id, free
+
+    def most_free_first(self, need: Shape) -> Iterator[str]:
+        """Yield workers, most free first in the dimension in which fewest have room for `need`."""
+        dimension = max(
+            zip(self._sorted, _amounts(need), strict=True), key=lambda one: bisect_left(one[0], (one[1], ""))
+        )[0]
+        return (worker_id for _, worker_id in reversed(dimension))
 
     def most_free(self) -> tuple[tuple[int, str], ...]:
         """Return (amount, worker id) of the largest free cpu, memory and gpus; empty without workers."""
@@ -197,6 +224,22 @@ class Fleet:
         offers = self._offers(beside)
         return not offers or any(fits(need, offer) for offer in offers)
 
+    def size_of(self, shape: Shape) -> float:
+        """Return the largest fraction that a shape takes of the most that a worker offers; 0 without workers."""
+        offers = self._offers(None)
+        if not offers:
+            return 0.0
+        largest = Shape(
+            max(offer.cpu_millis for offer in offers),
+            max(offer.mem_bytes for offer in offers),
+            max(offer.gpus for offer in offers),
+        )
+        return min(1.0, dominant_share(shape, largest))
+
+    def fits_elsewhere(self, need: Shape) -> bool:
+        """Whether some connected worker that isn't draining could hold the shape if it were empty."""
+        return any(not worker.draining and fits(need, worker.capacity) for worker in self.workers.values())
+
     def nearest_offer(self, need: Shape, *, beside: tuple[str, Shape] | None = None) -> Shape:
         """Return the capacity that comes nearest to holding the shape; NOTHING without workers."""
         return min(
@@ -217,6 +260,14 @@ class Fleet:
         whole = self.workers[beside[0]].capacity
         offers = [offer for offer, count in self._capacities.items() if offer != whole or count > 1]
         return [*offers, subtract(whole, beside[1])]
+
+    def most_free_first(self, need: Shape) -> Iterator[Worker]:
+        """Yield the open workers, most free first in the dimension in which fewest have room for `need`."""
+        return (self.workers[worker_id] for worker_id in self.index.most_free_first(need))
+
+    def draining(self) -> list[Worker]:
+        """Return the workers that take nothing new and shall become empty."""
+        return [worker for worker in self.workers.values() if worker.draining]
 
     def tightest(self, fitting: Iterator[Worker], need: Shape) -> Worker | None:
         """Return the best fit among the first workers offered."""

@@ -5,7 +5,8 @@ Everything else in the core reads this picture and changes it through these step
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,8 @@ from qonduit_service_kit.messages import Address, JobSpec, LeaseKind, Shape, Tas
 from qonduit_scheduler.fairness import Fairness
 from qonduit_scheduler.fleet import Fleet, Lease, Worker
 from qonduit_scheduler.memory import Memory
-from qonduit_scheduler.shapes import NOTHING, add, fits, subtract
+from qonduit_scheduler.prediction import RunTimes
+from qonduit_scheduler.shapes import NOTHING, add, fits, subtract, times_in
 from qonduit_scheduler.waiting import Entry, EntryKey, WaitingLine
 
 if TYPE_CHECKING:
@@ -46,9 +48,19 @@ class Demand:
     """An attempt's wish for executors of one shape."""
 
     message: TaskDemand
+    task_s: float = 0.0
+    """Predicted run time of its next task."""
+    holds_s: float = math.inf
+    """The same, infinite where nothing of the user is known."""
     held: int = 0
-    """Executors of this shape that it has and that aren't being taken back."""
+    """Executors of this shape that can take another task: not being taken back, not waiting inside a task."""
     entry: Entry | None = None
+
+    @property
+    def expected_s(self) -> float:
+        """Predicted time for all unfinished tasks, with as many executors as the job's limit allows for them alone."""
+        unfinished = self.message.unfinished
+        return self.task_s * unfinished / max(1, min(unfinished, times_in(self.message.shape, self.message.limit)))
 
 
 @dataclass(slots=True)
@@ -79,6 +91,8 @@ class Reservation:
     since: float
     overdue: bool
     """Past `reservation_after_s`, not only past `yield_after_s`: any executor may be asked to go."""
+    strict_at: float = float("-inf")
+    """From then on nothing is trusted to end in time: only what fits beside for ever may go there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,7 @@ class Picture:
         self.expected: dict[str, Attempt] = {}
         self.fleet = Fleet()
         self.fairness = Fairness()
+        self.run_times = RunTimes(settings.unknown_s)
         self.line = WaitingLine()
         self.hope: dict[Shape, list[str] | None] = {}
         """Waiting shapes that may fit now: on these workers, or (None) anywhere. Others are known not to fit."""
@@ -131,6 +146,8 @@ class Picture:
         """By worker."""
         self.reserved_for: dict[EntryKey, Reservation] = {}
         self.overdue_checked_at = now
+        self.at_limit: dict[tuple[str, Shape], Demand] = {}
+        """By job and shape: what wants executors beyond its job's limit."""
         self.missed: dict[str, MissedExecutor] = {}
         self.unanswered: dict[str, Unanswered] = {}
         """By job."""
@@ -167,6 +184,10 @@ class Picture:
         """Let an entry wait."""
         if not self.line.has_shape(entry.shape):
             self.hope[entry.shape] = None
+        else:
+            # Its shape is known not to fit, unless it is short enough for a worker that is kept for another.
+            for worker_id in self.reservations:
+                self._hope_for(entry.shape, self.fleet.workers[worker_id])
         self.line.add(entry)
         self.fairness.start_waiting(entry.user)
         self.changed = True
@@ -181,6 +202,15 @@ class Picture:
         if entry.key in self.reserved_for:
             self.drop_reservation(self.reserved_for[entry.key])
         self.changed = True
+
+    def move(self, entry: Entry, key: EntryKey) -> None:
+        """Give a waiting entry another place in its user's order; its reservation stays."""
+        reservation = self.reserved_for.pop(entry.key, None)
+        self.line.remove(entry.key)
+        entry.key = key
+        self.line.add(entry)
+        if reservation is not None:
+            self.reserve(replace(reservation, key=key))
 
     def reserve(self, reservation: Reservation) -> None:
         """Keep a worker free for an entry; neither has a reservation yet."""
@@ -198,14 +228,15 @@ class Picture:
 
     def grew(self, worker: Worker) -> None:
         """Note that a worker may fit shapes that it didn't fit before."""
-        if not worker.is_open:
-            return
-        free = worker.free
-        for shape in self.line.shapes_up_to(free.cpu_millis):
-            if fits(shape, free):
-                hoped = self.hope.setdefault(shape, [])
-                if hoped is not None and worker.worker_id not in hoped:
-                    hoped.append(worker.worker_id)
+        if worker.is_open:
+            for shape in self.line.shapes_up_to(worker.free.cpu_millis):
+                self._hope_for(shape, worker)
+
+    def _hope_for(self, shape: Shape, worker: Worker) -> None:
+        if fits(shape, worker.free):
+            hoped = self.hope.setdefault(shape, [])
+            if hoped is not None and worker.worker_id not in hoped:
+                hoped.append(worker.worker_id)
 
     # --- Leases ---
 
@@ -221,8 +252,9 @@ class Picture:
         if attempt is not None and lease.kind is LeaseKind.EXECUTOR:
             attempt.executors[lease.lease_id] = lease
             self.with_executors[lease.job_id] = attempt
-            attempt.executors_use = add(attempt.executors_use, lease.shape)
-            self._count_held(attempt, lease, 1)
+            attempt.executors_use = add(attempt.executors_use, lease.held)
+            if lease.serves:
+                self._count_held(attempt, lease, 1)
         elif attempt is not None:
             attempt.driver, attempt.phase = lease, Phase.PLACED
             self.expected.pop(lease.job_id, None)
@@ -242,10 +274,10 @@ class Picture:
                 del self.executors_of[lease.user]
         attempt = self.attempt_of(lease)
         if attempt is not None and attempt.executors.pop(lease.lease_id, None) is not None:
-            attempt.executors_use = subtract(attempt.executors_use, lease.shape)
+            attempt.executors_use = subtract(attempt.executors_use, lease.held)
             if not attempt.executors:
                 del self.with_executors[lease.job_id]
-            if lease.revoked_at is None:
+            if lease.serves:
                 self._count_held(attempt, lease, -1)
         self.grew(worker)
         self.changed = True
@@ -253,7 +285,7 @@ class Picture:
     def revoke(self, lease: Lease, now: float, cause: str, *, at_once: bool) -> None:
         """Ask a lease's worker to give it back; what it holds stays counted until it has ended."""
         attempt = self.attempt_of(lease)
-        if lease.revoked_at is None and attempt is not None and lease.lease_id in attempt.executors:
+        if lease.serves and attempt is not None and lease.lease_id in attempt.executors:
             self._count_held(attempt, lease, -1)
         lease.revoked_at = now
         lease.revoked_now = lease.revoked_now or at_once
@@ -262,15 +294,23 @@ class Picture:
         self.changed = True
 
     def lend(self, lease: Lease, *, lends: bool) -> None:
-        """Set whether a driver lends its cpu while it waits; taking it back may overdraw the worker."""
-        if lease.lends_cpu == lends or lease.kind is not LeaseKind.DRIVER:
+        """Set whether a driver or an executor lends its cpu while it waits.
+
+        Taking it back may overdraw the worker, and the job's limit, until others end.
+        """
+        if lease.lends_cpu == lends:
             return
         worker = self.fleet.workers[lease.worker_id]
+        attempt = self.attempt_of(lease)
+        served, held = lease.serves, lease.held
         self.fleet.free(worker, lease.held)
         self.fairness.give_back(lease.user, lease.held)
         lease.lends_cpu = lends
         self.fleet.hold(worker, lease.held)
         self.fairness.take(lease.user, lease.held)
+        if attempt is not None and lease.lease_id in attempt.executors:
+            attempt.executors_use = add(subtract(attempt.executors_use, held), lease.held)
+            self._count_held(attempt, lease, lease.serves - served)
         self.grew(worker)
         self.changed = True
 

@@ -1,15 +1,17 @@
-"""Placing what waits: the user with the smallest share first, on the worker that fits best."""
+"""Placing what waits: the most urgent first, users by their share, on the worker that fits best."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import DriverGranted, ExecutorGranted, LeaseKind, Shape
 
-from qonduit_scheduler.attempts import refresh_demands
+from qonduit_scheduler.attempts import expected_run_s, refresh_demands
 from qonduit_scheduler.fleet import Lease, Worker
-from qonduit_scheduler.policy import fits_beside
-from qonduit_scheduler.shapes import add, fits
+from qonduit_scheduler.policy import urgency
+from qonduit_scheduler.reserving import Passing, longest_in_time, passing
+from qonduit_scheduler.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,32 +19,91 @@ if TYPE_CHECKING:
     from qonduit_scheduler.picture import Attempt, Picture
     from qonduit_scheduler.waiting import Entry
 
+_USERS_COMPARED: Final = 16
+"""Users who want a shape, most urgent first, whose shares are compared: bounds a decision's time."""
+_ENTRIES_COMPARED: Final = 8
+"""Entries of a lane among which one is sought that is short enough to pass."""
+
 
 def place_all(picture: Picture, now: float) -> None:
     """Grant leases until nothing that waits fits any more.
 
-    Only shapes with hope are looked at: new ones, and those that fit a worker that has grown. While
-    this runs room only shrinks, so a shape or a user without a place stays without one to the end.
+    Only shapes with hope are looked at: new ones, and those that fit a worker that has grown. While this runs
+    room only shrinks, so a shape without a place stays without one to the end, but for those short enough to pass
+    one that a worker is kept for.
     """
     _serve_reservations(picture, now)
-    order = picture.fairness.order
-    position = 0
-    while picture.hope and position < len(order):
-        entry = _best_entry(picture, order[position][1])
+    if not picture.hope:
+        return
+    search = _Search(picture, now)
+    while picture.hope:
+        entry = search.next_entry()
         if entry is None:
-            position += 1
-            continue
-        worker = _find_worker(picture, entry)
+            break
+        worker = _find_worker(picture, entry, now)
         if worker is None:
-            picture.hope.pop(entry.shape, None)
+            search.exclude(entry)
             continue
-        reserved = entry.key in picture.reserved_for
         grant(picture, entry, worker, now)
         _give_up_hope(picture, worker)
-        if reserved:
-            # The reserved one found a place elsewhere: its worker is there for everybody again.
-            position = 0
     picture.hope.clear()
+
+
+class _Search:
+    """Finds what to place next: the user whose most urgent entry is most urgent, then that user's order."""
+
+    def __init__(self, picture: Picture, now: float) -> None:
+        self._picture = picture
+        self._now = now
+        self._entitled = picture.fairness.entitled()
+        self._limits_s: dict[Shape, float] = {}
+        """Of some shapes only what is predicted to run no longer than this has hope."""
+
+    def exclude(self, entry: Entry) -> None:
+        """Give up hope for all of an entry's shape that run at least as long as it."""
+        longest_s = longest_in_time(self._picture, entry, self._now) if self._picture.reservations else -1.0
+        if 0 <= longest_s < entry.holds_s:
+            self._limits_s[entry.shape] = longest_s
+        else:
+            self._picture.hope.pop(entry.shape, None)
+
+    def next_entry(self) -> Entry | None:
+        """Return what to place next, or None if nothing has hope."""
+        user = self._most_urgent_user()
+        return None if user is None else self._first_of(user)
+
+    def _most_urgent_user(self) -> str | None:
+        picture, settings = self._picture, self._picture.settings
+        best: tuple[float, float, str] | None = None
+        for shape in picture.hope:
+            for due_at, user in islice(picture.line.due[shape], _USERS_COMPARED):
+                due_in_s = due_at - self._now
+                if best is not None and max(due_in_s, -settings.lateness_s) > best[0]:
+                    break
+                if shape in self._limits_s and self._candidate(user, shape) is None:
+                    continue
+                share = picture.fairness.share_of_waiting(user)
+                urgent = urgency(due_in_s=due_in_s, share=share, entitled=self._entitled, settings=settings)
+                if best is None or (urgent, due_at, user) < best:
+                    best = (urgent, due_at, user)
+        return None if best is None else best[2]
+
+    def _first_of(self, user: str) -> Entry | None:
+        """Return the user's first entry, by priority and due date, that has hope."""
+        lanes, hope = self._picture.line.lanes[user], self._picture.hope
+        shapes = (shape for shape in lanes if shape in hope) if len(lanes) <= len(hope) else hope
+        candidates = (self._candidate(user, shape) for shape in shapes if shape in lanes)
+        return min((entry for entry in candidates if entry is not None), key=lambda entry: entry.key, default=None)
+
+    def _candidate(self, user: str, shape: Shape) -> Entry | None:
+        """Return the first of the first few of a lane that is short enough."""
+        line = self._picture.line
+        lane = line.lanes[user][shape]
+        limit_s = self._limits_s.get(shape)
+        if limit_s is None:
+            return line.entries[lane[0]]
+        entries = (line.entries[key] for key in islice(lane, _ENTRIES_COMPARED))
+        return next((entry for entry in entries if entry.holds_s <= limit_s), None)
 
 
 def _give_up_hope(picture: Picture, worker: Worker) -> None:
@@ -64,25 +125,12 @@ def _serve_reservations(picture: Picture, now: float) -> None:
             grant(picture, picture.line.entries[reservation.key], worker, now)
 
 
-def _best_entry(picture: Picture, user: str) -> Entry | None:
-    """Return the user's first entry, by priority and age, whose shape has hope."""
-    lanes, hope = picture.line.lanes[user], picture.hope
-    shapes = (
-        [shape for shape in lanes if shape in hope]
-        if len(lanes) <= len(hope)
-        else [shape for shape in hope if shape in lanes]
-    )
-    if not shapes:
-        return None
-    return picture.line.entries[min(lanes[shape][0] for shape in shapes)]
-
-
-def _find_worker(picture: Picture, entry: Entry) -> Worker | None:
+def _find_worker(picture: Picture, entry: Entry, now: float) -> Worker | None:
     """Return the driver's own worker if it has room, else the best fit, else None."""
     near = _driver_worker(picture, entry)
-    if near is not None and _may_take(picture, near, entry):
+    if near is not None and _may_take(picture, near, entry, now):
         return near
-    fitting = (worker for worker in _candidates(picture, entry.shape) if _may_take(picture, worker, entry))
+    fitting = (worker for worker in _candidates(picture, entry.shape) if _may_take(picture, worker, entry, now))
     return picture.fleet.tightest(fitting, entry.shape)
 
 
@@ -99,21 +147,11 @@ def _candidates(picture: Picture, shape: Shape) -> Iterator[Worker]:
     return (picture.fleet.workers[name] for name in names if name in picture.fleet.workers)
 
 
-def _may_take(picture: Picture, worker: Worker, entry: Entry) -> bool:
+def _may_take(picture: Picture, worker: Worker, entry: Entry, now: float) -> bool:
     """Whether there is room now, and without delaying the one a worker is kept for."""
     if not worker.is_open or not fits(entry.shape, worker.free):
         return False
-    reservation = picture.reservations.get(worker.worker_id)
-    if reservation is None or reservation.key == entry.key:
-        return True
-    coming = worker.free
-    for lease in worker.leases.values():
-        if lease.revoked_at is not None:
-            coming = add(coming, lease.shape)
-    if fits(reservation.shape, coming):
-        return fits(add(entry.shape, reservation.shape), coming)
-    backfilled = (lease.shape for lease in worker.leases.values() if lease.granted_at >= reservation.since)
-    return fits_beside(entry.shape, reserved=reservation.shape, backfilled=backfilled, capacity=worker.capacity)
+    return passing(picture, worker, entry, now) is not Passing.NOT
 
 
 def grant(picture: Picture, entry: Entry, worker: Worker, now: float) -> None:
@@ -128,7 +166,10 @@ def grant(picture: Picture, entry: Entry, worker: Worker, now: float) -> None:
         shape=entry.shape,
         worker_id=worker.worker_id,
         granted_at=now,
+        name=attempt.spec.function_title if entry.kind is LeaseKind.DRIVER else "",
     )
+    lease.beside = passing(picture, worker, entry, now) is Passing.BESIDE
+    lease.expected_s = expected_run_s(picture, attempt, lease)
     if entry.key in picture.reserved_for:
         picture.drop_reservation(picture.reserved_for[entry.key])
     picture.tally.placements[entry.kind] += 1

@@ -35,7 +35,25 @@ class PolicySettings:
     yield_after_s: float = 5.0
     """Waiting this long makes users who hold more give executors back after the task in hand."""
     reservation_after_s: float = 120.0
-    """Waiting this long makes a worker be kept free for the one who waits."""
+    """Waiting this long makes a worker be kept free for the one who waits, most urgent first."""
+    reservations: int = 16
+    """Most workers kept free at a time."""
+    kept_fraction: float = 0.5
+    """And no more of all workers than this, but one."""
+    trust_s: float = 3600.0
+    """One who has had a worker kept for this long is no longer passed by what is predicted to end in time."""
+    stretch: float = 20.0
+    """What waits is due after this many times its predicted run time, so that short ones go first."""
+    patience_s: float = 2000.0
+    """Nothing is due later than this, however long it will run."""
+    size_credit_s: float = 1000.0
+    """A shape of a whole worker is due this much sooner: room for it is rare."""
+    unfairness_s: float = 3000.0
+    """Holding the whole cluster beyond one's fair share makes all that a user wants less urgent by this."""
+    lateness_s: float = 600.0
+    """Being due sooner, or overdue for longer, than this counts no more between users who hold more and less."""
+    unknown_s: float = 60.0
+    """Predicted run time where nothing is known."""
     departed_s: float = 60.0
     """A worker that left counts this long when asking whether a shape could ever fit."""
     report_s: float = 1.0
@@ -87,13 +105,47 @@ def should_yield(*, waiting_used: Shape, need: Shape, holder_used: Shape, total:
     return dominant_share(add(waiting_used, need), total) < dominant_share(holder_used, total)
 
 
-def fits_beside(need: Shape, *, reserved: Shape, backfilled: Iterable[Shape], capacity: Shape) -> bool:
-    """Whether a worker kept for `reserved` can take `need` too without delaying it.
+def due_after(*, expected_s: float, size: float, settings: PolicySettings) -> float:
+    """Return after how many seconds of waiting something is due; may be negative.
 
-    EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", 1995) without run time estimates: what is
-    backfilled may stay for ever, so everything backfilled must fit beside the reserved shape.
+    Earliest due date first with a date relative to the run time is shortest job first among what came at about
+    the same time, and first come, first served over long times, so that nothing is passed for ever (the aim of
+    bounded slowdown: Feitelson et al., "Theory and Practice in Parallel Job Scheduling", 1997). `size` is the
+    largest fraction of the largest worker that the shape takes.
     """
-    together = add(need, reserved)
-    for shape in backfilled:
-        together = add(together, shape)
-    return fits(together, capacity)
+    return min(settings.stretch * expected_s, settings.patience_s) - settings.size_credit_s * size
+
+
+def urgency(*, due_in_s: float, share: float, entitled: float, settings: PolicySettings) -> float:
+    """Return the order between users, lowest first: seconds until due, more for users above their fair share.
+
+    Like the fairness knob of Tetris (Grandl et al., SIGCOMM 2014) over dominant shares: users at or below their
+    fair share are served by urgency alone; urgency is bounded, so that holding much more than that weighs more than any.
+    """
+    bound_s = settings.lateness_s
+    return max(-bound_s, min(due_in_s, bound_s)) + settings.unfairness_s * max(0.0, share - entitled)
+
+
+def remaining_s(*, expected_s: float, elapsed_s: float) -> float:
+    """Return how much longer something will run that was expected to run for `expected_s`.
+
+    Beyond its prediction it is expected to run for half as long again as it has (the correction of Tsafrir et al.,
+    in proportion because run times are heavy-tailed).
+    """
+    return expected_s - elapsed_s if elapsed_s < expected_s else elapsed_s / 2
+
+
+def opening(free: Shape, ends: Iterable[tuple[float, Shape]], need: Shape) -> tuple[float, Shape] | None:
+    """Return when a worker will have room for `need`, and what it will have free in all then; None if never.
+
+    `ends` are (seconds from now, what comes free), soonest first: the shadow time and the extra nodes of EASY backfill
+    (Lifka, "The ANL/IBM SP Scheduling System", 1995; Mu'alem and Feitelson, TPDS 2001) in several dimensions.
+    """
+    room = free
+    if fits(need, room):
+        return 0.0, room
+    for in_s, freed in ends:
+        room = add(room, freed)
+        if fits(need, room):
+            return in_s, room
+    return None

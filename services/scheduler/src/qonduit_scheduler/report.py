@@ -6,9 +6,9 @@ from heapq import merge
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Final
 
-from qonduit_service_kit.messages import ClusterReport, Shape, WaitingView, WorkerView
+from qonduit_service_kit.messages import ClusterReport, LeaseKind, Shape, TaskDemand, WaitingView, WorkerView
 
-from qonduit_scheduler.shapes import cpu_text, in_words, mem_text
+from qonduit_scheduler.shapes import cpu_text, fits, in_words, mem_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from qonduit_scheduler.waiting import Entry
 
 REPORTED_WAITING: Final = 500
+REPORTED_WORKERS: Final = 16
+"""Workers that are looked at, one by one, for the reason why one entry waits."""
 _PAGE: Final = 80
 """Workers, and as many that wait, in one message: less than 64 KiB, also with long names."""
 
@@ -25,10 +27,7 @@ _PAGE: Final = 80
 def cluster_reports(picture: Picture, now: float) -> Iterator[ClusterReport]:
     """Yield the picture as the gateway shows it, in pages that a message can carry; there is always one."""
     workers = [_worker_view(worker) for _, worker in sorted(picture.fleet.workers.items())]
-    waiting = [
-        _waiting_view(picture, entry, position)
-        for position, entry in enumerate(islice(in_line(picture), REPORTED_WAITING), start=1)
-    ]
+    waiting = list(islice(_all_waiting(picture), REPORTED_WAITING))
     starts = range(0, max(len(workers), len(waiting), 1), _PAGE)
     for page, start in enumerate(starts):
         yield ClusterReport(
@@ -36,10 +35,34 @@ def cluster_reports(picture: Picture, now: float) -> Iterator[ClusterReport]:
             at=now,
             workers=tuple(workers[start : start + _PAGE]),
             waiting=tuple(waiting[start : start + _PAGE]),
-            waiting_total=len(picture.line),
+            waiting_total=len(picture.line) + len(picture.at_limit),
             page=page,
             last=page == len(starts) - 1,
         )
+
+
+def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
+    """Yield what waits for room, then what waits for its own job's limit."""
+    reasons = Reasons(picture)
+    position = 0
+    for position, entry in enumerate(in_line(picture), start=1):
+        yield WaitingView(
+            job_id=entry.job_id,
+            attempt=entry.attempt,
+            kind=entry.kind,
+            shape=entry.shape,
+            count=entry.count,
+            position=position,
+            why=reasons.of(entry),
+            user=entry.user,
+            since=entry.waiting_since,
+        )
+    for place, ((job_id, shape), wanted) in enumerate(sorted(picture.at_limit.items()), start=position + 1):
+        message = wanted.message
+        count = message.unfinished - wanted.held
+        why = _at_limit(picture.attempts[job_id].executors_use, message)
+        executors = LeaseKind.EXECUTOR
+        yield WaitingView(job_id, message.attempt, executors, shape, count, place, why, user=message.user)
 
 
 def in_line(picture: Picture) -> Iterator[Entry]:
@@ -65,36 +88,79 @@ def _worker_view(worker: Worker) -> WorkerView:
     )
 
 
-def _waiting_view(picture: Picture, entry: Entry, position: int) -> WaitingView:
-    return WaitingView(
-        job_id=entry.job_id,
-        attempt=entry.attempt,
-        kind=entry.kind,
-        shape=entry.shape,
-        count=entry.count,
-        position=position,
-        why=why_waiting(picture, entry),
-        user=entry.user,
-        since=entry.waiting_since,
-    )
+class Reasons:
+    """Says what each entry waits for, in words and numbers."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._most_free = picture.fleet.index.most_free()
+        self._entitled = picture.fairness.entitled()
+        self._draining = picture.fleet.draining()
+
+    def of(self, entry: Entry) -> str:
+        """Return what an entry waits for: room, a worker that is kept for another, or those who hold less."""
+        picture = self._picture
+        if not picture.fleet.workers:
+            return "no worker is connected"
+        if not self._most_free:
+            return f"no connected worker takes anything new: {_closed(picture)}"
+        short = _short_of(entry.shape, self._most_free)
+        if not short:
+            words = in_words(entry.shape, up=True, gpus=entry.shape.gpus > 0)
+            short = f"needs {words}; {self._what_is_in_the_way(entry)}"
+        return short + self._and_besides(entry)
+
+    def _what_is_in_the_way(self, entry: Entry) -> str:
+        picture = self._picture
+        for reservation in islice(picture.reservations.values(), REPORTED_WORKERS):
+            worker = picture.fleet.workers.get(reservation.worker_id)
+            if reservation.key != entry.key and worker is not None and fits(entry.shape, worker.free):
+                owner = picture.line.entries[reservation.key]
+                what = "job" if owner.kind is LeaseKind.DRIVER else "tasks of job"
+                return (
+                    f"{worker.worker_id} is kept free for {owner.user}'s {what} {owner.job_id}, which has waited longer"
+                )
+        return "no single worker has all of that free at once"
+
+    def _and_besides(self, entry: Entry) -> str:
+        """Add what else is good to know: a worker is kept for it, or its user holds much."""
+        picture = self._picture
+        reservation = picture.reserved_for.get(entry.key)
+        if reservation is not None:
+            return f"; {reservation.worker_id} is kept free for it"
+        share = picture.fairness.share_of_waiting(entry.user)
+        if share > self._entitled:
+            return (
+                f"; {entry.user} holds {share:.0%} of the cluster, so those who hold less than their fair share "
+                f"of {self._entitled:.0%} go first"
+            )
+        drained = [w.worker_id for w in self._draining[:REPORTED_WORKERS] if fits(entry.shape, w.free)]
+        return f"; {drained[0]} has room but is draining" if drained else ""
 
 
-def why_waiting(picture: Picture, entry: Entry) -> str:
-    """Say what an entry waits for, with the numbers of the dimension that is short."""
-    if not picture.fleet.workers:
-        return "no worker is connected"
-    most_free = picture.fleet.index.most_free()
-    if not most_free:
-        return "no connected worker takes anything new"
-    need = entry.shape
-    words = in_words(need, up=True, gpus=need.gpus > 0)
-    short = _short_of(need, most_free)
-    if short:
-        return short
-    if picture.reservations and entry.key not in picture.reserved_for:
-        kept = ", ".join(sorted(picture.reservations)[:3])
-        return f"needs {words}; {kept} is kept free for one that has waited longer"
-    return f"needs {words}; no single worker has all of that free at once"
+def _closed(picture: Picture) -> str:
+    """Say of each of the first few workers why it takes nothing."""
+    said = []
+    for name, worker in islice(sorted(picture.fleet.workers.items()), 3):
+        if worker.draining:
+            said.append(f"{name} is draining")
+        elif worker.refuses:
+            said.append(f"{name} could not be reached, or refused what it was given")
+        else:
+            said.append(f"{name} has not yet confirmed that this scheduler leads")
+    return ", ".join(said)
+
+
+def _at_limit(used: Shape, message: TaskDemand) -> str:
+    """Name the dimension of a job's limit in which there is no room for one executor more."""
+    need, limit = message.shape, message.limit
+    if used.cpu_millis + need.cpu_millis > limit.cpu_millis:
+        asked, held = cpu_text(need.cpu_millis), cpu_text(used.cpu_millis)
+        return f"needs {asked} cpu; {held} of the job's limit of {cpu_text(limit.cpu_millis)} cpu are in use"
+    if used.mem_bytes + need.mem_bytes > limit.mem_bytes:
+        asked, held = mem_text(need.mem_bytes, up=True), mem_text(used.mem_bytes, up=True)
+        return f"needs {asked}; {held} of the job's limit of {mem_text(limit.mem_bytes, up=False)} are in use"
+    return f"needs {need.gpus} gpus; {used.gpus} of the job's limit of {limit.gpus} gpus are in use"
 
 
 def _short_of(need: Shape, most_free: tuple[tuple[int, str], ...]) -> str:

@@ -30,6 +30,16 @@ def fits(need: Shape, room: Shape) -> bool:
     return need.cpu_millis <= room.cpu_millis and need.mem_bytes <= room.mem_bytes and need.gpus <= room.gpus
 
 
+def times_in(need: Shape, room: Shape) -> int:
+    """Return how many times `need` goes into `room`."""
+    pairs = (
+        (room.cpu_millis, need.cpu_millis),
+        (room.mem_bytes, need.mem_bytes),
+        (room.gpus, need.gpus),
+    )
+    return min((max(0, offered) // asked for offered, asked in pairs if asked > 0), default=0)
+
+
 def cpu_text(cpu_millis: int) -> str:
     """Thousandths of a core as a person writes them: '0.5', '16'."""
     return f"{cpu_millis / 1000:g}"

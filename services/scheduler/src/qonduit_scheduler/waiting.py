@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.messages import LeaseKind, Shape
 
 EntryKey: TypeAlias = tuple[int, float, str, str]
-"""(-priority, submitted_at, job id, '' or the shape's label): the order within a user, unique in the queue."""
+"""(-priority, due_at, job id, '' or the shape's label): the order within a user, unique in the queue."""
 
 
 @dataclass(slots=True)
@@ -32,6 +32,19 @@ class Entry:
     waiting_since: float
     count: int = 1
     asked_for_room_at: float | None = None
+    expected_s: float = 0.0
+    """Predicted time that it takes once it has its places."""
+    holds_s: float = 0.0
+    """Predicted time for which a place is held against others' will, infinite if unknown: a driver runs to its end, an
+    executor gives its place back after the task in hand."""
+
+    trusts_until: float | None = None
+    """Set with its first reservation: from then on nothing is trusted any more to end in time for it."""
+
+    @property
+    def due_at(self) -> float:
+        """When it should have begun."""
+        return self.key[1]
 
 
 @dataclass(slots=True)
@@ -40,7 +53,8 @@ class WaitingLine:
 
     entries: dict[EntryKey, Entry] = field(default_factory=dict)
     lanes: dict[str, dict[Shape, list[EntryKey]]] = field(default_factory=dict)
-    _lanes_of_shape: dict[Shape, int] = field(default_factory=dict)
+    due: dict[Shape, list[tuple[float, str]]] = field(default_factory=dict)
+    """By shape: (when due, user) of the head of each lane, soonest first."""
     _shapes: list[Shape] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -48,7 +62,7 @@ class WaitingLine:
 
     def has_shape(self, shape: Shape) -> bool:
         """Whether anything of this shape waits."""
-        return shape in self._lanes_of_shape
+        return shape in self.due
 
     def shapes(self) -> tuple[Shape, ...]:
         """Return the distinct shapes that wait, smallest cpu first."""
@@ -63,28 +77,38 @@ class WaitingLine:
         """Put an entry in; its key must not be there yet."""
         self.entries[entry.key] = entry
         lanes = self.lanes.setdefault(entry.user, {})
+        if entry.shape not in self.due:
+            insort(self._shapes, entry.shape)
+        dues = self.due.setdefault(entry.shape, [])
         lane = lanes.get(entry.shape)
         if lane is None:
-            lane = lanes[entry.shape] = []
-            if entry.shape not in self._lanes_of_shape:
-                insort(self._shapes, entry.shape)
-            self._lanes_of_shape[entry.shape] = self._lanes_of_shape.get(entry.shape, 0) + 1
+            lanes[entry.shape] = [entry.key]
+            insort(dues, (entry.due_at, entry.user))
+            return
+        former = lane[0]
         insort(lane, entry.key)
+        if lane[0] != former:
+            del dues[bisect_left(dues, (former[1], entry.user))]
+            insort(dues, (entry.due_at, entry.user))
 
     def remove(self, key: EntryKey) -> None:
         """Take an entry out; KeyError if it isn't there."""
         entry = self.entries.pop(key)
         lanes = self.lanes[entry.user]
-        lane = lanes[entry.shape]
-        del lane[bisect_left(lane, key)]
+        lane, dues = lanes[entry.shape], self.due[entry.shape]
+        position = bisect_left(lane, key)
+        del lane[position]
+        if position == 0:
+            del dues[bisect_left(dues, (entry.due_at, entry.user))]
+            if lane:
+                insort(dues, (lane[0][1], entry.user))
         if lane:
             return
         del lanes[entry.shape]
         if not lanes:
             del self.lanes[entry.user]
-        self._lanes_of_shape[entry.shape] -= 1
-        if not self._lanes_of_shape[entry.shape]:
-            del self._lanes_of_shape[entry.shape]
+        if not dues:
+            del self.due[entry.shape]
             del self._shapes[bisect_left(self._shapes, entry.shape)]
 
     def heads(self) -> Iterator[Entry]:

@@ -38,6 +38,8 @@ def heartbeat(picture: Picture, message: WorkerHeartbeat, now: float) -> None:
     else:
         _update(picture, worker, message, now)
     _reconcile(picture, worker, message, now)
+    if worker.draining:
+        drain(picture, worker, now)
     _remind_of_term(picture, worker, message, now)
 
 
@@ -103,6 +105,7 @@ def _meet(picture: Picture, worker: Worker, status: LeaseStatus, now: float) -> 
         worker_id=worker.worker_id,
         granted_at=now,
         acknowledged=True,
+        adopted=True,
         lends_cpu=status.lends_cpu,
         orphan=not current or status.lease_id in picture.ended,
     )
@@ -117,6 +120,8 @@ def _meet(picture: Picture, worker: Worker, status: LeaseStatus, now: float) -> 
         attempt.entry = None
     picture.missed.pop(status.lease_id, None)
     picture.attach(lease)
+    if attempt is not None:
+        lease.expected_s = attempts.expected_run_s(picture, attempt, lease)
     if lease.orphan:
         picture.revoke(lease, now, "nothing wants this lease any more", at_once=True)
     elif attempt is not None:
@@ -125,7 +130,7 @@ def _meet(picture: Picture, worker: Worker, status: LeaseStatus, now: float) -> 
 
 def _confirm(picture: Picture, lease: Lease, status: LeaseStatus, now: float) -> None:
     lease.acknowledged = True
-    picture.lend(lease, lends=status.lends_cpu)
+    _lend(picture, lease, now, lends=status.lends_cpu)
     if status.idle_since is None:
         lease.idle_seen_at = None
     elif lease.idle_seen_at is None:
@@ -134,6 +139,22 @@ def _confirm(picture: Picture, lease: Lease, status: LeaseStatus, now: float) ->
     if revoked_long_ago:
         # The first request may have been lost with the worker's inbox.
         picture.revoke(lease, now, "still to be given back", at_once=lease.revoked_now)
+
+
+def drain(picture: Picture, worker: Worker, now: float) -> None:
+    """Take back the executors of a draining worker: idle ones at once, busy ones after the task in hand.
+
+    A busy one stays while no other worker could hold its shape: else its driver, if that runs here, would wait for
+    tasks that run nowhere, and the worker would never become empty.
+    """
+    for lease in list(worker.leases.values()):
+        if lease.kind is not LeaseKind.EXECUTOR or lease.revoked_at is not None:
+            continue
+        if lease.idle_seen_at is not None or picture.fleet.fits_elsewhere(lease.shape):
+            picture.revoke(lease, now, f"worker {worker.worker_id} is draining", at_once=False)
+            attempt = picture.attempt_of(lease)
+            if attempt is not None:
+                attempts.refresh_demands(picture, attempt, now)
 
 
 def _miss(picture: Picture, worker_id: str, now: float) -> None:
@@ -171,6 +192,8 @@ def lease_ended(picture: Picture, message: LeaseEnded, now: float) -> None:
     if message.refused:
         _put_back(picture, lease, now)
         return
+    if lease.kind is LeaseKind.DRIVER and not lease.adopted:
+        picture.run_times.ran(lease.kind, lease.user, lease.name, now - lease.granted_at)
     attempt = picture.attempt_of(lease)
     picture.release(lease)
     if attempt is None:
@@ -207,14 +230,24 @@ def _put_back(picture: Picture, lease: Lease, now: float) -> None:
         attempts.refresh_demands(picture, attempt, now)
 
 
-def driver_waiting(picture: Picture, message: DriverWaiting) -> None:
-    """Lend a waiting driver's cpu, or take it back; an older word than the last is dropped."""
+def driver_waiting(picture: Picture, message: DriverWaiting, now: float) -> None:
+    """Lend the cpu of a waiting driver or executor, or take it back; an older word than the last is dropped."""
     worker = picture.fleet.workers.get(message.worker_id)
     lease = worker.leases.get(message.lease_id) if worker is not None else None
     if lease is None or message.sequence <= lease.waiting_sequence:
         return
     lease.waiting_sequence = message.sequence
-    picture.lend(lease, lends=message.waiting)
+    _lend(picture, lease, now, lends=message.waiting)
+
+
+def _lend(picture: Picture, lease: Lease, now: float, *, lends: bool) -> None:
+    """Lend a lease's cpu or take it back; an executor that waits inside its task serves no other task meanwhile."""
+    if lease.lends_cpu == lends:
+        return
+    picture.lend(lease, lends=lends)
+    attempt = picture.attempt_of(lease)
+    if attempt is not None and lease.kind is LeaseKind.EXECUTOR:
+        attempts.refresh_demands(picture, attempt, now)
 
 
 def stopped(picture: Picture, message: WorkerStopped, now: float) -> None:
