@@ -1,136 +1,453 @@
-"""A driver's desk on a real bus: what it takes from a program, and what it bears from executors."""
+"""A driver's desk on a real bus: what it takes from a program, what it gives to executors, what it bears from them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from qonduit_service_kit.bus import SCHEDULER_INBOX, tasks_queue
+from qonduit_service_kit.bus import Bus
 from qonduit_service_kit.messages import (
+    DemandRefused,
+    ExecutorLost,
     ExecutorOutput,
-    Shape,
-    Stage,
-    TaskDemand,
+    PackedTasksPage,
+    SubmittedTask,
+    TaskFunction,
+    TaskInput,
     TaskOutcome,
-    TaskReplies,
     TaskReply,
-    task_queue,
+    TaskRequests,
+    TaskResult,
+    TaskResults,
+    TasksCanceled,
+    TasksTaken,
+    TaskState,
 )
-from qonduit_worker.tasks import DriverContext, TaskDesk, driver_side
-from qonduit_worker.tasks.driver_side import BadTaskError, DriverCallbacks
+from qonduit_service_kit.task_pages import unpacked
+from qonduit_service_kit.testing import new_broker
+from qonduit_worker.tasks import driver_side
+from qonduit_worker.tasks.ledger import LEAST_WINDOW
 from qonduit_worker.tasks.output import MOST_BYTES
+from task_scenes import PATIENCE_S, QUEUE, SHAPE, DriverScene, ExecutorScene
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from qonduit_service_kit.bus import Bus, Delivery
-    from qonduit_service_kit.testing import MakeBus
-
-SHAPE = Shape(1000, 2**30)
-PATIENCE_S = 20
-
-
-class Scene:
-    """One driver, its scheduler's inbox, its log and its program."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.blobs: dict[str, bytes] = {}
-        self.told: list[dict[str, Any]] = []
-        self.log = bytearray()
-        self.log_open = asyncio.Event()
-        self.demands: asyncio.Queue[TaskDemand] = asyncio.Queue()
-        context = DriverContext("job", 1, "ada", "w", "driver-lease", Shape(16_000, 2**35), "ticket", "digest")
-        callbacks = DriverCallbacks(self._push, lambda: Stage.NONE, lambda *_: None, self._write)
-        self.desk = TaskDesk(context, bus, self, callbacks)
-
-    async def put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.blobs[digest] = data
-        return digest
-
-    async def _push(self, name: str, **fields: Any) -> None:
-        self.told.append({"push": name, **fields})
-
-    async def _write(self, data: bytes) -> None:
-        await self.log_open.wait()
-        self.log += data
-
-    async def hear(self, delivery: Delivery) -> None:
-        self.demands.put_nowait(delivery.message)
-
-    async def demand(self, unfinished: int) -> TaskDemand:
-        while (told := await asyncio.wait_for(self.demands.get(), PATIENCE_S)).unfinished != unfinished:
-            pass
-        return told
+    from qonduit_service_kit.messages import TaskRecord
+    from qonduit_service_kit.testing import MakeBus, PrivateBroker
 
 
 @pytest.fixture
-async def scene(make_bus: MakeBus) -> AsyncIterator[Scene]:
-    made = Scene(await make_bus())
-    await made.bus.consume(SCHEDULER_INBOX, made.hear)
+async def scene(make_bus: MakeBus) -> AsyncIterator[DriverScene]:
+    made = DriverScene(await make_bus())
+    await made.begin()
+    made.define()
     yield made
     made.log_open.set()
     await made.desk.close()
 
 
-def task(number: int = 0, **fields: Any) -> dict[str, Any]:
-    usual = {"task_id": f"t{number}", "name": "f", "cpu_millis": 1000, "mem_bytes": 2**30, "gpus": 0}
-    return {**usual, "call": b"call", "call_digest": "", **fields}
+def names(count: int, first: int = 0) -> list[str]:
+    return [f"t{number}" for number in range(first, first + count)]
 
 
-async def test_ten_thousand_tasks_of_one_call_are_queued_and_told_as_one_count(scene: Scene) -> None:
-    await asyncio.wait_for(scene.desk.submit(task(number) for number in range(10_000)), PATIENCE_S)
-    assert await scene.bus.count(tasks_queue(task_queue("job", 1, SHAPE))) == 10_000
-    assert (await scene.demand(10_000)).shape == SHAPE
+async def settled(scene: DriverScene) -> dict[int, TaskRecord]:
+    """End the attempt; return what the gateway was told of each task at last, by number."""
+    await scene.desk.settle()
+
+    def final() -> dict[int, TaskRecord]:
+        pages = (unpacked(page.packed) for page in scene.gateway.of(PackedTasksPage))
+        records = max(pages, key=lambda page: sum(record.state.final for record in page), default=())
+        return {record.number: record for record in records} if all(one.state.final for one in records) else {}
+
+    return await scene.gateway.until(final, "the last of each task")
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"cpu_millis": float("inf")},
-        {"cpu_millis": "9" * 300},
-        {"mem_bytes": 2**80},
-        {"gpus": -1},
-        {"call": "text", "call_digest": "x"},
-        {"call": None, "call_digest": "x" * 10_000},
-        {"call": None},
-        {"call_digest": "0" * 64},
-        {"task_id": "t" * 65},
-    ],
-    ids=" ".join,
-)
-async def test_tasks_that_make_no_sense_are_refused(scene: Scene, fields: dict[str, Any]) -> None:
-    with pytest.raises(BadTaskError):
-        await scene.desk.submit([task(**fields)])
+# --- From the program to the queue -------------------------------------------------------------
 
 
-async def test_a_program_cannot_fill_the_agents_memory_or_the_broker(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+async def test_of_ten_thousand_tasks_a_window_lies_in_the_queue_and_one_count_is_told(scene: DriverScene) -> None:
+    for first in range(0, 10_000, 250):
+        assert scene.submit(*names(250, first)) is None
+    demand = await scene.demand(10_000)
+    assert (demand.shape, demand.task_name, demand.user) == (SHAPE, "f", "ada")
+    await scene.take_all()
+    # As long as nothing has run, nobody knows how long they take: each goes alone.
+    calls = await scene.takes(LEAST_WINDOW)
+    assert [call.task_id for call in calls] == names(LEAST_WINDOW)
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w", 1, tuple((call.task_id, 1) for call in calls)))
+    scene.ends(*(call.task_id for call in calls))
+    await scene.batches.until(lambda: any(len(batch.tasks) > 100 for batch in scene.batches.all), "a large batch")
+    ended = LEAST_WINDOW
+    while ended < 10_000:
+        calls = await scene.takes(ended + 1)
+        scene.ends(*(call.task_id for call in calls[ended:]))
+        ended = len(calls)
+    done = await scene.is_done(*names(10_000))
+    assert done["t9999"][2] == b"value of t9999"
+    await scene.demand(0)
+    sent = [call.task_id for call in scene.taken]
+    assert sent == names(10_000), "each was sent once, in its order"
+    assert len(scene.batches.all) < 500
+
+
+async def test_more_than_one_driver_may_have_makes_the_program_wait(
+    scene: DriverScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "MOST_UNFINISHED", 4)
+    assert scene.submit(*names(3)) is None
+    waiting = asyncio.create_task(scene.submit("last"))
+    await scene.demand(4)
+    assert not waiting.done()
+    scene.ends("t1")
+    await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+async def test_more_bytes_than_one_driver_may_have_make_the_program_wait(
+    scene: DriverScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver_side, "MOST_INLINE_BYTES", 1000)
-    monkeypatch.setattr(driver_side, "MOST_SHAPES", 3)
-    monkeypatch.setattr(driver_side, "MOST_UNFINISHED", 6)
+    assert scene.submit("a", call=bytes(600)) is None
+    waiting = asyncio.create_task(scene.submit("b", call=bytes(600)))
+    await scene.demand(2)
+    assert not waiting.done()
+    scene.desk.cancel({"tasks": ["a"]})
+    await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+async def test_a_program_that_waits_for_room_is_let_go_at_the_end(
+    scene: DriverScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "MOST_UNFINISHED", 1)
+    waiting = asyncio.create_task(scene.submit("a", "b"))
+    await scene.desk.close()
+    await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+async def test_a_function_that_nobody_knows_or_that_makes_no_sense_has_its_calls_refused(scene: DriverScene) -> None:
+    scene.define("odd", cpu_millis="much")
+    scene.submit("a", function="odd")
+    scene.submit("b", function="unknown")
+    done = await scene.is_done("a", "b")
+    assert {row[1] for row in done.values()} == {"REFUSED"}
+    assert done["b"][4] == "unknown function"
+
+
+async def test_calls_that_make_no_sense_are_refused_with_a_text(scene: DriverScene) -> None:
+    scene.desk.submit({"function": "f", "tasks": [["a", b"call", "0" * 64, []], ["b", b"call", "", []], 7, [[]]]})
+    done = await scene.is_done("a", "b")
+    assert done["a"][1] == "REFUSED"
+    assert "either bytes or the digest" in done["a"][4]
+    assert scene.submit("c") is None, "the program goes on"
+
+
+async def test_too_many_targets_are_refused(scene: DriverScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_side, "MOST_SHAPES", 2)
     for number in range(3):
-        await scene.desk.submit([task(number, call=bytes([number]) * 600, cpu_millis=1000 + number)])
-    assert len(scene.blobs) == 2, "what is beyond the bound lies in storage"
-    with pytest.raises(BadTaskError, match="different targets"):
-        await scene.desk.submit([task(4, cpu_millis=2000)])
-    with pytest.raises(BadTaskError, match="unfinished"):
-        await scene.desk.submit([task(number) for number in range(10, 14)])
+        scene.define(f"f{number}", cpu_millis=1000 + number)
+        scene.submit(f"t{number}", function=f"f{number}")
+    done = await scene.is_done("t2")
+    assert "at most 2 different targets" in done["t2"][4]
+    assert "t1" not in done
 
 
-async def test_a_log_that_takes_nothing_holds_up_no_value(scene: Scene) -> None:
-    await scene.desk.submit([task()])
+async def test_a_shape_that_no_worker_could_hold_ends_its_tasks_with_the_reason(scene: DriverScene) -> None:
+    scene.submit("a")
+    scene.define("small", cpu_millis=1)
+    scene.submit("b", function="small")
+    scene.desk.handle(DemandRefused("job", 1, SHAPE, "too large for every worker"))
+    done = await scene.is_done("a")
+    assert done["a"][1:] == ["UNSCHEDULABLE", None, "", "too large for every worker"]
+    assert "b" not in done
+
+
+# --- Values of other tasks ---------------------------------------------------------------------
+
+
+async def test_a_task_waits_for_its_inputs_and_travels_with_their_values(scene: DriverScene) -> None:
+    await scene.take_all()
+    scene.submit("a", "b")
+    scene.submit("sum", inputs=("a", "b"))
+    await scene.demand(2)
+    await scene.takes(2)
+    scene.ends("a")
+    scene.reply(TaskReply("b", 1, TaskOutcome.OK, value_digest="d" * 64))
+    (call,) = (await scene.takes(3))[2:]
+    assert call.task_id == "sum"
+    assert call.inputs == (TaskInput("", b"value of a"), TaskInput("", None, "d" * 64))
+
+
+async def test_an_input_that_fails_fails_what_needs_it(scene: DriverScene) -> None:
+    scene.submit("a")
+    scene.submit("b", inputs=("a",))
+    scene.submit("c", inputs=("b",))
+    scene.reply(TaskReply("a", 1, TaskOutcome.ERROR, value=b"the exception", text="traceback"))
+    done = await scene.is_done("a", "b", "c")
+    assert {tuple(row[1:]) for row in done.values()} == {("ERROR", b"the exception", "", "traceback")}
+
+
+async def test_an_input_that_has_ended_before_is_asked_for_with_its_value(scene: DriverScene) -> None:
+    await scene.take_all()
+    scene.submit("a")
+    scene.ends("a")
+    scene.submit("b", inputs=("a",))
+    (told,) = await scene.told.until(
+        lambda: [fields for name, fields in scene.told.all if name == "tasks_unknown"], "an unknown input"
+    )
+    assert told == {"tasks": ["b"]}
+    scene.desk.submit({"function": "f", "tasks": [["b", b"call", "", [["", b"value of a", ""]]]]})
+    call = await scene.takes_one("b")
+    assert call.inputs == (TaskInput("", b"value of a"),)
+
+
+async def test_large_inputs_are_stored_and_leave_room(scene: DriverScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_side, "MOST_INLINE_BYTES", 200_000)
+    await scene.take_all()
+    for number in range(5):  # If what was stored still counted, the third would have to wait for ever.
+        given = names(5, 10 * number)
+        scene.submit(*given)
+        scene.submit(f"all{number}", inputs=tuple(given))
+        value = bytes([number]) * 30_000
+        scene.reply(*(TaskReply(one, 1, TaskOutcome.OK, value=value) for one in given))
+        wanted = f"all{number}"
+        call = await scene.takes_one(wanted)
+        assert {scene.kept[one.value_digest] for one in call.inputs} == {value}
+        scene.ends(wanted)
+        await scene.is_done(wanted)
+        assert scene.submit(f"next{number}") is None
+
+
+async def test_a_stored_call_is_let_go_at_the_end_of_its_task(scene: DriverScene) -> None:
+    scene.desk.submit({"function": "f", "tasks": [["a", None, "e" * 64, []]]})
+    scene.ends("a")
+    await scene.is_done("a")
+    assert scene.released == ["e" * 64]
+
+
+# --- Losses ------------------------------------------------------------------------------------
+
+
+async def test_what_a_lost_lease_owned_goes_out_again_with_the_next_attempt(scene: DriverScene) -> None:
+    await scene.take_all()
+    scene.submit("a", "b")
+    await scene.takes(2)
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("a", 1),)))
+    scene.desk.handle(ExecutorLost("job", 1, "lease", "its worker is gone"))
+    (again,) = (await scene.takes(3))[2:]
+    assert (again.task_id, again.attempt) == ("a", 2)
+    scene.ends("a", attempt=1)  # The old attempt's value is as good.
+    scene.ends("a", "b", attempt=2)
+    await scene.is_done("a", "b")
+
+
+async def test_tasks_that_come_back_run_elsewhere(make_bus: MakeBus, scene: DriverScene) -> None:
+    """A long task in a batch holds up no other, with real executors' desks on both sides."""
+    bus = await make_bus()
+    slow, quick = ExecutorScene(bus, "slow"), ExecutorScene(bus, "quick")
+    for executor in (slow, quick):
+
+        async def post(_: str, message: object) -> None:
+            scene.desk.handle(message)
+
+        executor.desk._post = executor.desk._replies._post = post
+    scene.submit("seed")
+    slow.run()
+    slow.connect()
+    slow.process.on_push = lambda name, fields: slow.answer(fields) if name == "tasks_run" else None
+    await scene.is_done("seed")  # Now tasks of this function are known to be quick, and travel together.
+    given: list[str] = []
+
+    def hold(name: str, fields: dict[str, Any]) -> None:
+        if name == "tasks_run":
+            given.extend(row[0] for row in fields["tasks"])
+        if name == "tasks_recall":
+            for task_id in given[1:]:
+                slow.result(task_id, "RETURNED")
+
+    slow.process.on_push = hold
+    scene.submit(*names(40))
+    await slow.process.is_told("tasks_run", 1)
+    assert len(given) > 1
+    quick.run()
+    quick.connect()
+    quick.process.on_push = lambda name, fields: quick.answer(fields) if name == "tasks_run" else None
+    done = await scene.is_done(*(one for one in names(40) if one != given[0]))
+    assert given[0] not in done
+    slow.result(given[0])
+    await scene.is_done(*names(40))
+    for executor in (slow, quick):
+        executor.process.kill()
+        await executor.ended()
+
+
+@pytest.fixture
+def own_broker() -> Iterator[PrivateBroker]:
+    broker = new_broker()
+    yield broker
+    broker.stop()
+
+
+async def test_what_rabbitmq_forgot_is_sent_again(own_broker: PrivateBroker) -> None:
+    bus = Bus(own_broker.url, app_id="test")
+    await bus.start()
+    scene = DriverScene(bus)
+    try:
+        scene.define()
+        scene.submit(*names(30))
+        await asyncio.gather(*scene.desk._sending)
+        await asyncio.to_thread(own_broker.kill)
+        await asyncio.to_thread(own_broker.start)
+        await bus.wait_connected()
+        scene.desk.send_queued_again()
+        await scene.take_all()
+        ended, seen = 0, set[str]()
+        while len(seen) < 30:  # What RabbitMQ had not forgotten comes twice.
+            calls = await scene.takes(ended + 1)
+            ended, seen = len(calls), {call.task_id for call in calls}
+            scene.ends(*seen)
+        await scene.is_done(*names(30))
+    finally:
+        await scene.desk.close()
+        await bus.stop()
+
+
+# --- Cancels and ends --------------------------------------------------------------------------
+
+
+async def test_a_queued_task_that_is_canceled_is_not_run(scene: DriverScene) -> None:
+    scene.submit("a")
+    await scene.demand(1)
+    scene.desk.cancel({"tasks": ["a", "unknown"]})
+    done = await scene.is_done("a")
+    assert done["a"][1] == "CANCELED"
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("a", 1),)))
+    assert await scene.posted() == [("w2", TasksCanceled("job", 1, "lease", ("a",)))]
+
+
+async def test_a_running_task_that_is_canceled_is_interrupted_where_it_runs(scene: DriverScene) -> None:
+    scene.submit("a", "b")
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("a", 1), ("b", 1))))
+    scene.desk.cancel({"tasks": ["a"]})
+    assert await scene.posted() == [("w2", TasksCanceled("job", 1, "lease", ("a",)))]
+    scene.ends("a", "b")  # It was too late; nobody is told twice.
+    done = await scene.is_done("a", "b")
+    assert (done["a"][1], done["b"][1]) == ("CANCELED", "OK")
+
+
+async def test_at_the_end_all_is_canceled_told_and_gone(scene: DriverScene) -> None:
+    scene.define("g", cpu_millis=2)
+    scene.submit("a", "b")
+    scene.submit("c", function="g")
+    scene.submit("d", inputs=("a",))
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("a", 1), ("b", 1))))
+    await scene.demand(2)
+    reply = TaskReply("b", 1, TaskOutcome.OK, cpu_s=1.5, started_at=2.0, peak_mem_bytes=77)
+    scene.reply(reply)
+    records = await settled(scene)
+    states = {records[number].task_id: records[number].state for number in range(4)}
+    assert states == {"a": "CANCELED", "b": "DONE", "c": "CANCELED", "d": "CANCELED"}
+    assert (records[1].cpu_s, records[1].started_at, records[1].peak_mem_bytes) == (1.5, 2.0, 77)
+    assert (records[1].worker_id, records[1].stage, records[1].shape) == ("w2", "MAPPING", SHAPE)
+    assert await scene.posted() == [("w2", TasksCanceled("job", 1, "lease", ("a",)))]
+    await scene.desk.close()
+    await scene.desk.close()
+    probe = await scene.bus.consume(QUEUE, scene.batches.hear)  # It makes the queue anew, empty.
+    assert await scene.bus.count(QUEUE) == 0
+    await probe.cancel()
+
+
+async def test_what_a_task_used_is_booked_on_its_stage_once(scene: DriverScene) -> None:
+    scene.submit("a")
+    reply = TaskReply("a", 1, TaskOutcome.OK, cpu_s=1.5, peak_mem_bytes=77)
+    scene.reply(reply)
+    scene.reply(reply)
+    assert scene.booked == [("MAPPING", 1.5, 77)]
+
+
+# --- Tasks of tasks ----------------------------------------------------------------------------
+
+
+def requests(*task_ids: str, lease: str = "lease", inputs: tuple[str, ...] = (), **fields: Any) -> TaskRequests:
+    given = tuple(TaskInput(one) for one in inputs)
+    tasks = tuple(SubmittedTask(one, "g", b"call", "", given) for one in task_ids)
+    function = TaskFunction("g", "g", SHAPE, code=b"code")
+    return TaskRequests("job", 1, lease, "w2", "parent", functions=(function,), tasks=tasks, **fields)
+
+
+async def test_a_task_has_tasks_run_and_hears_how_they_ended(scene: DriverScene) -> None:
+    await scene.take_all()
+    message = requests("a", "b")
+    scene.desk.handle(message)
+    scene.desk.handle(message)
+    await scene.takes(2)
+    scene.ends("a")
+    assert await scene.posted() == [
+        ("w2", TaskResults("job", 1, "lease", results=(TaskResult("a", "OK", b"value of a"),)))
+    ]
+    scene.desk.handle(requests(cancel=("b",)))
+    assert (await scene.posted(2))[1][1].results[0].outcome == "CANCELED"
+    records = await settled(scene)
+    assert {record.parent_id for record in records.values()} == {"parent"}
+    assert scene.told.all == [], "it is no affair of the driver's program"
+
+
+async def test_a_task_hears_of_inputs_that_have_ended_before(scene: DriverScene) -> None:
+    scene.desk.handle(requests("a"))
+    scene.ends("a")
+    await scene.posted()
+    scene.desk.handle(requests("b", inputs=("a",)))
+    assert (await scene.posted(2))[1] == ("w2", TaskResults("job", 1, "lease", unknown=("b",)))
+
+
+@pytest.mark.parametrize("how", ["lost", "died", "out of memory"])
+async def test_what_a_lost_task_started_ends_with_it(scene: DriverScene, how: str) -> None:
+    scene.submit("parent")
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("parent", 1),)))
+    scene.desk.handle(requests("a", "b"))
+    scene.desk.handle(TasksTaken("job", 1, "other", "w3", 2, (("a", 1),)))
+    if how == "lost":
+        scene.desk.handle(ExecutorLost("job", 1, "lease", "gone"))
+    else:
+        scene.reply(TaskReply("parent", 1, TaskOutcome.OUT_OF_MEMORY if "out" in how else TaskOutcome.EXECUTOR_DIED))
+    await scene.posted()
+    assert ("w3", TasksCanceled("job", 1, "other", ("a",))) in scene.workers.all
+    scene.desk.handle(requests("late"))
+    records = await settled(scene)
+    assert [records[number].state for number in (1, 2)] == [TaskState.CANCELED] * 2
+    assert "late" not in {record.task_id for record in records.values()}
+
+
+# --- Output ------------------------------------------------------------------------------------
+
+
+async def test_a_log_that_takes_nothing_holds_up_no_value(scene: DriverScene) -> None:
+    scene.submit("t0")
     chunk = bytes(32 * 1024)
     for sequence in range(1, MOST_BYTES // len(chunk) + 100):
-        await asyncio.wait_for(scene.desk.handle(ExecutorOutput("job", 1, "l", sequence, chunk)), PATIENCE_S)
-    reply = TaskReply("t0", 1, TaskOutcome.OK, value=b"v")
-    await asyncio.wait_for(scene.desk.handle(TaskReplies("job", 1, "l", (reply,))), PATIENCE_S)
-    assert scene.told[-1]["value"] == b"v"
+        scene.desk.handle(ExecutorOutput("job", 1, "l", sequence, chunk))
+    scene.ends("t0")
+    assert (await scene.is_done("t0"))["t0"][2] == b"value of t0"
     scene.log_open.set()
     await scene.desk.close()
     assert len(scene.log) <= MOST_BYTES + 1000
     assert b"bytes that tasks printed are missing" in scene.log
+
+
+async def test_output_that_comes_twice_is_written_once(scene: DriverScene) -> None:
+    scene.log_open.set()
+    for sequence in (1, 2, 2, 1):
+        scene.desk.handle(ExecutorOutput("job", 1, "l", sequence, b"line %d\n" % sequence))
+    await scene.desk.close()
+    assert bytes(scene.log) == b"line 1\nline 2\n"
+
+
+async def test_a_driver_that_waits_says_so_in_order(scene: DriverScene) -> None:
+    scene.desk.waiting(waiting=True)
+    assert scene.desk.lends_cpu
+    scene.desk.waiting(waiting=False)
+    told = await scene.scheduler.until(lambda: scene.scheduler.all if len(scene.scheduler.all) == 2 else None)
+    assert [(one.waiting, one.sequence, one.lease_id) for one in told] == [
+        (True, 1, "driver-lease"),
+        (False, 2, "driver-lease"),
+    ]

@@ -6,172 +6,346 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from qonduit_service_kit.bus import tasks_queue, worker_inbox
 from qonduit_service_kit.messages import (
-    ExecutorGranted,
     ExecutorLost,
-    Shape,
-    Stage,
-    TaskBatch,
-    TaskCall,
+    ExecutorOutput,
     TaskOutcome,
     TaskReplies,
+    TasksCanceled,
     TasksTaken,
-    task_queue,
 )
 from qonduit_worker.sandbox import Exit, Usage
-from qonduit_worker.tasks import ExecutorDesk
+from qonduit_worker.tasks import executor_side
+from task_scenes import DONE, QUEUE, ExecutorScene, Heard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from qonduit_service_kit.bus import Bus, Delivery
     from qonduit_service_kit.testing import MakeBus
 
-SHAPE = Shape(1000, 64 * 1024**2)
-GRANT = ExecutorGranted(1, "lease", "job", 1, "ada", SHAPE, "driver-worker", "ticket")
-KILLED = Exit(exit_code=None, signal=9, oom_killed=False, cpu_seconds=0, peak_mem_bytes=0, wall_seconds=0)
-DONE = Exit(exit_code=0, signal=None, oom_killed=False, cpu_seconds=0, peak_mem_bytes=0, wall_seconds=0)
-PATIENCE_S = 10
-
-
-class Process:
-    """An executor's process, played by the test."""
-
-    def __init__(self) -> None:
-        self.output = asyncio.StreamReader()
-        self.connected = False
-        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._end: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-
-    async def push(self, name: str, **fields: Any) -> None:
-        if not self.connected:
-            raise ConnectionResetError("the executor has not connected")
-        self.told.put_nowait({"push": name, **fields})
-
-    def usage(self) -> Usage:
-        return Usage(0, 0, 0)
-
-    async def wait(self) -> Exit:
-        return await asyncio.shield(self._end)
-
-    def kill(self) -> None:
-        self.end(KILLED)
-
-    def end(self, how: Exit) -> None:
-        if not self._end.done():
-            self._end.set_result(how)
-            self.output.feed_eof()
-
-
-class Blobs:
-    """Storage that is away."""
-
-    async def put(self, data: bytes) -> str:
-        raise OSError(f"storage does not take {len(data)} bytes")
-
-
-class Scene:
-    """One executor, the queue it consumes, and what its driver's agent is told."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self.process = Process()
-        self.desk = ExecutorDesk(GRANT, "w", bus, Blobs(), self.process)
-        self.heard: asyncio.Queue[object] = asyncio.Queue()
-        self.running: asyncio.Task[None] | None = None
-
-    async def begin(self) -> None:
-        async def hear(delivery: Delivery) -> None:
-            self.heard.put_nowait(delivery.message)
-
-        await self.bus.consume(worker_inbox("driver-worker"), hear)
-        await self.bus.declare(tasks_queue(task_queue("job", 1, SHAPE)))
-        self.running = asyncio.create_task(self.desk.run())
-
-    async def submit(self, task_id: str) -> None:
-        call = TaskCall(task_id, 1, "f", Stage.NONE, b"call")
-        await self.bus.publish(task_queue("job", 1, SHAPE), TaskBatch("job", 1, (call,)), persistent=False)
-
-    def connect(self) -> None:
-        self.process.connected = True
-        self.desk.ready()
-
-    async def hears(self, kind: type) -> Any:
-        while not isinstance(message := await asyncio.wait_for(self.heard.get(), PATIENCE_S), kind):
-            pass
-        return message
-
-    async def ended(self) -> None:
-        assert self.running is not None
-        await asyncio.wait_for(self.running, PATIENCE_S)
+OK, RETURNED, DIED = TaskOutcome.OK, TaskOutcome.RETURNED, TaskOutcome.EXECUTOR_DIED
+MIB = 1024**2
 
 
 @pytest.fixture
-async def scene(make_bus: MakeBus) -> AsyncIterator[Scene]:
-    made = Scene(await make_bus())
+async def scene(make_bus: MakeBus) -> AsyncIterator[ExecutorScene]:
+    made = ExecutorScene(await make_bus())
     await made.begin()
     yield made
     made.process.kill()
     await made.ended()
 
 
-async def test_a_process_that_dies_as_it_starts_ends_its_lease_and_its_task(scene: Scene) -> None:
+async def given(scene: ExecutorScene, *task_ids: str, **fields: Any) -> None:
+    """Have the process be given a batch."""
+    scene.connect()
+    await scene.submit(*task_ids, **fields)
+    told = await scene.process.is_told("tasks_run")
+    assert [row[0] for row in told["tasks"]] == list(task_ids)
+
+
+# --- Its life ----------------------------------------------------------------------------------
+
+
+async def test_a_process_that_dies_as_it_starts_takes_nothing(scene: ExecutorScene) -> None:
     await scene.submit("t")
-    await scene.hears(TasksTaken)
     scene.process.kill()
-    (reply,) = (await scene.hears(TaskReplies)).replies
-    assert (reply.task_id, reply.outcome) == ("t", TaskOutcome.EXECUTOR_DIED)
     await scene.ended()
+    assert await scene.bus.count(QUEUE) == 1
+    assert scene.heard.all == []
 
 
-async def test_a_lease_that_is_revoked_before_its_process_is_ready_ends(scene: Scene) -> None:
+async def test_a_lease_that_is_revoked_before_its_process_is_ready_ends(scene: ExecutorScene) -> None:
     await scene.desk.revoke(now=False)
     await scene.ended()
 
 
-async def test_a_process_that_does_not_end_when_told_is_killed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qonduit_worker.tasks.executor_side.END_S", 0.05)
+async def test_a_process_that_does_not_end_when_told_is_killed(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "END_S", 0.05)
     scene.connect()
     await scene.desk.revoke(now=False)
     await scene.ended()
-    assert (await scene.process.told.get())["push"] == "executor_end"
+    assert await scene.process.is_told("executor_end") == {}
 
 
-async def test_a_revoked_executor_ends_after_the_task_in_hand(scene: Scene) -> None:
-    scene.connect()
-    await scene.submit("t")
-    assert (await scene.process.told.get())["push"] == "task_run"
+async def test_a_revoked_executor_ends_after_the_task_in_hand_and_takes_no_other(scene: ExecutorScene) -> None:
+    await given(scene, "t")
     revoking = asyncio.create_task(scene.desk.revoke(now=False))
     await scene.submit("another")
-    await scene.desk.on_result({"task_id": "t", "attempt": 1, "outcome": "OK", "value": b"v"})
-    (reply,) = (await scene.hears(TaskReplies)).replies
-    assert reply.value == b"v"
-    assert (await scene.process.told.get())["push"] == "executor_end"
+    scene.result("t")
+    assert await scene.answers(1) == {"t": OK}
+    await scene.process.is_told("executor_end")
     scene.process.end(DONE)
     await revoking
     await scene.ended()
-    assert await scene.bus.count(tasks_queue(task_queue("job", 1, SHAPE))) == 1
+    assert await scene.bus.count(QUEUE) == 1
 
 
-async def test_a_value_that_cannot_be_stored_is_no_task_without_an_end(scene: Scene) -> None:
-    scene.connect()
-    await scene.submit("t")
-    await scene.process.told.get()
-    large = b"v" * 100_000
-    await scene.desk.on_result({"task_id": "t", "attempt": 1, "outcome": "OK", "value": large})
-    lost = await scene.hears(ExecutorLost)
+async def test_a_revoked_executor_gives_back_what_it_has_not_begun(scene: ExecutorScene) -> None:
+    await given(scene, "a", "b", "c")
+    revoking = asyncio.create_task(scene.desk.revoke(now=False))
+    await scene.process.is_told("tasks_recall")
+    scene.result("b", "RETURNED")
+    scene.result("c", "RETURNED")
+    assert await scene.answers(2) == {"b": RETURNED, "c": RETURNED}
+    assert not revoking.done()
+    scene.result("a")
+    await scene.process.is_told("executor_end")
+    scene.process.end(DONE)
+    await revoking
+    assert await scene.answers(3) == {"a": OK, "b": RETURNED, "c": RETURNED}
+
+
+async def test_a_lease_that_is_revoked_at_once_answers_for_all_it_took(scene: ExecutorScene) -> None:
+    await given(scene, "a", "b")
+    await scene.desk.revoke(now=True)
+    await scene.ended()
+    assert await scene.answers(2) == {"a": DIED, "b": RETURNED}
+
+
+# --- Deaths ------------------------------------------------------------------------------------
+
+
+async def test_a_death_in_a_batch_blames_only_the_task_that_ran(scene: ExecutorScene) -> None:
+    await given(scene, "a", "b", "c", "d")
+    scene.result("a")
+    scene.process.kill()
+    await scene.ended()
+    assert await scene.answers(4) == {"a": OK, "b": DIED, "c": RETURNED, "d": RETURNED}
+    assert next(reply for reply in scene.replies if reply.task_id == "b").text == "its executor ended with signal 9"
+    assert scene.heard.of(ExecutorLost) == [], "everything was answered for"
+
+
+async def test_a_death_for_want_of_memory_names_limit_and_peak(scene: ExecutorScene) -> None:
+    await given(scene, "a", "b")
+    scene.process.end(
+        Exit(None, 9, oom_killed=True, cpu_seconds=0, peak_mem_bytes=66 * MIB, wall_seconds=0),
+    )
+    await scene.ended()
+    assert await scene.answers(2) == {"a": TaskOutcome.OUT_OF_MEMORY, "b": RETURNED}
+    text = scene.replies[0].text
+    assert "64 MiB" in text
+    assert "peak 66 MiB" in text
+
+
+async def test_a_task_past_its_timeout_is_ended_and_those_behind_it_go_back(scene: ExecutorScene) -> None:
+    await given(scene, "slow", "b", timeout_s=0.05)
+    await scene.ended()
+    assert await scene.answers(2) == {"slow": TaskOutcome.TIMEOUT, "b": RETURNED}
+    assert "longer than its timeout of 0.05 s" in scene.replies[0].text
+
+
+async def test_replies_that_cannot_be_told_end_the_lease_as_lost(scene: ExecutorScene) -> None:
+    tell = scene.desk._replies._post
+
+    async def fail(worker_id: str, message: object) -> None:
+        raise OSError(f"{worker_id} does not hear {message}")
+
+    scene.desk._replies._post = fail
+    await given(scene, "t")
+    scene.result("t")
+    lost = await scene.heard.next(ExecutorLost)
     assert (lost.job_id, lost.attempt, lost.lease_id) == ("job", 1, "lease")
     await scene.ended()
+    scene.desk._replies._post = tell
+    assert scene.process.ended
 
 
-async def test_an_executor_whose_task_ends_as_it_gives_up_its_subscription_takes_tasks_again(scene: Scene) -> None:
+async def test_a_process_whose_channel_is_gone_is_ended_and_its_tasks_answered_for(scene: ExecutorScene) -> None:
     scene.connect()
-    await scene.submit("one")
-    await scene.process.told.get()
-    await scene.desk.on_result({"task_id": "one", "attempt": 1, "outcome": "OK", "value": b""})
-    await scene.hears(TaskReplies)
-    await scene.desk._pause_while_busy()  # As it is begun by a delivery that had waited for the task in hand.
-    await scene.submit("two")
-    told = await asyncio.wait_for(scene.process.told.get(), PATIENCE_S)
-    assert told["task_id"] == "two"
+    scene.process.connected = False
+    await scene.submit("a", "b")
+    await scene.ended()
+    assert await scene.answers(2) == {"a": DIED, "b": RETURNED}
+
+
+# --- Batches -----------------------------------------------------------------------------------
+
+
+async def test_the_driver_hears_that_tasks_were_taken_and_a_function_is_given_once(scene: ExecutorScene) -> None:
+    scene.process.on_push = lambda name, fields: scene.answer(fields) if name == "tasks_run" else None
+    await given(scene, "a", "b")
+    await scene.submit("c")
+    assert await scene.answers(3) == {"a": OK, "b": OK, "c": OK}
+    taken = [await scene.heard.next(TasksTaken, number) for number in (0, 1)]
+    assert [message.tasks for message in taken] == [(("a", 1), ("b", 1)), (("c", 1),)]
+    told = [fields["functions"] for name, fields in scene.process.told.all if name == "tasks_run"]
+    assert told == [[["f", "f", b"code", ""]], []]
+
+
+async def test_tasks_behind_a_long_one_are_asked_back(scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_side, "RECALL_S", 0.01)
+    await given(scene, "long", "b", "c")
+    await scene.process.is_told("tasks_recall")
+    scene.result("b", "RETURNED")
+    scene.result("c", "RETURNED")
+    assert await scene.answers(2) == {"b": RETURNED, "c": RETURNED}
+    scene.result("long")
+    assert (await scene.answers(3))["long"] == OK
+
+
+async def test_tasks_behind_one_that_waits_for_others_are_asked_back(scene: ExecutorScene) -> None:
+    await given(scene, "waits", "b", expected_s=100.0)
+    scene.desk.waiting(waiting=True)
+    await scene.process.is_told("tasks_recall")
+    assert scene.desk.lends_cpu
+    scene.desk.waiting(waiting=False)
+    assert not scene.desk.lends_cpu
+
+
+@pytest.mark.parametrize("expected_s", [0.0, 100.0], ids=["unknown", "known to be long"])
+async def test_a_batch_behind_a_long_task_is_left_to_others(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch, expected_s: float
+) -> None:
+    monkeypatch.setattr(executor_side, "HOLD_S", 0.01)
+    await given(scene, "long", expected_s=expected_s)
+    await scene.submit("next")
+    other = Heard()
+    subscription = await scene.bus.consume(QUEUE, other.hear)
+    (batch,) = await other.until(lambda: other.all)
+    assert batch.tasks[0].task_id == "next"
+    await subscription.cancel()
+    await scene.submit("last")
+    scene.result("long")
+    await scene.process.is_told("tasks_run", 1)
+    scene.result("last")
+    assert await scene.answers(2) == {"long": OK, "last": OK}
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_executor_whose_task_ends_as_it_stops_taking_takes_tasks_again(
+    scene: ExecutorScene, turns: int
+) -> None:
+    async def later(fields: dict[str, Any]) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        scene.answer(fields)
+
+    ending: list[asyncio.Task[None]] = []
+    scene.process.on_push = lambda name, fields: (
+        ending.append(asyncio.create_task(later(fields))) if name == "tasks_run" else None
+    )
+    scene.connect()
+    for number in range(5):
+        await scene.submit(f"t{number}", expected_s=100.0)
+        await scene.answers(number + 1)
+
+
+async def test_many_ends_share_messages_and_each_is_told_once(scene: ExecutorScene) -> None:
+    scene.process.on_push = lambda name, fields: scene.answer(fields) if name == "tasks_run" else None
+    scene.connect()
+    for start in range(0, 1000, 100):
+        await scene.submit(*(f"t{number}" for number in range(start, start + 100)))
+    assert set((await scene.answers(1000)).values()) == {OK}
+    assert len(scene.heard.of(TaskReplies)) < 100
+    scene.process.end(DONE)
+    await scene.ended()
+    assert len(await scene.answers(1000)) == 1000
+    assert scene.heard.of(ExecutorLost) == []
+
+
+async def test_the_bill_of_many_tasks_is_what_the_kernel_counted(scene: ExecutorScene) -> None:
+    await given(scene, *(f"t{number}" for number in range(50)))
+    scene.process.used = Usage(0.5, 0, 30 * MIB)
+    for number in range(50):
+        scene.result(f"t{number}", run_s=100.0)  # Nobody is billed for more time than has passed.
+    await scene.answers(50)
+    assert sum(reply.cpu_s for reply in scene.replies) == pytest.approx(0.5)
+    assert scene.replies[-1].peak_mem_bytes == 30 * MIB
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        None,
+        [],
+        ["t", 1, "OK"],
+        ["other", 1, "OK", b"v", "", "", 0.0, 0.0],
+        ["t", 2, "OK", b"v", "", "", 0.0, 0.0],
+        [["t"], 1, "OK", b"v", "", "", 0.0, 0.0],
+    ],
+    ids=repr,
+)
+async def test_what_a_process_says_of_no_task_in_hand_is_ignored(scene: ExecutorScene, row: object) -> None:
+    await given(scene, "t")
+    scene.desk.on_result({"result": row})
+    scene.desk.on_result({})
+    scene.result("t")
+    scene.result("t")
+    assert await scene.answers(1) == {"t": OK}
+
+
+async def test_nonsense_in_a_result_is_an_error_of_that_task(scene: ExecutorScene) -> None:
+    await given(scene, "t")
+    scene.desk.on_result({"result": ["t", 1, "SPLENDID", "text", 5, 7, "soon", -3]})
+    assert await scene.answers(1) == {"t": TaskOutcome.ERROR}
+    (reply,) = scene.replies
+    assert (reply.value, reply.value_digest, reply.cpu_s, reply.started_at) == (None, "", 0.0, 0.0)
+
+
+# --- Cancels -----------------------------------------------------------------------------------
+
+
+async def test_a_running_task_that_is_canceled_may_end_by_itself(scene: ExecutorScene) -> None:
+    await given(scene, "a", "b")
+    scene.desk.canceled(TasksCanceled("job", 1, "lease", ("a", "unknown")))
+    assert await scene.process.is_told("tasks_cancel") == {"tasks": ["a"]}
+    scene.result("a", "CANCELED")
+    scene.result("b")
+    assert await scene.answers(2) == {"a": TaskOutcome.CANCELED, "b": OK}
+    assert not scene.process.ended
+
+
+async def test_a_running_task_that_does_not_heed_its_cancel_is_killed(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "CANCEL_S", 0.01)
+    await given(scene, "stubborn", "b")
+    scene.desk.canceled(TasksCanceled("job", 1, "lease", ("stubborn",)))
+    await scene.ended()
+    assert await scene.answers(2) == {"stubborn": DIED, "b": RETURNED}
+
+
+async def test_a_canceled_task_that_began_in_the_meantime_is_killed_too(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "CANCEL_S", 0.01)
+    await given(scene, "a", "stubborn")
+    scene.desk.canceled(TasksCanceled("job", 1, "lease", ("stubborn",)))
+    scene.result("a")
+    await scene.ended()
+    assert await scene.answers(2) == {"a": OK, "stubborn": DIED}
+
+
+async def test_a_waiting_task_is_canceled_without_harm_to_the_running_one(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "CANCEL_S", 0.0)
+    await given(scene, "a", "b")
+    scene.desk.canceled(TasksCanceled("job", 1, "lease", ("b",)))
+    scene.result("b", "CANCELED")
+    await scene.answers(1)
+    scene.result("a")
+    assert await scene.answers(2) == {"a": OK, "b": TaskOutcome.CANCELED}
+    assert not scene.process.ended
+
+
+async def test_a_cancel_for_what_is_not_here_changes_nothing(scene: ExecutorScene) -> None:
+    scene.connect()
+    scene.desk.canceled(TasksCanceled("job", 1, "lease", ("t",)))
+    assert scene.process.told.all == []
+
+
+# --- Output ------------------------------------------------------------------------------------
+
+
+async def test_lines_go_to_the_driver_with_their_task_before_them(scene: ExecutorScene) -> None:
+    scene.process.output.feed_data(b"\x1eqonduit-task 7 f\x1fhello\nno end")
+    scene.process.end(DONE)
+    await scene.ended()
+    await scene.heard.until(lambda: b"no end" in b"".join(one.chunk for one in scene.heard.of(ExecutorOutput)))
+    outputs = scene.heard.of(ExecutorOutput)
+    assert b"".join(output.chunk for output in outputs) == b"[task 7 f] hello\n[task 7 f] no end\n"
+    assert [output.sequence for output in outputs] == list(range(1, len(outputs) + 1))

@@ -82,10 +82,10 @@ def test_of_a_lost_lease_only_the_first_task_counts_the_loss() -> None:
 def test_a_task_that_kills_its_executors_fails_with_that_reason() -> None:
     ledger = ledger_with("t")
     for attempt in range(1, FUNCTION.max_retries + 1):
-        take(ledger, "lease", ("t", attempt))
-        assert ledger.reply("lease", died(attempt=attempt)) == []
-    take(ledger, "lease", ("t", 4))
-    (last,) = ledger.reply("lease", died(attempt=4))
+        take(ledger, f"lease {attempt}", ("t", attempt))
+        assert ledger.reply(f"lease {attempt}", died(attempt=attempt)) == []
+    take(ledger, "lease 4", ("t", 4))
+    (last,) = ledger.reply("lease 4", died(attempt=4))
     assert isinstance(last, Finished)
     assert last.state is TaskState.LOST
     assert "4 times" in last.result.text
@@ -247,6 +247,51 @@ def test_the_tasks_of_a_task_end_with_its_executor() -> None:
     ledger.add(task("child", owner=Owner("w", "lease", "parent")), 1.0)
     assert ends(ledger.lost("lease", "signal 9")) == {"child": "CANCELED"}
     assert len(ledger) == 1
+
+
+def child(task_id: str, of: str, lease: str = "lease") -> Task:
+    return task(task_id, owner=Owner("worker", lease, of))
+
+
+def test_of_a_lost_lease_the_first_in_the_order_of_its_work_is_blamed() -> None:
+    once = TaskFunction("once", "once", SHAPE, max_retries=0)
+    ledger = ledger_with("a", "b", function=once)
+    take(ledger, "one", ("b", 1), ("a", 1))  # Another one was before b once, and came back.
+    assert ends(ledger.lost("one", "signal 9")) == {"b": TaskOutcome.EXECUTOR_DIED}
+
+
+def test_what_a_task_started_ends_with_its_executor() -> None:
+    ledger = ledger_with("parent")
+    take(ledger, "lease", ("parent", 1))
+    ledger.add(child("one", "parent"), 2.0)
+    ledger.add(child("two", "one", "another"), 2.0)
+    ledger.add(child("other", "else", "another"), 2.0)
+    assert ends(ledger.reply("lease", died("parent"))) == {"one": TaskState.CANCELED, "two": TaskState.CANCELED}
+    assert set(ledger.unfinished_ids()) == {"parent", "other"}
+    assert ledger.is_lost("lease")
+    assert not ledger.is_lost("another")
+
+
+def test_what_a_task_started_is_canceled_with_it() -> None:
+    ledger = ledger_with("parent", "beside")
+    ledger.add(child("one", "parent"), 2.0)
+    ledger.add(child("two", "one"), 2.0)
+    assert set(ends(ledger.cancel(["parent"]))) == {"parent", "one", "two"}
+    assert ledger.unfinished_ids() == ("beside",)
+
+
+def test_values_that_were_stored_for_a_task_count_no_more() -> None:
+    ledger = ledger_with("a")
+    waiting = task("b", "a")
+    ledger.add(waiting, 1.0)
+    take(ledger, "lease", ("a", 1))
+    ledger.reply("lease", ok("a", value=b"v" * 1000))
+    assert ledger.inline_bytes == 1004
+    ledger.lighten(waiting, 0, "d" * 64)
+    assert (ledger.inline_bytes, waiting.inputs[0].value_digest) == (4, "d" * 64)
+    ledger.cancel(["b"])
+    ledger.lighten(waiting, 0, "d" * 64)
+    assert ledger.inline_bytes == 0
 
 
 # --- Whatever comes ----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LOOKS_A_LEASE: Final = 30
 """How often in a lease's life the watch looks whether it still holds."""
 _LOOK_S: Final = 0.5
-"""The watch looks at least this often: RabbitMQ takes longer to restart."""
+"""The watch looks at least this often."""
 
 _log = get_logger(__name__)
 
@@ -104,12 +104,13 @@ class Heart:
         """Look whether RabbitMQ still takes heartbeats, and whether this process was itself stopped for long."""
         ttl = self._shop.settings.lease_ttl_s
         begun = looked = time.monotonic()
-        away = False
+        made = self._shop.bus.connections_made
         while True:
             await asyncio.sleep(min(ttl / _LOOKS_A_LEASE, _LOOK_S))
-            if away and self._shop.bus.connected:
+            # Counted, as this process may have been too busy to look while RabbitMQ was away.
+            if self._shop.bus.connected and made != self._shop.bus.connections_made:
+                made = self._shop.bus.connections_made
                 await self._reconnected()
-            away = not self._shop.bus.connected
             now = time.monotonic()
             silent_s = now - max(self._shop.bus.last_confirm_at, begun)
             if now - looked > ttl:

@@ -125,6 +125,11 @@ class Bus:
         """Whether both connections are up."""
         return self._publishing.connected and self._consuming.connected
 
+    @property
+    def connections_made(self) -> int:
+        """How many connections were set up so far: more than before means that RabbitMQ was away meanwhile."""
+        return self._publishing.made + self._consuming.made
+
     async def wait_connected(self) -> None:
         """Return once both connections are up."""
         while not self.connected:

@@ -57,6 +57,8 @@ class Subscription:
         self._metrics = metrics
         self._connection: Connection | None = None
         self._settler: ChannelSettler | None = None
+        self._begun_on: ChannelSettler | None = None
+        """Where deliveries have begun; a resume and a new connection may both come to begin them."""
         self._consumer_tag = ""
         self._buffer: deque[tuple[ChannelSettler, Incoming]] = deque()
         self._wake = asyncio.Event()
@@ -89,11 +91,15 @@ class Subscription:
         channel.closed.add_done_callback(lambda _reason: interrupted())
 
     async def _begin(self, settler: ChannelSettler) -> None:
+        if settler is self._begun_on:
+            return
+
         def arrived(incoming: Incoming) -> None:
             self._buffer.append((settler, incoming))
             self._wake.set()
 
         self._consumer_tag = await settler.channel.consume(self.queue.name, arrived)
+        self._begun_on = settler
 
     async def pause(self) -> None:
         """Take no deliveries until `resume`; what was not begun goes back to the queue. Safe to call twice."""
@@ -101,7 +107,7 @@ class Subscription:
             if self._paused:
                 return
             self._paused = True
-            settler = self._settler
+            settler, self._begun_on = self._begun_on, None
             if settler is None:
                 return  # Between two connections: on the next one nothing is taken.
             with suppress(BusError):

@@ -54,6 +54,11 @@ class Link:
         return self._up.is_set() and not self._stopped
 
     @property
+    def made(self) -> int:
+        """How many connections were set up so far."""
+        return self._made
+
+    @property
     def connection(self) -> Connection | None:
         """The connection while it is up."""
         return self._connection if self.connected else None

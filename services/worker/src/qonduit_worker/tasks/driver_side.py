@@ -20,7 +20,6 @@ from qonduit_service_kit.messages import (
     TaskBatch,
     TaskCall,
     TaskFunction,
-    TaskInput,
     TaskReplies,
     TaskRequests,
     TaskResult,
@@ -35,7 +34,7 @@ from qonduit_worker.tasks.ledger import TaskLedger
 from qonduit_worker.tasks.output import TaskOutput
 from qonduit_worker.tasks.records import TaskPages
 from qonduit_worker.tasks.reporting import PageTeller
-from qonduit_worker.tasks.requests import BadTaskError, read_function, read_ids, read_tasks
+from qonduit_worker.tasks.requests import REFUSED, BadTaskError, read_function, read_ids, read_tasks, refusals
 from qonduit_worker.tasks.results import in_parts, row_of
 from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Owner, Task, Unknown
 
@@ -57,7 +56,6 @@ MOST_SHAPES = 256
 MOST_FUNCTIONS = 10_000
 MOST_TASK_BYTES = 128 * 1024
 """Of a call and its inputs, together in one message."""
-REFUSED = "REFUSED"
 
 
 class TaskDesk:
@@ -111,9 +109,7 @@ class TaskDesk:
         try:
             self._submit(read_tasks(fields), None)
         except BadTaskError as error:
-            for task in fields.get("tasks") or ():
-                if isinstance(task, list) and task:
-                    self._results.append(TaskResult(str(task[0]), REFUSED, text=str(error)))
+            self._results += refusals(fields, error)
             self._turn_soon()
         return None if self._has_room() else self._room.wait()
 
@@ -205,7 +201,9 @@ class TaskDesk:
             self._interrupt(message.worker_id, message.lease_id, unwanted)
 
     def _requested(self, message: TaskRequests) -> None:
-        """Do what a task asks: what comes twice has ids that are known."""
+        """Do what a task asks, unless it is gone; what comes twice has ids that are known."""
+        if self._ledger.is_lost(message.lease_id):
+            return
         for function in message.functions:
             try:
                 self._define(function)
@@ -318,8 +316,7 @@ class TaskDesk:
         """Store the values that a task is given, many small ones together too large for a message."""
         for index, given in enumerate(task.inputs):
             if given.value is not None:
-                digest = await self._callbacks.keep(given.value)
-                task.inputs[index] = TaskInput("", None, digest)
+                self._ledger.lighten(task, index, await self._callbacks.keep(given.value))
 
     def _message(self, batch: Batch) -> TaskBatch:
         functions: dict[str, int] = {}
@@ -328,7 +325,6 @@ class TaskDesk:
             if task.batch != batch.number:  # It was canceled meanwhile.
                 continue
             index = functions.setdefault(task.function.function_id, len(functions))
-            inputs = tuple(task.inputs)
             inputs = tuple(task.inputs)
             calls.append(TaskCall(task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs))
         used = tuple(self._functions[function_id] for function_id in functions)

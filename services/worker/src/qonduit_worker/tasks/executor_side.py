@@ -330,12 +330,12 @@ class ExecutorDesk:
         if not wanted:
             return
         self._push_quietly("tasks_cancel", tasks=wanted)
-        first = next(iter(self._hand.values()))
-        if first.task_id in wanted:
-            asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, first)
+        # Any of them may have begun by now: the end of the one before is still on its way here.
+        unwanted = [self._hand[task_id] for task_id in wanted]
+        asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, unwanted)
 
-    def _kill_if_running(self, task: InHand) -> None:
-        if self._hand.get(task.task_id) is task:
+    def _kill_if_running(self, unwanted: list[InHand]) -> None:
+        if next(iter(self._hand.values()), None) in unwanted:
             self._process.kill()
 
     # --- Tasks of tasks ------------------------------------------------------------------------

@@ -28,6 +28,7 @@ BATCHES_AN_EXECUTOR = 2
 _FINAL = frozenset(
     {TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.OUT_OF_MEMORY, TaskOutcome.TIMEOUT, TaskOutcome.CANCELED}
 )
+_DEATHS = frozenset({TaskOutcome.OUT_OF_MEMORY, TaskOutcome.TIMEOUT, TaskOutcome.EXECUTOR_DIED})
 
 
 @dataclass(slots=True)
@@ -54,7 +55,10 @@ class TaskLedger:
         self._waiters: dict[str, list[Task]] = {}
         """Who waits for the value of a task."""
         self._lost: set[str] = set()
+        self._children: dict[str, dict[str, Task]] = {}
+        """Unfinished tasks by the task that submitted them."""
         self._numbers = 0
+        self._takings = 0
         self._batches = 0
         self.inline_bytes = 0
         """Bytes of all calls and inputs that are kept here."""
@@ -85,6 +89,10 @@ class TaskLedger:
         """Return the ids of all tasks that have not ended."""
         return tuple(self._tasks)
 
+    def is_lost(self, lease_id: str) -> bool:
+        """Tell whether a lease is known to be over: what comes from it now is late."""
+        return lease_id in self._lost
+
     def foremost(self, shape: Shape) -> Task | None:
         """Return a task that stands for those of a shape which wait, or None."""
         lane = self._lanes.get(shape)
@@ -108,6 +116,8 @@ class TaskLedger:
         task.queued_at = now
         self._tasks[task.task_id] = task
         self.inline_bytes += task.size_bytes
+        if task.owner is not None:
+            self._children.setdefault(task.owner.parent_id, {})[task.task_id] = task
         task.missing = len(awaited)
         if not task.missing:
             self._make_ready(task)
@@ -189,6 +199,8 @@ class TaskLedger:
                 decisions += self._again(task, "its executor was lost", died=False)
                 continue
             task.lease_id, task.worker_id, task.state, task.started_at = lease_id, worker_id, TaskState.RUNNING, now
+            self._takings += 1
+            task.taken = self._takings
             lane.owned[lease_id] += 1
         return decisions
 
@@ -206,6 +218,12 @@ class TaskLedger:
 
     def reply(self, lease_id: str, reply: TaskReply) -> list[Decision]:
         """Apply the end of one attempt. A value counts from any attempt, a loss only from the newest."""
+        if reply.outcome in _DEATHS:  # Its process is gone.
+            self._lost.add(lease_id)
+            return [*self._end_of_attempt(lease_id, reply), *self.forget_owner(lease_id)]
+        return self._end_of_attempt(lease_id, reply)
+
+    def _end_of_attempt(self, lease_id: str, reply: TaskReply) -> list[Decision]:
         task = self._tasks.get(reply.task_id)
         if task is None:  # Committed before: the reply came twice, or two attempts ran.
             return []
@@ -229,7 +247,7 @@ class TaskLedger:
         self._lost.add(lease_id)
         decisions: list[Decision] = []
         owned = [task for task in self._tasks.values() if task.lease_id == lease_id]
-        owned.sort(key=lambda task: task.number)
+        owned.sort(key=lambda task: task.taken)
         for task in reversed(owned):  # The first comes to stand before the others again.
             decisions += self._again(task, cause, died=task is owned[0])
         return decisions + self.forget_owner(lease_id)
@@ -256,7 +274,7 @@ class TaskLedger:
     # --- Ends ----------------------------------------------------------------------------------
 
     def cancel(self, task_ids: Iterable[str], why: str = "it was canceled") -> list[Decision]:
-        """End tasks that nobody wants any more; those that have ended stay as they are."""
+        """End tasks that nobody wants any more, and what they submitted; those that have ended stay as they are."""
         decisions: list[Decision] = []
         for task_id in task_ids:
             task = self._tasks.get(task_id)
@@ -266,6 +284,8 @@ class TaskLedger:
                 decisions.append(Interrupt(task, task.lease_id, task.worker_id))
             text = f"task {task.function.name} was canceled: {why}"
             decisions += self._finish(task, TaskResult(task_id, TaskOutcome.CANCELED, text=text))
+            if task_id in self._children:
+                decisions += self.cancel(list(self._children[task_id]), "the task that started it was canceled")
         return decisions
 
     def refuse(self, shape: Shape, text: str) -> list[Decision]:
@@ -294,6 +314,15 @@ class TaskLedger:
                 ended.append((waiter, failed))
         return decisions
 
+    def lighten(self, task: Task, index: int, digest: str) -> None:
+        """Note that a value which a task is given has been stored, and travels by its digest."""
+        self.inline_bytes -= self._counted(task)
+        task.inputs[index] = TaskInput("", None, digest)
+        self.inline_bytes += self._counted(task)
+
+    def _counted(self, task: Task) -> int:
+        return task.size_bytes if self._tasks.get(task.task_id) is task else 0
+
     def _give(self, waiter: Task, value: TaskResult) -> None:
         self.inline_bytes -= waiter.size_bytes
         for index, given in enumerate(waiter.inputs):
@@ -307,6 +336,11 @@ class TaskLedger:
     def _remove(self, task: Task, result: TaskResult, cpu_s: float = 0.0, peak_mem_bytes: int = 0) -> Finished:
         del self._tasks[task.task_id]
         self.inline_bytes -= task.size_bytes
+        if task.owner is not None:
+            siblings = self._children[task.owner.parent_id]
+            del siblings[task.task_id]
+            if not siblings:
+                del self._children[task.owner.parent_id]
         if task.state is not TaskState.WAITING:
             lane = self._lanes[task.shape]
             lane.unfinished -= 1

@@ -17,7 +17,7 @@ from qonduit_service_kit.messages import (
     TaskResults,
 )
 
-from qonduit_worker.tasks.requests import read_function, read_ids, read_tasks
+from qonduit_worker.tasks.requests import BadTaskError, read_function, read_ids, read_tasks, refusals
 from qonduit_worker.tasks.results import row_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ class NestedTasks:
         self._functions.append(read_function(fields))
 
     def submit(self, fields: Mapping[str, Any]) -> None:
-        """Take tasks (untrusted); raises BadTaskError."""
-        self._tasks += read_tasks(fields)
+        """Take tasks (untrusted); those that make no sense are refused with a text."""
+        try:
+            self._tasks += read_tasks(fields)
+        except BadTaskError as error:
+            self._push("tasks_done", tasks=[row_of(result) for result in refusals(fields, error)])
+            return
         self._send_soon()
 
     def cancel(self, fields: Mapping[str, Any]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, Shape, SubmittedTask, TaskFunction, TaskInput
+from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, Shape, SubmittedTask, TaskFunction, TaskInput, TaskResult
 
 from qonduit_worker.blobs import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+REFUSED: Final = "REFUSED"
+"""The outcome of a call that made no sense."""
 ID_CHARACTERS: Final = 64
 NAME_CHARACTERS: Final = 200
 MOST_TASKS_IN_A_CALL: Final = 10_000
@@ -52,6 +54,13 @@ def read_tasks(fields: Mapping[str, Any]) -> tuple[SubmittedTask, ...]:
         raise BadTaskError(f"tasks must be a list of at most {MOST_TASKS_IN_A_CALL}")
     function_id = read_id(fields.get("function"))
     return tuple(_task(task, function_id) for task in tasks)
+
+
+def refusals(fields: Mapping[str, Any], error: BadTaskError) -> list[TaskResult]:
+    """Return the answers to calls that `read_tasks` has refused, as far as they can be told apart."""
+    tasks = fields.get("tasks")
+    ids = [task[0] for task in tasks if isinstance(task, list) and task] if isinstance(tasks, list) else []
+    return [TaskResult(task_id, REFUSED, text=str(error)) for task_id in ids if isinstance(task_id, str)]
 
 
 def _task(task: object, function_id: str) -> SubmittedTask:

@@ -51,6 +51,8 @@ class Task:
     """The batch it is in while it lies in the queue; 0 elsewhere."""
     lease_id: str = ""
     worker_id: str = ""
+    taken: int = 0
+    """Where it stands in the order in which executors took tasks."""
     losses: int = 0
     queued_at: float = 0.0
     started_at: float = 0.0
