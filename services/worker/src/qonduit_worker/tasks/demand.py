@@ -20,6 +20,8 @@ _log = get_logger(__name__)
 
 PAUSE_S = 0.02
 """Changes within this time are told as one count."""
+FALL_S = 0.1
+"""A count that falls is told after this time, if it has not risen again by then."""
 AGAIN_S = 1.0
 REFRESH_S = 600.0
 """A queue that nobody consumes is declared again at least this often: RabbitMQ would delete it after half an hour."""
@@ -42,6 +44,7 @@ class DemandTeller:
         self._workers_of_leases: dict[str, str] = {}
         self._functions: dict[Shape, TaskFunction] = {}
         """The function that stood for each shape last: the scheduler learns from it how long such tasks run."""
+        self._fall: asyncio.TimerHandle | None = None
         self._teller = asyncio.create_task(self._tell())
 
     def know(self, lease_id: str, worker_id: str) -> None:
@@ -50,8 +53,18 @@ class DemandTeller:
 
     def changed(self, shape: Shape) -> None:
         """Note that the count of a shape may have changed."""
-        if self._most(shape) != self._told.get(shape):
+        most, told = self._most(shape), self._told.get(shape, 0)
+        if most > told:
             self._due.add(shape)
+            self._changed.set()
+        elif most < told and self._fall is None:
+            # The next task may come at once, and takes the executor that this one had.
+            self._fall = asyncio.get_running_loop().call_later(FALL_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._fall = None
+        self._due.update(shape for shape, told in self._told.items() if self._most(shape) != told)
+        if self._due:
             self._changed.set()
 
     def tell_all(self) -> None:
@@ -61,6 +74,8 @@ class DemandTeller:
 
     async def stop(self) -> None:
         """End; safe to call twice."""
+        if self._fall is not None:
+            self._fall.cancel()
         self._teller.cancel()
         await asyncio.gather(self._teller, return_exceptions=True)
 

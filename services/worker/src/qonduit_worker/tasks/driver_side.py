@@ -298,7 +298,9 @@ class TaskDesk:
         for task in batch.tasks:
             if task.size_bytes > MOST_TASK_BYTES:
                 await self._lighten(task)
-        await self._declared(shape)
+        declaring = self._declaring.get(shape)
+        if declaring is None or not declaring.done():
+            await self._declared(shape)
         message = self._message(batch)
         if not message.tasks:
             return

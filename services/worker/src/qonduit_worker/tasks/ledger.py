@@ -273,7 +273,7 @@ class TaskLedger:
 
     # --- Ends ----------------------------------------------------------------------------------
 
-    def cancel(self, task_ids: Iterable[str], why: str = "it was canceled") -> list[Decision]:
+    def cancel(self, task_ids: Iterable[str], why: str = "") -> list[Decision]:
         """End tasks that nobody wants any more, and what they submitted; those that have ended stay as they are."""
         decisions: list[Decision] = []
         for task_id in task_ids:
@@ -282,7 +282,7 @@ class TaskLedger:
                 continue
             if task.lease_id:
                 decisions.append(Interrupt(task, task.lease_id, task.worker_id))
-            text = f"task {task.function.name} was canceled: {why}"
+            text = f"task {task.function.name} was canceled" + (f": {why}" if why else "")
             decisions += self._finish(task, TaskResult(task_id, TaskOutcome.CANCELED, text=text))
             if task_id in self._children:
                 decisions += self.cancel(list(self._children[task_id]), "the task that started it was canceled")

@@ -22,6 +22,8 @@ _log = get_logger(__name__)
 
 READ_S = 0.05
 """The kernel's counters are read at least this often while tasks end, and at the end of each batch."""
+WORTH_READING_S = 0.001
+"""At the end of a batch that ran for less they are not: reading them would take a tenth of that."""
 
 
 class ReplySender:
@@ -46,6 +48,7 @@ class ReplySender:
         self._ended: list[TaskReply] = []
         self._batch_ended = False
         self._read_at = time.monotonic()
+        self._unread_s = 0.0
         self._billed_s = usage().cpu_seconds
         self.peak_mem_bytes = 0
         """The most memory that the process held, as it was read last."""
@@ -89,13 +92,16 @@ class ReplySender:
     def _bill(self, replies: list[TaskReply]) -> None:
         """Make the sum of what was billed agree with what the kernel has counted.
 
-        A reply comes with the time that its task ran, which is about its CPU time. The kernel is asked once a batch;
-        the last reply then carries the difference, as far as it can, and the next ones the rest.
+        A reply comes with the time that its task ran, which is about its CPU time. The kernel is asked once a batch, if
+        that ran for a while; the last reply then carries the difference, as far as it can, and the next ones the rest.
         """
-        self._billed_s += sum(reply.cpu_s for reply in replies)
+        ran_s = sum(reply.cpu_s for reply in replies)
+        self._billed_s += ran_s
+        self._unread_s += ran_s
         now = time.monotonic()
-        if not self._batch_ended and now - self._read_at < READ_S:
+        if now - self._read_at < READ_S and not (self._batch_ended and self._unread_s > WORTH_READING_S):
             return
+        self._unread_s = 0.0
         self._batch_ended, self._read_at = False, now
         used = self._usage()
         self.peak_mem_bytes = used.peak_mem_bytes
