@@ -40,7 +40,11 @@ part = ready.with_suffix(".part")
 part.write_text(json.dumps({key: server.getsockname()[1] for key, server in listening.items()}))
 settings = {key: value for key, value in os.environ.items() if key.startswith("QONDUIT_")}
 ready.with_suffix(".env").write_text(json.dumps(settings))
-signal.signal(signal.SIGTERM, signal.SIG_IGN if os.environ.get("STUBBORN") == name else lambda *_: sys.exit(0))
+def told(*_):
+    if os.environ.get("STUBBORN") != name:
+        sys.exit(0)
+    ready.with_suffix(".told").touch()
+signal.signal(signal.SIGTERM, told)
 part.replace(ready)
 while True:
     signal.pause()
@@ -82,6 +86,14 @@ class Stack:
     @property
     def supervisor(self) -> ProcessId:
         return ProcessId(self.state["supervisor_pid"], self.state["supervisor_birth"])
+
+    def await_told(self) -> None:
+        """Wait until a stubborn service was told to end once more, and has not."""
+        deadline = time.monotonic() + 20
+        while not (files := list(self.folder.rglob("*.told"))):
+            assert time.monotonic() < deadline, "nobody told it"
+            time.sleep(0.02)  # A file tells nobody that it came.
+        files[0].unlink()
 
     def await_state(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         deadline = time.monotonic() + 20

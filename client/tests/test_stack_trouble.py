@@ -75,6 +75,7 @@ def test_down_ends_what_a_killed_supervisor_left_and_says_so(stack: Stack) -> No
     stack.up(STUBBORN="storage")
     stack.supervisor.send(signal.SIGKILL)
     stack.supervisor.wait(10)
+    stack.await_told()  # By the kernel, as its parent ended.
     status = stack.run("status")
     assert "left behind" in status.stdout
     assert "`qonduit down` ends them" in status.stderr
@@ -85,8 +86,8 @@ def test_down_ends_what_a_killed_supervisor_left_and_says_so(stack: Stack) -> No
         stdout=subprocess.PIPE,
         text=True,
     ) as down:
-        with pytest.raises(subprocess.TimeoutExpired):
-            down.wait(1)  # It waits for the stubborn one.
+        stack.await_told()
+        assert down.poll() is None, "it waits for the stubborn one"
         storage.send(signal.SIGKILL)
         assert down.stdout is not None
         assert "what it left behind is ended: " in down.stdout.read()
