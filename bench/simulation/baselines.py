@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from simulation.measures import Schedule
 
 if TYPE_CHECKING:

@@ -271,7 +271,9 @@ class World:
             if status.kind is LeaseKind.EXECUTOR and status.job_id == job_id
         ]
 
-    def want(self, job_id: str, unfinished: int, *, cpu: float = 1, mem: float = 1, gpus: int = 0, **other: object) -> None:
+    def want(
+        self, job_id: str, unfinished: int, *, cpu: float = 1, mem: float = 1, gpus: int = 0, **other: object
+    ) -> None:
         driver = self.driver_of(job_id)
         assert driver is not None
         worker, status = driver

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qonduit_scheduler.core import Core, Snapshot, Tick
 from qonduit_scheduler.shapes import NOTHING, add, fits
 from qonduit_service_kit import messages as m
-from qonduit_service_kit.messages import LeaseKind, Shape
+from qonduit_service_kit.messages import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +179,9 @@ def check_limits(world: Any) -> None:
         used = NOTHING
         for _, status in world.executors_of(job_id):
             if status.attempt == job.spec.attempt:
-                used = add(used, replace(status.shape, cpu_millis=0) if status.lease_id in world.lenders else status.shape)
+                used = add(
+                    used, replace(status.shape, cpu_millis=0) if status.lease_id in world.lenders else status.shape
+                )
         assert fits(used, LIMIT), f"the executors of {job_id} hold {used}"
 
 
@@ -205,9 +207,10 @@ def check_books(world: Any) -> None:
                 if one.shape == shape and one.revoked_at is None and not one.lends_cpu
             ]
             assert demand.held == len(held)
+            assert demand.lending == sum(one.shape == shape and one.lends_cpu for one in attempt.executors.values())
             assert ((attempt.spec.job_id, shape) in picture.at_limit) <= (demand.entry is None)
             if demand.entry is not None:
-                assert demand.entry.count == demand.message.unfinished - demand.held
+                assert demand.entry.count == demand.message.unfinished - demand.lending - demand.held > 0
         used = NOTHING
         for lease in attempt.executors.values():
             used = add(used, lease.held)
@@ -278,7 +281,9 @@ def test_a_new_leader_gets_the_same_picture(new_world: Callable[..., Any], job: 
 
 @relaxed
 @given(history=histories)
-def test_a_restart_at_any_event_keeps_all_that_runs(new_world: Callable[..., Any], job: Any, history: list[Any]) -> None:
+def test_a_restart_at_any_event_keeps_all_that_runs(
+    new_world: Callable[..., Any], job: Any, history: list[Any]
+) -> None:
     story = Story(new_world(), job)
     world = story.world
     for step in history:

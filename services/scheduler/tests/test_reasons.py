@@ -47,9 +47,7 @@ def test_a_worker_kept_for_another_names_that_one(world: Any, job: Any) -> None:
     world.submit(job("small", user="eve", cpu=4))
     world.drain()
     told = reasons(world)
-    assert told["small"] == (
-        "needs 4 cpu and 1.0 GiB; w1 is kept free for bob's job big, which has waited longer"
-    )
+    assert told["small"] == ("needs 4 cpu and 1.0 GiB; w1 is kept free for bob's job big, which has waited longer")
     assert told["big"] == "needs 14 cpu; the largest free is 12 on w1; w1 is kept free for it"
 
 

@@ -51,9 +51,8 @@ def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
         )
     for place, ((job_id, shape), wanted) in enumerate(sorted(picture.at_limit.items()), start=position + 1):
         message = wanted.message
-        count = message.unfinished - wanted.held
         why = _at_limit(picture.attempts[job_id].executors_use, message)
-        yield WaitingView(job_id, message.attempt, LeaseKind.EXECUTOR, shape, count, place, why)
+        yield WaitingView(job_id, message.attempt, LeaseKind.EXECUTOR, shape, wanted.missing, place, why)
 
 
 def in_line(picture: Picture) -> Iterator[Entry]:
@@ -108,7 +107,9 @@ class Reasons:
             if reservation.key != entry.key and worker is not None and fits(entry.shape, worker.free):
                 owner = picture.line.entries[reservation.key]
                 what = "job" if owner.kind is LeaseKind.DRIVER else "tasks of job"
-                return f"{worker.worker_id} is kept free for {owner.user}'s {what} {owner.job_id}, which has waited longer"
+                return (
+                    f"{worker.worker_id} is kept free for {owner.user}'s {what} {owner.job_id}, which has waited longer"
+                )
         return "no single worker has all of that free at once"
 
     def _and_besides(self, entry: Entry) -> str:
