@@ -30,7 +30,9 @@ class Measures:
     """One schedule in numbers; seconds, and fractions of 1."""
 
     utilisation: float
-    """Of the resource that bounds the schedule, while at least BUSY_QUEUE tasks wait."""
+    """Of cpu, while at least BUSY_QUEUE tasks wait."""
+    utilisation_all: float
+    """The same from the first to the last arrival, whatever waits."""
     over_bound: float
     wait_mean_s: float
     wait_p50_s: float
@@ -62,7 +64,8 @@ def measure(workload: Workload, schedule: Schedule) -> Measures:
         by_user.setdefault(task.user, []).append(float(slowdown))
     means = np.array([np.mean(values) for values in by_user.values()])
     return Measures(
-        utilisation=_utilisation(workload, arrives, starts, run),
+        utilisation=_utilisation(workload, arrives, starts, run, busy=True),
+        utilisation_all=_utilisation(workload, arrives, starts, run, busy=False),
         over_bound=float((starts + run).max() / workload.bound_s()),
         wait_mean_s=float(waits.mean()),
         wait_p50_s=float(np.percentile(waits, 50)),
@@ -83,17 +86,18 @@ def mean_of(measures: list[Measures]) -> Measures:
     return Measures(**{name: float(np.mean([getattr(one, name) for one in measures])) for name in fields})
 
 
-def _utilisation(workload: Workload, arrives: np.ndarray, starts: np.ndarray, run: np.ndarray) -> float:
-    """Return the use of cpu over the time in which the queue is long; of the whole time if it never is."""
+def _utilisation(workload: Workload, arrives: np.ndarray, starts: np.ndarray, run: np.ndarray, *, busy: bool) -> float:
+    """Return the use of cpu up to the last arrival; `busy`: only (and also later) while the queue is long."""
     cpu = np.array([task.shape.cpu_millis for task in workload.tasks]) / workload.total.cpu_millis
     times = np.concatenate([arrives, starts, starts + run])
     queued = np.concatenate([np.ones(len(cpu)), -np.ones(len(cpu)), np.zeros(len(cpu))])
     used = np.concatenate([np.zeros(len(cpu)), cpu, -cpu])
     order = np.argsort(times, kind="stable")
-    lengths = np.diff(times[order])
-    queue = np.cumsum(queued[order])[:-1]
+    times = times[order]
+    lengths = np.diff(times)
     use = np.cumsum(used[order])[:-1]
-    busy = queue >= BUSY_QUEUE
-    if not busy.any():
-        busy[:] = True
-    return float((use * lengths)[busy].sum() / lengths[busy].sum())
+    counts = times[:-1] < arrives.max()
+    if busy:
+        long_queue = np.cumsum(queued[order])[:-1] >= BUSY_QUEUE
+        counts = long_queue if long_queue.any() else counts
+    return float((use * lengths)[counts].sum() / lengths[counts].sum())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from qonduit_scheduler.core import Core, Event, Snapshot, Tick
-from qonduit_scheduler.policy import PolicySettings
 from qonduit_service_kit.messages import (
     DriverGranted,
     JobSpec,
@@ -27,6 +26,8 @@ from qonduit_service_kit.messages import (
 from simulation.measures import Schedule
 
 if TYPE_CHECKING:
+    from qonduit_scheduler.policy import PolicySettings
+
     from simulation.workload import SimulatedTask, Workload
 
 _TICK_S: Final = 1.0
@@ -81,7 +82,7 @@ class SimulatedCluster:
                 self._held.setdefault(command.to.key, {})[body.lease_id] = status
                 self.granted.append((body.spec.job_id, body.lease_id))
             elif isinstance(body, PlacementRefused | LeaseRevoked):
-                raise RuntimeError(f"the simulation has no place for {body}")
+                raise RuntimeError(f"the simulation has no place for {body}")  # noqa: TRY004 - The type is right.
         return took_s
 
     def end(self, lease_id: str, now: float) -> float:

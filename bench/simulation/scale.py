@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from qonduit_scheduler.core import Tick
+from qonduit_scheduler.shapes import fits
 from qonduit_service_kit.messages import JobSubmitted
 
 from simulation.real_core import SimulatedCluster, job_of
@@ -25,6 +26,7 @@ WORKERS: Final = 5_000
 QUEUES: Final = (100, 1_000, 10_000, 25_000, 50_000, 100_000)
 USERS: Final = 100
 _MEASURED: Final = 400
+_WORKER: Final = machine(32, 128, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,8 @@ class Scale:
 def measure_scale(shapes: Sequence[Shape], settings: PolicySettings, queues: tuple[int, ...] = QUEUES) -> list[Scale]:
     """Fill 5,000 workers, let ever more jobs wait, and time single events at each length of the queue."""
     random = np.random.default_rng(5)
-    cluster = SimulatedCluster((machine(32, 128, 4),) * WORKERS, settings)
-    possible = [shape for shape in shapes if shape.cpu_millis <= 32_000 and shape.mem_bytes <= 128 * 1024**3]
-    possible = [shape for shape in possible if shape.gpus <= 4]
+    cluster = SimulatedCluster((_WORKER,) * WORKERS, settings)
+    possible = [shape for shape in shapes if fits(shape, _WORKER)]
     running: list[str] = []
     number, now = 0, settings.settle_s
     found: list[Scale] = []

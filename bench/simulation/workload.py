@@ -2,7 +2,7 @@
 
 Recorded are the machines' and the tasks' shapes (Alibaba, "GPU cluster trace v2023"; Weng et al., "Beware of
 Fragmentation", USENIX ATC 2023). Its lifetimes are those of services, so that run times, arrivals, users and names are
-drawn here: the run times log-normal (median 60 s, sigma 1.4), the arrivals a Poisson process.
+drawn here: the run times log-normal (median 60 s, sigma 1.4), the arrivals uniformly random in time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from qonduit_scheduler.shapes import fits
 from qonduit_service_kit.messages import Shape
 
 if TYPE_CHECKING:
@@ -81,15 +82,6 @@ def recorded_shapes(folder: Path) -> list[Shape]:
         ]
 
 
-def recorded_machines(folder: Path) -> list[Shape]:
-    """Return the capacity of each machine of the trace."""
-    with (folder / "openb_node.csv").open(newline="") as lines:
-        return [
-            Shape(int(row["cpu_milli"]), int(row["memory_mib"]) * _MIB, int(row["gpu"]))
-            for row in csv.DictReader(lines)
-        ]
-
-
 def made_up_shapes(count: int, random: np.random.Generator) -> list[Shape]:
     """Return shapes of a circuit-like mix: mostly one or two cores, some of half a machine, few with gpus."""
     cpus = random.choice([500, 1000, 2000, 4000, 8000, 16000, 28000], count, p=[0.1, 0.35, 0.2, 0.15, 0.1, 0.07, 0.03])
@@ -123,7 +115,7 @@ def draw(
     run times are independent draws of one log-normal distribution, in the order of arrival.
     """
     random = np.random.default_rng(seed)
-    possible = [shape for shape in shapes if any(_holds(worker, shape) for worker in workers)]
+    possible = [shape for shape in shapes if any(fits(shape, worker) for worker in workers)]
     chosen = [possible[index] for index in random.integers(0, len(possible), count)]
     standard = random.normal(0.0, 1.0, count)
     run_s = np.exp(np.log(MEDIAN_S) + SIGMA * standard)
@@ -137,10 +129,6 @@ def draw(
         for index, told in enumerate(told_s)
     )
     return Workload(source, tasks, tuple(workers))
-
-
-def _holds(worker: Shape, need: Shape) -> bool:
-    return need.cpu_millis <= worker.cpu_millis and need.mem_bytes <= worker.mem_bytes and need.gpus <= worker.gpus
 
 
 def _owners(standard: np.ndarray, likeness: float, random: np.random.Generator) -> list[tuple[str, str]]:

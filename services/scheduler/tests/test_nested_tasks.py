@@ -27,13 +27,14 @@ def test_a_job_whose_every_executor_waits_gets_others(parents: Any) -> None:
     for worker, status in parents.executors_of("j1"):
         parents.set_lease_waiting(worker.worker_id, status.lease_id, waiting=True)
     parents.drain()
-    # Eight tasks are unfinished and the four executors can't take any: the lent cpu counts neither there nor here.
+    # Four of the eight unfinished tasks wait; for the others there is the lent cpu, also within the job's limit.
     assert len(parents.executors_of("j1")) == 8
     assert sum(not status.lends_cpu for _, status in parents.executors_of("j1")) == 4
 
 
 def test_tasks_within_tasks_within_tasks_go_on_as_long_as_memory_lasts(parents: Any) -> None:
     for depth in range(1, 6):
+        parents.want("j1", 4 + 4 * depth, mem=0.5, limit=LIMIT)
         for worker, status in parents.executors_of("j1"):
             if not status.lends_cpu:
                 parents.set_lease_waiting(worker.worker_id, status.lease_id, waiting=True)
@@ -41,6 +42,16 @@ def test_tasks_within_tasks_within_tasks_go_on_as_long_as_memory_lasts(parents: 
         assert len(parents.executors_of("j1")) == 4 + 4 * depth
     used = parents.core.picture.fleet.workers["w1"].used
     assert used == Shape(1000 + 4000, int(1 * GIB + 24 * 0.5 * GIB), 0), "their memory stays theirs"
+
+
+def test_tasks_that_wait_for_others_of_another_shape_want_no_executors_themselves(parents: Any) -> None:
+    parents.want("j1", 4, mem=0.5, limit=LIMIT)
+    for worker, status in parents.executors_of("j1"):
+        parents.set_lease_waiting(worker.worker_id, status.lease_id, waiting=True)
+    parents.want("j1", 2, cpu=2, mem=1, limit=LIMIT)
+    parents.drain()
+    asked = [status.shape.cpu_millis for _, status in parents.executors_of("j1") if not status.lends_cpu]
+    assert asked == [2000, 2000], "idle executors of the parents' shape would take the children's place"
 
 
 def test_lent_cpu_is_free_for_other_jobs(parents: Any, job: Any) -> None:
@@ -85,7 +96,6 @@ def test_executors_that_wait_are_not_asked_to_go_for_others(parents: Any, job: A
     waiting = [status.lease_id for _, status in parents.executors_of("j1")]
     for lease_id in waiting:
         parents.set_lease_waiting("w1", lease_id, waiting=True)
-    parents.want("j1", 4, mem=0.5, limit=LIMIT)
     parents.drain()
     parents.submit(job("j2", user="bob", cpu=15, mem=1))
     parents.pass_time(200)

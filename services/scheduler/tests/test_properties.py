@@ -207,9 +207,10 @@ def check_books(world: Any) -> None:
                 if one.shape == shape and one.revoked_at is None and not one.lends_cpu
             ]
             assert demand.held == len(held)
+            assert demand.lending == sum(one.shape == shape and one.lends_cpu for one in attempt.executors.values())
             assert ((attempt.spec.job_id, shape) in picture.at_limit) <= (demand.entry is None)
             if demand.entry is not None:
-                assert demand.entry.count == demand.message.unfinished - demand.held
+                assert demand.entry.count == demand.message.unfinished - demand.lending - demand.held > 0
         used = NOTHING
         for lease in attempt.executors.values():
             used = add(used, lease.held)

@@ -144,7 +144,7 @@ small = st.tuples(st.sampled_from([0.5, 1, 2, 5]), st.integers(1, 12), st.sample
 @examples(max_examples=30, deadline=None)
 @given(big=st.integers(9, 16), stream=st.lists(small, min_size=3, max_size=8), slow=st.booleans())
 def test_nothing_waits_for_ever_behind_a_stream_of_small_ones(
-    new_world: Callable[..., Any], job: Any, big: int, stream: list[tuple[float, int, str]], slow: bool
+    new_world: Callable[..., Any], job: Any, big: int, stream: list[tuple[float, int, str]], *, slow: bool
 ) -> None:
     """However small ones keep coming, and however much longer than predicted they run."""
     world = new_world(trust_s=300.0, patience_s=300.0)

@@ -195,8 +195,9 @@ def demand(picture: Picture, message: TaskDemand, now: float) -> None:
         return
     known = attempt.demands.get(message.shape)
     if known is None:
-        held = sum(lease.shape == message.shape and lease.serves for lease in attempt.executors.values())
-        known = attempt.demands[message.shape] = Demand(message, held=held)
+        executors = [lease for lease in attempt.executors.values() if lease.shape == message.shape]
+        held, lending = sum(lease.serves for lease in executors), sum(lease.lends_cpu for lease in executors)
+        known = attempt.demands[message.shape] = Demand(message, held=held, lending=lending)
     elif message.sequence <= known.message.sequence:
         return
     known.message = message
@@ -218,9 +219,8 @@ def refresh_demands(picture: Picture, attempt: Attempt, now: float) -> None:
 def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: float) -> None:
     """Let a demand wait exactly if it wants an executor more and the job's limit allows one more."""
     message = wanted.message
-    missing = message.unfinished - wanted.held
     may_ask = attempt.phase is not Phase.QUEUED and (picture.settled or attempt.fresh)
-    if not may_ask or missing <= 0:
+    if not may_ask or wanted.missing <= 0:
         _stop_waiting(picture, wanted)
         return
     refusal = _refusal(picture, attempt, message)
@@ -232,7 +232,7 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
         picture.changed = True
     else:
         picture.at_limit.pop((message.job_id, message.shape), None)
-        _let_wait(picture, attempt.spec, wanted, missing, now)
+        _let_wait(picture, attempt.spec, wanted, now)
     if refusal:
         wanted.message = _without_tasks(message)
         picture.tally.refusals += 1
@@ -240,9 +240,9 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
         picture.tell_worker(message.worker_id, body)
 
 
-def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, count: int, now: float) -> None:
-    """Let a demand wait for this many executors, or bring its entry up to date."""
-    shape, expected_s, entry = wanted.message.shape, wanted.expected_s, wanted.entry
+def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, now: float) -> None:
+    """Let a demand wait for the executors that it misses, or bring its entry up to date."""
+    shape, expected_s, count, entry = wanted.message.shape, wanted.expected_s, wanted.missing, wanted.entry
     if entry is None:
         wanted.entry = Entry(
             key=_key(picture, spec, shape, shape.label, expected_s),

@@ -54,13 +54,25 @@ class Demand:
     """The same, infinite where nothing of the user is known."""
     held: int = 0
     """Executors of this shape that can take another task: not being taken back, not waiting inside a task."""
+    lending: int = 0
+    """Executors that wait inside a task for other tasks. That one is unfinished, and needs no other executor."""
     entry: Entry | None = None
+
+    @property
+    def runnable(self) -> int:
+        """Unfinished tasks that run or could: all but those that wait for others."""
+        return max(0, self.message.unfinished - self.lending)
+
+    @property
+    def missing(self) -> int:
+        """Executors that it wants more; negative if it could do without some."""
+        return self.runnable - self.held
 
     @property
     def expected_s(self) -> float:
         """Predicted time for all unfinished tasks, with as many executors as the job's limit allows for them alone."""
-        unfinished = self.message.unfinished
-        return self.task_s * unfinished / max(1, min(unfinished, times_in(self.message.shape, self.message.limit)))
+        tasks = self.runnable
+        return self.task_s * tasks / max(1, min(tasks, times_in(self.message.shape, self.message.limit)))
 
 
 @dataclass(slots=True)
@@ -253,8 +265,7 @@ class Picture:
             attempt.executors[lease.lease_id] = lease
             self.with_executors[lease.job_id] = attempt
             attempt.executors_use = add(attempt.executors_use, lease.held)
-            if lease.serves:
-                self._count_held(attempt, lease, 1)
+            self._count(attempt, lease, 1)
         elif attempt is not None:
             attempt.driver, attempt.phase = lease, Phase.PLACED
             self.expected.pop(lease.job_id, None)
@@ -277,17 +288,19 @@ class Picture:
             attempt.executors_use = subtract(attempt.executors_use, lease.held)
             if not attempt.executors:
                 del self.with_executors[lease.job_id]
-            if lease.serves:
-                self._count_held(attempt, lease, -1)
+            self._count(attempt, lease, -1)
         self.grew(worker)
         self.changed = True
 
     def revoke(self, lease: Lease, now: float, cause: str, *, at_once: bool) -> None:
         """Ask a lease's worker to give it back; what it holds stays counted until it has ended."""
         attempt = self.attempt_of(lease)
-        if lease.serves and attempt is not None and lease.lease_id in attempt.executors:
-            self._count_held(attempt, lease, -1)
+        counted = attempt if attempt is not None and lease.lease_id in attempt.executors else None
+        if counted is not None:
+            self._count(counted, lease, -1)
         lease.revoked_at = now
+        if counted is not None:
+            self._count(counted, lease, 1)
         lease.revoked_now = lease.revoked_now or at_once
         body = messages.LeaseRevoked(self.term, lease.lease_id, cause, now=lease.revoked_now)
         self.tell_worker(lease.worker_id, body)
@@ -302,15 +315,18 @@ class Picture:
             return
         worker = self.fleet.workers[lease.worker_id]
         attempt = self.attempt_of(lease)
-        served, held = lease.serves, lease.held
+        counted = attempt if attempt is not None and lease.lease_id in attempt.executors else None
+        if counted is not None:
+            counted.executors_use = subtract(counted.executors_use, lease.held)
+            self._count(counted, lease, -1)
         self.fleet.free(worker, lease.held)
         self.fairness.give_back(lease.user, lease.held)
         lease.lends_cpu = lends
         self.fleet.hold(worker, lease.held)
         self.fairness.take(lease.user, lease.held)
-        if attempt is not None and lease.lease_id in attempt.executors:
-            attempt.executors_use = add(subtract(attempt.executors_use, held), lease.held)
-            self._count_held(attempt, lease, lease.serves - served)
+        if counted is not None:
+            counted.executors_use = add(counted.executors_use, lease.held)
+            self._count(counted, lease, 1)
         self.grew(worker)
         self.changed = True
 
@@ -321,7 +337,9 @@ class Picture:
         attempt = self.attempts.get(lease.job_id)
         return attempt if attempt is not None and attempt.spec.attempt == lease.attempt else None
 
-    def _count_held(self, attempt: Attempt, lease: Lease, change: int) -> None:
+    def _count(self, attempt: Attempt, lease: Lease, change: int) -> None:
         demand = attempt.demands.get(lease.shape)
-        if demand is not None:
+        if demand is not None and lease.serves:
             demand.held += change
+        elif demand is not None and lease.lends_cpu:
+            demand.lending += change

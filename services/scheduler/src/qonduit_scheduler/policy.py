@@ -48,7 +48,7 @@ class PolicySettings:
     """Nothing is due later than this, however long it will run."""
     size_credit_s: float = 1000.0
     """A shape of a whole worker is due this much sooner: room for it is rare."""
-    unfairness_s: float = 3000.0
+    unfairness_s: float = 6000.0
     """Holding the whole cluster beyond one's fair share makes all that a user wants less urgent by this."""
     lateness_s: float = 600.0
     """Being due sooner, or overdue for longer, than this counts no more between users who hold more and less."""
@@ -120,7 +120,7 @@ def urgency(*, due_in_s: float, share: float, entitled: float, settings: PolicyS
     """Return the order between users, lowest first: seconds until due, more for users above their fair share.
 
     Like the fairness knob of Tetris (Grandl et al., SIGCOMM 2014) over dominant shares: users at or below their
-    fair share are served by urgency alone; urgency is bounded, so that holding much more than that weighs more than any.
+    fair share are served by urgency alone. It is bounded, so that holding much more than that weighs more than it.
     """
     bound_s = settings.lateness_s
     return max(-bound_s, min(due_in_s, bound_s)) + settings.unfairness_s * max(0.0, share - entitled)

@@ -59,10 +59,9 @@ def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
         )
     for place, ((job_id, shape), wanted) in enumerate(sorted(picture.at_limit.items()), start=position + 1):
         message = wanted.message
-        count = message.unfinished - wanted.held
         why = _at_limit(picture.attempts[job_id].executors_use, message)
         executors = LeaseKind.EXECUTOR
-        yield WaitingView(job_id, message.attempt, executors, shape, count, place, why, user=message.user)
+        yield WaitingView(job_id, message.attempt, executors, shape, wanted.missing, place, why, user=message.user)
 
 
 def in_line(picture: Picture) -> Iterator[Entry]:

@@ -108,7 +108,7 @@ def _surplus(attempt: Attempt) -> list[Lease]:
     surplus: list[Lease] = []
     for shape, leases in idle.items():
         demand = attempt.demands.get(shape)
-        spare = held[shape] - (demand.message.unfinished if demand is not None else 0)
+        spare = held.get(shape, 0) - (demand.runnable if demand is not None else 0)
         leases.sort(key=lambda lease: (lease.idle_seen_at or 0.0, lease.lease_id))
         surplus.extend(leases[: max(spare, 0)])
     return surplus
