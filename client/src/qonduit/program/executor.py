@@ -34,9 +34,9 @@ def run_executor() -> None:
     channel.call("executor_ready")
     while (task := work.next()) is not None:
         marker.begin(task.number, work.functions[task.function_id].name)
-        started_at, begun = time.time(), time.perf_counter()
+        begun = time.perf_counter()
         ended = _run(channel, work, task)
-        row = [task.task_id, task.attempt, *ended, started_at, time.perf_counter() - begun]
+        row = [task.task_id, task.attempt, *ended, time.perf_counter() - begun]
         channel.notify("task_result", result=row)
 
 

@@ -46,7 +46,7 @@ CANCEL_S = 2.0
 """How long a canceled task may take to end by itself."""
 AGAIN_S = 1.0
 TEXT_CHARACTERS = 16 * 1024
-_FIELDS_OF_A_RESULT = 8
+_FIELDS_OF_A_RESULT = 7
 
 
 class ExecutorProcess(Protocol):
@@ -294,7 +294,7 @@ class ExecutorDesk:
         row = fields.get("result")
         if not isinstance(row, list) or len(row) != _FIELDS_OF_A_RESULT:
             return
-        task_id, attempt, outcome, value, digest, text, started_at, run_s = row
+        task_id, attempt, outcome, value, digest, text, run_s = row
         task = self._hand.get(task_id) if isinstance(task_id, str) else None
         if task is None or task.attempt != attempt:
             return
@@ -308,10 +308,10 @@ class ExecutorDesk:
             task_id=task_id,
             attempt=task.attempt,
             outcome=_outcome(outcome),
-            value=value if isinstance(value, bytes) else None,
+            value=value if isinstance(value, bytes) and len(value) <= INLINE_LIMIT_BYTES else None,
             value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
             text=str(text)[-TEXT_CHARACTERS:],
-            started_at=started_at if isinstance(started_at, float) else 0.0,
+            started_at=time.time() - wall_s,
             cpu_s=wall_s,
             wall_s=wall_s,
             peak_mem_bytes=self._replies.peak_mem_bytes,
