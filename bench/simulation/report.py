@@ -74,8 +74,8 @@ def reading(rows: dict[str, tuple[Measures, Sequence[Measures]]]) -> str:
         f"Against EASY backfill: longest wait {ours.wait_max_s:,.0f} s beside {easy.wait_max_s:,.0f} s "
         f"({ours.wait_max_s / easy.wait_max_s - 1:+.0%}), of wide tasks {ours.big_wait_max_s:,.0f} s beside "
         f"{easy.big_wait_max_s:,.0f} s ({ours.big_wait_max_s / easy.big_wait_max_s - 1:+.0%}); cpu in use until the "
-        f"last arrival {ours.utilisation_all:.3f} beside {easy.utilisation_all:.3f}, makespan {ours.over_bound:.3f} beside "
-        f"{easy.over_bound:.3f} times the bound. Against the Tetris-like policy: mean bounded slowdown "
+        f"last arrival {ours.utilisation_all:.3f} beside {easy.utilisation_all:.3f}, makespan {ours.over_bound:.3f} "
+        f"beside {easy.over_bound:.3f} times the bound. Against the Tetris-like policy: mean bounded slowdown "
         f"{ours.slowdown:.2f} beside {tetris.slowdown:.2f} ({ours.slowdown / tetris.slowdown - 1:+.0%}), longest wait "
         f"{ours.wait_max_s:,.0f} s beside {tetris.wait_max_s:,.0f} s."
     )
@@ -177,11 +177,11 @@ a name, run times still vary by a factor of 1.8 either way (one sigma).
 **What each may know**: the baselines see an estimate for each task, 1 to 4 times too long and never too short.
 Qonduit's scheduler sees none: it predicts from the user's last two of that name that it saw end.
 
-The columns: cpu in use while at least 20 tasks wait, and from the first to the last arrival; the last end over the lower
-bound max(work / capacity) over resources; waits in seconds; bounded slowdown is max(1, (wait + run) / max(run, 10 s)),
-its mean over tasks and that of the user served worst; fairness is Jain's index of the users' mean slowdowns. In
-parentheses the range over the seeds. A policy that keeps the queue short is seldom measured in the first column, and
-then with what is hard to place; the second one compares the same time for all.
+The columns: cpu in use while at least 20 tasks wait, and from the first to the last arrival; the last end over the
+lower bound max(work / capacity) over resources; waits in seconds; bounded slowdown is max(1, (wait + run) / max(run,
+10 s)), its mean over tasks and that of the user served worst; fairness is Jain's index of the users' mean slowdowns.
+In parentheses the range over the seeds. A policy that keeps the queue short is seldom measured in the first column,
+and then with what is hard to place; the second one compares the same time for all.
 
 The aim was set by an earlier computation on another draw of the same shapes (load 0.9: EASY 0.765 utilisation, counted
 differently, a longest wait of 1,217 s, slowdown 4.0; Tetris-like 10,458 s and 2.5). The draws here are harder for all
