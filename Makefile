@@ -62,6 +62,10 @@ bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or 
 	$(BIN)/python bench/job_latency.py
 	$(BIN)/python bench/tasks.py --write
 
+.PHONY: simulate
+simulate: .venv/.ready ## Simulate the scheduler beside known policies (TRACE=folder of the recorded trace)
+	$(BIN)/python bench/simulate.py $(if $(TRACE),--trace $(TRACE))
+
 .PHONY: clean
 clean: ## Remove what the other chores made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

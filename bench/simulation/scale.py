@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import resource
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +12,7 @@ from qonduit_scheduler.shapes import fits
 from qonduit_service_kit.messages import JobSubmitted
 
 from simulation.real_core import SimulatedCluster, job_of
-from simulation.workload import SimulatedTask, machine
+from simulation.workload import NAMES_A_USER, SimulatedTask, machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +24,8 @@ WORKERS: Final = 5_000
 QUEUES: Final = (100, 1_000, 10_000, 25_000, 50_000, 100_000)
 USERS: Final = 100
 _MEASURED: Final = 400
+_STEP_S: Final = 0.05
+_STEPS_A_TICK: Final = 5
 _WORKER: Final = machine(32, 128, 4)
 
 
@@ -44,46 +44,61 @@ class Scale:
     """Of the whole process, the simulated workers included."""
 
 
+class _Load:
+    """A cluster whose every worker is full, and jobs of random shapes that come and end."""
+
+    def __init__(self, shapes: Sequence[Shape], settings: PolicySettings) -> None:
+        self.cluster = SimulatedCluster((_WORKER,) * WORKERS, settings)
+        self.now = settings.settle_s
+        self._shapes = [shape for shape in shapes if fits(shape, _WORKER)]
+        self._random = np.random.default_rng(5)
+        self._running: list[str] = []
+        self._count = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self.cluster.core.picture.line)
+
+    def submit(self) -> float:
+        """Let a job come; return the seconds that the decision took."""
+        shape = self._shapes[int(self._random.integers(len(self._shapes)))]
+        user, name = f"user-{self._random.integers(USERS)}", f"name-{self._random.integers(NAMES_A_USER)}"
+        spec = job_of(SimulatedTask(self._count, user, name, shape, self.now, 0.0, 0.0))
+        self._count += 1
+        return self._note_grants(self.cluster.handle(JobSubmitted(spec), self.now))
+
+    def end(self) -> float:
+        """Let a random job end; return the seconds that the decision took."""
+        lease_id = self._running.pop(int(self._random.integers(len(self._running))))
+        return self._note_grants(self.cluster.end(lease_id, self.now))
+
+    def tick(self) -> float:
+        """Let the core look at what is due; return the seconds that it took."""
+        return self._note_grants(self.cluster.handle(Tick(), self.now))
+
+    def _note_grants(self, took_s: float) -> float:
+        self._running.extend(lease_id for _, lease_id in self.cluster.granted)
+        self.cluster.granted.clear()
+        return took_s
+
+
 def measure_scale(shapes: Sequence[Shape], settings: PolicySettings, queues: tuple[int, ...] = QUEUES) -> list[Scale]:
     """Fill 5,000 workers, let ever more jobs wait, and time single events at each length of the queue."""
-    random = np.random.default_rng(5)
-    cluster = SimulatedCluster((_WORKER,) * WORKERS, settings)
-    possible = [shape for shape in shapes if fits(shape, _WORKER)]
-    running: list[str] = []
-    number, now = 0, settings.settle_s
+    load = _Load(shapes, settings)
     found: list[Scale] = []
-
-    def submit() -> float:
-        nonlocal number
-        shape = possible[int(random.integers(len(possible)))]
-        user, name = f"user-{random.integers(USERS)}", f"name-{random.integers(8)}"
-        took_s = cluster.handle(JobSubmitted(job_of(SimulatedTask(number, user, name, shape, now, 0.0, 0.0))), now)
-        number += 1
-        running.extend(lease_id for _, lease_id in cluster.granted)
-        cluster.granted.clear()
-        return took_s
-
-    def end() -> float:
-        took_s = cluster.end(running.pop(int(random.integers(len(running)))), now)
-        running.extend(lease_id for _, lease_id in cluster.granted)
-        cluster.granted.clear()
-        return took_s
-
-    gc.freeze()
     for length in queues:
-        while len(cluster.core.picture.line) < length:
-            submit()
-        now += 1.0
-        cluster.heartbeats(now)
+        while load.waiting < length:
+            load.submit()
+        load.now += 1.0
+        load.cluster.heartbeats(load.now)
         submits, ends, ticks = [], [], []
         for step in range(_MEASURED):
-            now += 0.05
-            ends.append(end())
-            submits.append(submit())
-            if step % 20 == 0:
-                start = time.perf_counter()
-                cluster.handle(Tick(), now)
-                ticks.append(time.perf_counter() - start)
+            load.now += _STEP_S
+            ends.append(load.end())
+            submits.append(load.submit())
+            if step % _STEPS_A_TICK == 0:
+                ticks.append(load.tick())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         found.append(Scale(length, tuple(submits), tuple(ends), tuple(ticks), peak))
     return found

@@ -34,7 +34,7 @@ def test_the_limit_of_the_job_in_each_dimension(new_world: Callable[..., Any], j
         assert len(world.executors_of("j1")) == 2
         assert reasons(world) == {"j1": expected}
         (view,) = world.bodies(m.ClusterReport)[-1].waiting
-        assert (view.count, view.position) == (3, 1)
+        assert (view.count, view.position, view.user, view.since) == (3, 1, "ada", world.now - 2.0)
         world.want("j1", 2, limit=limit, **asked)
         world.drain()
         assert not reasons(world)

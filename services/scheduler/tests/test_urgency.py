@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from qonduit_scheduler.policy import PolicySettings
 from qonduit_scheduler.prediction import RunTimes
+from qonduit_scheduler.settings import SchedulerSettings
 from qonduit_service_kit.messages import LeaseKind
 
 if TYPE_CHECKING:
@@ -136,6 +138,10 @@ def test_a_user_who_floods_does_not_delay_one_who_holds_nothing(world: Any, job:
     world.end_lease(worker.worker_id, lease.lease_id)
     world.drain()
     assert world.driver_of("b") is not None
+
+
+def test_the_service_runs_the_policy_that_the_simulator_measures() -> None:
+    assert SchedulerSettings().policy() == PolicySettings()
 
 
 small = st.tuples(st.sampled_from([0.5, 1, 2, 5]), st.integers(1, 12), st.sampled_from(["ada", "bob", "eve"]))

@@ -227,9 +227,10 @@ def refresh_demand(picture: Picture, attempt: Attempt, wanted: Demand, now: floa
     if refusal:
         _stop_waiting(picture, wanted)
     elif not fits(add(attempt.executors_use, message.shape), message.limit):
+        if (message.job_id, message.shape) not in picture.at_limit:
+            wanted.at_limit_since = now
         _stop_waiting(picture, wanted)
         picture.at_limit[message.job_id, message.shape] = wanted
-        picture.changed = True
     else:
         picture.at_limit.pop((message.job_id, message.shape), None)
         _let_wait(picture, attempt.spec, wanted, now)

@@ -57,6 +57,8 @@ class Demand:
     lending: int = 0
     """Executors that wait inside a task for other tasks. That one is unfinished, and needs no other executor."""
     entry: Entry | None = None
+    at_limit_since: float = 0.0
+    """Since when it is kept from wanting more by its job's limit; only while it is."""
 
     @property
     def runnable(self) -> int:

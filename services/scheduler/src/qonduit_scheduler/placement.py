@@ -183,7 +183,7 @@ def grant(picture: Picture, entry: Entry, worker: Worker, now: float) -> None:
     else:
         picture.attach(lease)
         picture.tell_worker(worker.worker_id, _executor_grant(picture.term, attempt, lease, worker))
-        entry.waiting_since, entry.asked_for_room_at = now, None
+        entry.waiting_since, entry.asked_for_room_at, entry.trusts_until = now, None, None
     refresh_demands(picture, attempt, now)
 
 

@@ -59,9 +59,17 @@ def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
         )
     for place, ((job_id, shape), wanted) in enumerate(sorted(picture.at_limit.items()), start=position + 1):
         message = wanted.message
-        why = _at_limit(picture.attempts[job_id].executors_use, message)
-        executors = LeaseKind.EXECUTOR
-        yield WaitingView(job_id, message.attempt, executors, shape, wanted.missing, place, why, user=message.user)
+        yield WaitingView(
+            job_id=job_id,
+            attempt=message.attempt,
+            kind=LeaseKind.EXECUTOR,
+            shape=shape,
+            count=wanted.missing,
+            position=place,
+            why=_at_limit(picture.attempts[job_id].executors_use, message),
+            user=message.user,
+            since=wanted.at_limit_since,
+        )
 
 
 def in_line(picture: Picture) -> Iterator[Entry]:
