@@ -197,6 +197,7 @@ def check_books(world: Any) -> None:
         assert worker.used == used
     assert picture.fairness.used == {user: shape for user, shape in by_user.items() if shape != NOTHING}
     assert sorted(user for _, user in picture.fairness.order) == sorted(picture.line.lanes)
+    assert picture.line.work_ms == sum(entry.work_ms for entry in picture.line.entries.values())
     heads = sorted((entry.shape, entry.due_at, entry.user) for entry in picture.line.heads())
     assert heads == sorted((shape, *one) for shape, dues in picture.line.due.items() for one in dues)
     for attempt in picture.attempts.values():

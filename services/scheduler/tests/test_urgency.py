@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from qonduit_scheduler.policy import PolicySettings
+from qonduit_scheduler.policy import PolicySettings, due_after
 from qonduit_scheduler.prediction import RunTimes
 from qonduit_scheduler.settings import SchedulerSettings
 from qonduit_service_kit.messages import LeaseKind
@@ -138,6 +138,14 @@ def test_a_user_who_floods_does_not_delay_one_who_holds_nothing(world: Any, job:
     world.end_lease(worker.worker_id, lease.lease_id)
     world.drain()
     assert world.driver_of("b") is not None
+
+
+def test_a_long_one_is_due_later_where_much_waits_and_a_short_one_is_not() -> None:
+    def due(expected_s: float, backlog_s: float) -> float:
+        return due_after(expected_s=expected_s, size=0.1, backlog_s=backlog_s, settings=PolicySettings())
+
+    assert due(1.0, 0.0) == due(1.0, 9000.0) < due(600.0, 0.0) < due(600.0, 9000.0)
+    assert due(600.0, 9000.0) == due(9000.0, 9000.0), "among long ones the first come are the first served"
 
 
 def test_the_service_runs_the_policy_that_the_simulator_measures() -> None:

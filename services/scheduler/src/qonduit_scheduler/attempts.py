@@ -19,7 +19,7 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture, Unanswered
-from qonduit_scheduler.policy import due_after
+from qonduit_scheduler.policy import dominant_share, due_after
 from qonduit_scheduler.shapes import add, fits, need_and_offer
 from qonduit_scheduler.waiting import Entry
 
@@ -81,6 +81,7 @@ def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
         shape=spec.shape,
         waiting_since=now,
         expected_s=expected_s,
+        work_ms=_work_ms(picture, spec.shape, expected_s),
         holds_s=picture.run_times.promise(LeaseKind.DRIVER, spec.user, spec.function_title),
     )
     picture.enter(attempt.entry)
@@ -88,8 +89,13 @@ def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
 
 def _key(picture: Picture, spec: JobSpec, shape: Shape, label: str, expected_s: float) -> EntryKey:
     """Return the place in the user's order: by priority, then by when it is due, counted from the job's submission."""
-    due_s = due_after(expected_s=expected_s, size=picture.fleet.size_of(shape), settings=picture.settings)
+    size, backlog_s = picture.fleet.size_of(shape), picture.line.work_ms / 1000
+    due_s = due_after(expected_s=expected_s, size=size, backlog_s=backlog_s, settings=picture.settings)
     return (-spec.priority, spec.submitted_at + due_s, spec.job_id, label)
+
+
+def _work_ms(picture: Picture, shape: Shape, run_s: float) -> int:
+    return round(1000 * run_s * dominant_share(shape, picture.fleet.total))
 
 
 def expected_run_s(picture: Picture, attempt: Attempt, lease: Lease) -> float:
@@ -255,6 +261,7 @@ def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, now: float) -> No
             waiting_since=now,
             count=count,
             expected_s=expected_s,
+            work_ms=_work_ms(picture, shape, wanted.task_s * count),
             holds_s=wanted.holds_s,
         )
         picture.enter(wanted.entry)
@@ -262,7 +269,8 @@ def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, now: float) -> No
     entry.holds_s = wanted.holds_s
     if not entry.expected_s / _OTHER_TIME <= expected_s <= entry.expected_s * _OTHER_TIME:
         entry.expected_s = expected_s
-        picture.move(entry, _key(picture, spec, shape, shape.label, expected_s))
+        work_ms = _work_ms(picture, shape, wanted.task_s * count)
+        picture.move(entry, _key(picture, spec, shape, shape.label, expected_s), work_ms)
     if entry.count != count:
         entry.count = count
         picture.changed = True

@@ -217,11 +217,11 @@ class Picture:
             self.drop_reservation(self.reserved_for[entry.key])
         self.changed = True
 
-    def move(self, entry: Entry, key: EntryKey) -> None:
-        """Give a waiting entry another place in its user's order; its reservation stays."""
+    def move(self, entry: Entry, key: EntryKey, work_ms: int) -> None:
+        """Give a waiting entry another place in its user's order, as its work changed; its reservation stays."""
         reservation = self.reserved_for.pop(entry.key, None)
         self.line.remove(entry.key)
-        entry.key = key
+        entry.key, entry.work_ms = key, work_ms
         self.line.add(entry)
         if reservation is not None:
             self.reserve(replace(reservation, key=key))

@@ -45,7 +45,7 @@ class PolicySettings:
     stretch: float = 20.0
     """What waits is due after this many times its predicted run time, so that short ones go first."""
     patience_s: float = 2000.0
-    """Nothing is due later than this, however long it will run."""
+    """Nothing is due later than this, however long it will run, unless the work that waits already takes longer."""
     size_credit_s: float = 1000.0
     """A shape of a whole worker is due this much sooner: room for it is rare."""
     unfairness_s: float = 6000.0
@@ -105,15 +105,18 @@ def should_yield(*, waiting_used: Shape, need: Shape, holder_used: Shape, total:
     return dominant_share(add(waiting_used, need), total) < dominant_share(holder_used, total)
 
 
-def due_after(*, expected_s: float, size: float, settings: PolicySettings) -> float:
+def due_after(*, expected_s: float, size: float, backlog_s: float, settings: PolicySettings) -> float:
     """Return after how many seconds of waiting something is due; may be negative.
 
     Earliest due date first with a date relative to the run time is shortest job first among what came at about
     the same time, and first come, first served over long times, so that nothing is passed for ever (the aim of
     bounded slowdown: Feitelson et al., "Theory and Practice in Parallel Job Scheduling", 1997). `size` is the
-    largest fraction of the largest worker that the shape takes.
+    largest fraction of the largest worker that the shape takes; `backlog_s` is for how long the cluster would work for
+    what waits already: a long one can't expect to be served before, and if it did, all would be late and short ones
+    not short any more.
     """
-    return min(settings.stretch * expected_s, settings.patience_s) - settings.size_credit_s * size
+    patience_s = max(settings.patience_s, backlog_s)
+    return min(settings.stretch * expected_s, patience_s) - settings.size_credit_s * size
 
 
 def urgency(*, due_in_s: float, share: float, entitled: float, settings: PolicySettings) -> float:

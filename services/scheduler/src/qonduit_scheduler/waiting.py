@@ -38,6 +38,8 @@ class Entry:
     """Predicted time for which a place is held against others' will, infinite if unknown: a driver runs to its end, an
     executor gives its place back after the task in hand."""
 
+    work_ms: int = 0
+    """About how long the whole cluster would work for it alone; whole numbers, so that sums don't drift."""
     trusts_until: float | None = None
     """Set with its first reservation: from then on nothing is trusted any more to end in time for it."""
 
@@ -55,6 +57,8 @@ class WaitingLine:
     lanes: dict[str, dict[Shape, list[EntryKey]]] = field(default_factory=dict)
     due: dict[Shape, list[tuple[float, str]]] = field(default_factory=dict)
     """By shape: (when due, user) of the head of each lane, soonest first."""
+    work_ms: int = 0
+    """Of all that waits together."""
     _shapes: list[Shape] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -76,6 +80,7 @@ class WaitingLine:
     def add(self, entry: Entry) -> None:
         """Put an entry in; its key must not be there yet."""
         self.entries[entry.key] = entry
+        self.work_ms += entry.work_ms
         lanes = self.lanes.setdefault(entry.user, {})
         if entry.shape not in self.due:
             insort(self._shapes, entry.shape)
@@ -94,6 +99,7 @@ class WaitingLine:
     def remove(self, key: EntryKey) -> None:
         """Take an entry out; KeyError if it isn't there."""
         entry = self.entries.pop(key)
+        self.work_ms -= entry.work_ms
         lanes = self.lanes[entry.user]
         lane, dues = lanes[entry.shape], self.due[entry.shape]
         position = bisect_left(lane, key)
