@@ -223,6 +223,7 @@ class DriverScene:
         context = DriverContext("job", 1, "ada", "w", "driver-lease", self._limit, "ticket", "digest")
         callbacks = DriverCallbacks(
             push=lambda name, **fields: self.told.add((name, fields)),
+            unsent=lambda: 0,
             stage=lambda: Stage.MAPPING,
             book=lambda *booked: self.booked.append(booked),
             keep=self._keep,

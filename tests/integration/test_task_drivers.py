@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -368,11 +369,17 @@ async def test_what_a_task_used_is_booked_on_its_stage_once(scene: DriverScene) 
 # --- Tasks of tasks ----------------------------------------------------------------------------
 
 
+_sequences = itertools.count(1)
+
+
 def requests(*task_ids: str, lease: str = "lease", inputs: tuple[str, ...] = (), **fields: Any) -> TaskRequests:
     given = tuple(TaskInput(one) for one in inputs)
     tasks = tuple(SubmittedTask(one, "g", b"call", "", given) for one in task_ids)
     function = TaskFunction("g", "g", SHAPE, code=b"code")
-    return TaskRequests("job", 1, lease, "w2", "parent", functions=(function,), tasks=tasks, **fields)
+    sequence = next(_sequences)
+    return TaskRequests(
+        "job", 1, lease, "w2", "parent", functions=(function,), tasks=tasks, sequence=sequence, **fields
+    )
 
 
 async def test_a_task_has_tasks_run_and_hears_how_they_ended(scene: DriverScene) -> None:
@@ -445,7 +452,10 @@ async def test_output_that_comes_twice_is_written_once(scene: DriverScene) -> No
 async def test_a_driver_that_waits_says_so_in_order(scene: DriverScene) -> None:
     scene.desk.waiting(waiting=True)
     assert scene.desk.lends_cpu
-    scene.desk.waiting(waiting=False)
+    await scene.scheduler.until(lambda: scene.scheduler.all)
+    for _ in range(1000):  # A program that looks again and again.
+        scene.desk.waiting(waiting=True)
+        scene.desk.waiting(waiting=False)
     told = await scene.scheduler.until(lambda: scene.scheduler.all if len(scene.scheduler.all) == 2 else None)
     assert [(one.waiting, one.sequence, one.lease_id) for one in told] == [
         (True, 1, "driver-lease"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qonduit.program import pickling
-from qonduit.program.blobs import fetch_view, store_parts
+from qonduit.program.blobs import fetch_view, store_blob, store_parts
 from qonduit.program.references import Apart, Input, ObjectReference, TaskReference
 
 if TYPE_CHECKING:
@@ -14,12 +14,22 @@ if TYPE_CHECKING:
 
     from qonduit.program.channel import AgentChannel
 
+MOST_INPUT_BYTES = 256 * 1024
+"""Of the values of other tasks that travel with one call."""
 MOST_INLINE_BYTES = 32 * 1024
 """Bytes that travel in a message; more are stored, and named by their digest."""
 
 
-def input_row(reference: TaskReference) -> list[Any]:
-    """Return an input as the agent takes it: with the value if that is known here, else with the task's id."""
+def input_rows(channel: AgentChannel, inputs: Sequence[TaskReference]) -> list[list[Any]]:
+    """Return the inputs of one call as the agent takes them; values too large together are stored, each by itself."""
+    rows = [_input_row(reference) for reference in inputs]
+    if sum(len(value or b"") for _, value, _ in rows) <= MOST_INPUT_BYTES:
+        return rows
+    return [[task_id, None, store_blob(channel, value) if value else digest] for task_id, value, digest in rows]
+
+
+def _input_row(reference: TaskReference) -> list[Any]:
+    """Return an input: with the value if that is known here, else with the task's id."""
     outcome = reference.outcome
     if outcome is None:
         return [reference.task_id, None, ""]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit.program.channel import GONE, AgentChannel, AgentGoneError, agent
 from qonduit.program.references import Outcome
-from qonduit.program.sending import Sent, input_row
+from qonduit.program.sending import Sent, input_rows
+from qonduit.program.task_errors import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LEND_CPU_AFTER_S = 0.02
 """A program that waits longer than this for tasks lends its cpu to others; a shorter wait isn't worth a message."""
+_FRAME_BYTES = 1024**2
+"""Of calls and inputs in one message to the agent, about."""
 
 
 class TaskClient:
@@ -53,18 +56,31 @@ class TaskClient:
 
     def submit(self, function_id: str, calls: Iterable[tuple[TaskReference, Sent]]) -> None:
         """Submit calls of a function that was defined; returns once they are on their way, in this order."""
+        listeners: list[Callable[[], None]] = []
         rows: list[list[Any]] = []
-        with self._changed:
-            for reference, sent in calls:
-                if sent.inputs:
-                    failed = _failed(sent)
-                    if failed is not None:
-                        self._complete(reference, failed)
-                        continue
-                    reference.unsent = (function_id, sent)
+        size_bytes = 0
+        for reference, sent in calls:
+            failed = _failed(sent)
+            with self._changed:
+                if failed is not None:
+                    listeners += self._complete(reference, failed)
+                    continue
+                reference.unsent = (function_id, sent) if sent.inputs else None
                 self._pending[reference.task_id] = reference
-                inputs = [input_row(given) for given in sent.inputs]
-                rows.append([reference.task_id, sent.call, sent.digest, inputs])
+            inputs = input_rows(self._channel, sent.inputs)
+            rows.append([reference.task_id, sent.call, sent.digest, inputs])
+            size_bytes += len(sent.call or b"") + sum(len(value or b"") for _, value, _ in inputs)
+            if size_bytes > _FRAME_BYTES:
+                self._send(function_id, rows)
+                rows, size_bytes = [], 0
+        self._send(function_id, rows)
+        if listeners:
+            with self._changed:
+                self._changed.notify_all()
+        for tell in listeners:
+            tell()
+
+    def _send(self, function_id: str, rows: list[list[Any]]) -> None:
         if not rows:
             return
         try:
@@ -112,10 +128,16 @@ class TaskClient:
         """Submit tasks again whose inputs had ended as they came: by now their values were told, on this same way."""
         for task_id in fields["tasks"]:
             with self._changed:
-                reference = self._pending.pop(task_id, None)
-            if reference is not None and reference.unsent is not None:
-                function_id, sent = reference.unsent
+                reference = self._pending.get(task_id)
+            if reference is None or reference.unsent is None:
+                continue
+            function_id, sent = reference.unsent
+            try:
+                if all(given.outcome is None for given in sent.inputs):
+                    raise TaskError("a task among its arguments belongs to another process, or is unknown")  # noqa: TRY301
                 self.submit(function_id, [(reference, sent)])
+            except Exception as error:  # noqa: BLE001 - This is the thread that reads: who waits for the task must hear it.
+                self._on_done({"tasks": [[task_id, "REFUSED", None, "", str(error)]]})
 
     # --- Waiting -------------------------------------------------------------------------------
 
@@ -156,6 +178,12 @@ class TaskClient:
         with self._changed:
             if self._changed.wait_for(arrived, _patience(deadline, LEND_CPU_AFTER_S)):
                 return
+            for reference in missing:
+                if reference.outcome is None and reference.task_id not in self._pending:
+                    raise TaskError(f"{reference!r} belongs to another process: get() it where it was made")
+        if deadline is not None and time.monotonic() >= deadline:
+            self._expire(waited_for, expire=expire)
+            return
         self.lend_cpu(lending=True)
         try:
             with self._changed:
@@ -164,8 +192,13 @@ class TaskClient:
             self.lend_cpu(lending=False)
         if self._gone and not done:
             raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
-        if not done and expire:
-            late = sum(reference.outcome is None for reference in waited_for)
+        if not done:
+            self._expire(waited_for, expire=expire)
+
+    @staticmethod
+    def _expire(waited_for: list[TaskReference], *, expire: bool) -> None:
+        late = sum(reference.outcome is None for reference in waited_for)
+        if late and expire:
             raise TimeoutError(f"{late} of {len(waited_for)} tasks had no value in time; they run on")
 
     def lend_cpu(self, *, lending: bool) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import os
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from qonduit.program import pickling
@@ -55,6 +57,7 @@ R = TypeVar("R")
 
 MAX_RETRIES = 3
 _CALLS_IN_A_FRAME = 256
+_MOST_RETRIES = 1_000_000
 
 
 # --- Functions ---------------------------------------------------------------------------------
@@ -89,13 +92,13 @@ def distribute_task(
     Raises:
         ValueError: the target has an unknown key, or a number is impossible.
     """
-    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-        raise ValueError(f"max_retries is a whole number from 0 on, not {max_retries!r}")
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or not 0 <= max_retries <= _MOST_RETRIES:
+        raise ValueError(f"max_retries is a whole number from 0 to {_MOST_RETRIES}, not {max_retries!r}")
+    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
         raise ValueError(f"timeout is a positive number of seconds or None, not {timeout!r}")
+    wanted = Target() if callable(target) else as_target(target)
     if callable(target):
-        return DistributedFunction(target, Target())
-    wanted = as_target(target)
+        return DistributedFunction(target, wanted, max_retries=max_retries, timeout_s=timeout or 0.0, name=name or "")
     return lambda function: DistributedFunction(
         function, wanted, max_retries=max_retries, timeout_s=timeout or 0.0, name=name or ""
     )
@@ -320,11 +323,21 @@ def _remote_exception(data: bytes | memoryview, text: str) -> BaseException:
     return error
 
 
-@functools.lru_cache(maxsize=32)
-def _object(digest: str) -> Any:
-    return pickling.loads(fetch_view(agent(), digest), writable=False)
+_objects: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+_MOST_OBJECTS = 32
+_MOST_OBJECT_BYTES = 256 * 1024**2
 
 
 def fetch_object(reference: ObjectReference) -> Any:
-    """Return the value behind `put`, fetched once a process."""
-    return _object(reference.digest)
+    """Return the value behind `put`, fetched once a process; of many, or large ones, only the newest are kept."""
+    kept = _objects.get(reference.digest)
+    if kept is not None:
+        _objects.move_to_end(reference.digest)
+        return kept[0]
+    value = pickling.loads(fetch_view(agent(), reference.digest), writable=False)
+    _objects[reference.digest] = (value, reference.size_bytes)
+    while len(_objects) > 1 and (
+        len(_objects) > _MOST_OBJECTS or sum(size for _, size in _objects.values()) > _MOST_OBJECT_BYTES
+    ):
+        _objects.popitem(last=False)
+    return value

@@ -682,6 +682,10 @@ class TaskRequests:
     functions: tuple[TaskFunction, ...] = ()
     tasks: tuple[SubmittedTask, ...] = ()
     cancel: tuple[str, ...] = ()
+    sequence: int = 0
+    """Per lease, from 1; one that is not new is dropped."""
+    waiting: bool | None = None
+    """Whether the task in hand now waits for others; None when that has not changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class DriverOps:
         self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
         callbacks = DriverCallbacks(
             push=server.push,
+            unsent=lambda: server.unsent_bytes,
             stage=lambda: accounts.stage,
             book=accounts.book_task,
             keep=blobs.put_local,

@@ -33,7 +33,7 @@ from qonduit_worker.tasks.nested import NestedTasks
 from qonduit_worker.workshop import EXECUTOR_ENTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from qonduit_service_kit.messages import ExecutorGranted
 
@@ -89,7 +89,7 @@ class Executor:
         self._blob_server = BlobServer(self._room.blob_socket, self._blobs)
         self._desk: ExecutorDesk | None = None
         self._surroundings = Surroundings(workshop.worker_id, workshop.bus, post)
-        self._nested = NestedTasks(grant, self._surroundings, parent=self._running_task_id, push=self._push)
+        self._nested = NestedTasks(grant, self._surroundings, parent=self._running_task_id, push=self._server.push)
         self._process: SandboxProcess | None = None
         self._started: asyncio.Future[tuple[SandboxProcess, ExecutorDesk]] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
@@ -155,6 +155,7 @@ class Executor:
     async def clean_up(self) -> None:
         """Give everything back."""
         await self.mail.close()
+        await self._nested.stop()
         await self._qpu.stop()
         await self._server.stop()
         await self._blob_server.stop()
@@ -191,7 +192,7 @@ class Executor:
         self._server.register("executor_ready", self._ready)
         self._server.listen("task_result", self._result)
         self._server.listen("task_function", lambda _, fields: self._nested.define(fields))
-        self._server.listen("tasks_submit", lambda _, fields: self._nested.submit(fields))
+        self._server.listen("tasks_submit", self._submit)
         self._server.listen("tasks_cancel", lambda _, fields: self._nested.cancel(fields))
         self._server.listen("tasks_waiting", self._waiting)
         try:
@@ -243,15 +244,15 @@ class Executor:
         if self._desk is not None:
             self._desk.on_result(fields)
 
-    def _waiting(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
+    def _submit(self, session: ProgramSession, fields: Mapping[str, Any]) -> Awaitable[object] | None:
+        session.wants_pushes = True
+        return self._nested.submit(fields)
+
+    def _waiting(self, session: ProgramSession, fields: Mapping[str, Any]) -> None:
+        session.wants_pushes = True
         if self._desk is not None:
             self._desk.waiting(bool(fields.get("waiting")))
             self._nested.waiting(self._desk.lends_cpu)
 
     def _running_task_id(self) -> str:
         return self._desk.running_task_id if self._desk is not None else ""
-
-    def _push(self, name: str, **fields: Any) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ConnectionError):  # Its end is noticed by whoever waits for it.
-                self._process.push(name, **fields)

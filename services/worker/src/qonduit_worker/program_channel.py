@@ -190,9 +190,14 @@ class ProgramServer:
                     session.push(name, **fields)
         self._cut_off_the_deaf()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much its processes were told and have not read, together."""
+        return sum(session.unsent_bytes for session in self._sessions)
+
     def _cut_off_the_deaf(self) -> None:
         """Keep within bounds what is held for a sandbox that doesn't read what it is told."""
-        while sum(session.unsent_bytes for session in self._sessions) > MAX_UNSENT_BYTES:
+        while self.unsent_bytes > MAX_UNSENT_BYTES:
             deaf = max(self._sessions, key=lambda session: session.unsent_bytes)
             _log.warning("program_does_not_read", socket=str(self._path), unsent_bytes=deaf.unsent_bytes)
             deaf.cut_off()

@@ -156,7 +156,8 @@ class Subscription:
             try:
                 await channel.close()
                 channel = await connection.channel()
-                await declare(channel, self.queue)
+                if not self.queue.kept_by_sender:
+                    await declare(channel, self.queue)
                 await channel.close()
                 await self.set_up(connection)
             except BusError as error:

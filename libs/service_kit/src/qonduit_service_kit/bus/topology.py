@@ -50,6 +50,8 @@ class Queue:
     expires_s: float | None = None
     """Deleted by the broker after so long without consumers and declarations."""
     also_bound: tuple[Address, ...] = ()
+    kept_by_sender: bool = False
+    """Its sender makes it again when it is gone; a consumer whose queue was deleted only looks whether it is back."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -116,4 +118,4 @@ def tasks_queue(address: Address) -> Queue:
     """Return the queue behind an address made by `messages.task_queue`."""
     if address.exchange != TASKS_EXCHANGE:
         raise ValueError(f"{address} is no address of a task queue")
-    return Queue(address.key, address, CLASSIC, expires_s=TASKS_EXPIRE_S)
+    return Queue(address.key, address, CLASSIC, expires_s=TASKS_EXPIRE_S, kept_by_sender=True)

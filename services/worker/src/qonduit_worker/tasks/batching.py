@@ -15,7 +15,7 @@ BATCH_S: Final = 0.02
 """A batch should carry this many seconds of work: its way costs a tenth of that, and nobody waits long for its end."""
 MOST_TASKS: Final = 256
 MOST_BYTES: Final = 40 * 1024
-"""Of the calls of a batch, so that a message stays under 64 KiB."""
+"""Of the calls and functions of a batch, so that a message of several stays under 64 KiB."""
 LEAST_EXECUTORS: Final = 2
 _RISE: Final = 0.5
 _FALL: Final = 0.1
@@ -65,9 +65,13 @@ def batch_size(ready: Collection[Task], times: RunTimes, executors: int) -> tupl
     """
     share = math.ceil(len(ready) / (2 * max(executors, LEAST_EXECUTORS)))
     expected_s, size_bytes = 0.0, 0
+    functions: set[str] = set()
     for count, task in enumerate(islice(ready, min(share, MOST_TASKS))):
         run_s = times.expected_s(task.function.function_id)
         size_bytes += task.size_bytes
+        if task.function.function_id not in functions:
+            functions.add(task.function.function_id)
+            size_bytes += len(task.function.code or b"")
         if run_s is None or expected_s + run_s > BATCH_S or size_bytes > MOST_BYTES:
             return (count, expected_s) if count else (1, run_s or 0.0)
         expected_s += run_s

@@ -48,6 +48,8 @@ class DriverCallbacks:
 
     push: Callable[..., None]
     """push(name, **fields) to the program."""
+    unsent: Callable[[], int]
+    """How many bytes the program was told and has not read."""
     stage: Callable[[], Stage]
     """The stage the job is in now."""
     book: Callable[[Stage, float, int], None]

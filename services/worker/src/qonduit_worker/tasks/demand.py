@@ -46,6 +46,7 @@ class DemandTeller:
         """The function that stood for each shape last: the scheduler learns from it how long such tasks run."""
         self._fall: asyncio.TimerHandle | None = None
         self._teller = asyncio.create_task(self._tell())
+        self._keeper = asyncio.create_task(self._keep_queues())
 
     def know(self, lease_id: str, worker_id: str) -> None:
         """Note where a lease is."""
@@ -67,6 +68,10 @@ class DemandTeller:
         if self._due:
             self._changed.set()
 
+    def refused(self, shape: Shape) -> None:
+        """Note that the scheduler has dropped a shape: its next count is news, whatever it is."""
+        self._told.pop(shape, None)
+
     def tell_all(self) -> None:
         """Tell all counts again."""
         self._due.update(self._ledger.shapes)
@@ -76,8 +81,9 @@ class DemandTeller:
         """End; safe to call twice."""
         if self._fall is not None:
             self._fall.cancel()
-        self._teller.cancel()
-        await asyncio.gather(self._teller, return_exceptions=True)
+        for part in (self._teller, self._keeper):
+            part.cancel()
+        await asyncio.gather(self._teller, self._keeper, return_exceptions=True)
 
     def _most(self, shape: Shape) -> int:
         """Return the count, as far as it could matter: one more than the job's limit could ever hold."""
@@ -89,12 +95,7 @@ class DemandTeller:
 
     async def _tell(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(REFRESH_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                await self._keep_queues()
-                continue
+            await self._changed.wait()
             self._changed.clear()
             shapes, self._due = self._due, set()
             try:
@@ -110,11 +111,13 @@ class DemandTeller:
             await asyncio.sleep(PAUSE_S)
 
     async def _keep_queues(self) -> None:
-        for shape in self._ledger.shapes:
-            try:
-                await self._bus.declare(tasks_queue(task_queue(self._context.job_id, self._context.attempt, shape)))
-            except BusError as error:
-                _log.warning("queue_not_declared", job=self._context.job_id, reason=str(error))
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            for shape in self._ledger.shapes:
+                try:
+                    await self._bus.declare(tasks_queue(task_queue(self._context.job_id, self._context.attempt, shape)))
+                except BusError as error:
+                    _log.warning("queue_not_declared", job=self._context.job_id, reason=str(error))
 
     def demand(self, shape: Shape) -> TaskDemand:
         """Return the present demand for a shape, newer than any before."""

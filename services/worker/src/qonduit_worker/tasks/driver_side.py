@@ -6,13 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.bus import UnroutableError, tasks_queue
+from qonduit_service_kit.bus import BusClosedError, BusError, MessageTooLargeError, UnroutableError, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
-    SCHEDULER,
     Address,
     DemandRefused,
-    DriverWaiting,
     ExecutorLost,
     ExecutorOutput,
     Shape,
@@ -26,11 +24,14 @@ from qonduit_service_kit.messages import (
     TaskResults,
     TasksCanceled,
     TasksTaken,
+    TaskState,
     task_queue,
 )
 
+from qonduit_worker.storage import StorageError
 from qonduit_worker.tasks.demand import DemandTeller
 from qonduit_worker.tasks.ledger import TaskLedger
+from qonduit_worker.tasks.lending import Lending
 from qonduit_worker.tasks.output import TaskOutput
 from qonduit_worker.tasks.records import TaskPages
 from qonduit_worker.tasks.reporting import PageTeller
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
+_SLICE = 1000
+
 MOST_UNFINISHED = 100_000
 """Tasks that one driver may have unfinished: beyond that its program waits before it can submit more."""
 MOST_INLINE_BYTES = 64 * 1024**2
@@ -54,6 +57,10 @@ MOST_INLINE_BYTES = 64 * 1024**2
 MOST_SHAPES = 256
 """Each shape is a queue."""
 MOST_FUNCTIONS = 10_000
+MOST_UNSENT_BYTES = 16 * 1024**2
+"""Of results that the program has not read: beyond that no more batches go out."""
+UNSENT_PAUSE_S = 0.1
+AGAIN_S = 1.0
 MOST_TASK_BYTES = 128 * 1024
 """Of a call and its inputs, together in one message."""
 
@@ -85,9 +92,13 @@ class TaskDesk:
         self._for_owners: dict[Owner, tuple[list[TaskResult], list[str]]] = {}
         self._turn_due = False
         self._sending: set[asyncio.Task[None]] = set()
-        self._waiting_sequence = 0
+        self._requests_seen: dict[str, int] = {}
+        self._waiting: set[str] = set()
+        """Leases whose task in hand waits for others."""
+        self._lending = Lending(bus, context.worker_id, context.lease_id)
+        self._ended = False
+        """The program is over: nobody is told any more."""
         self._closed = False
-        self.lends_cpu = False
 
     # --- What programs ask ---------------------------------------------------------------------
 
@@ -111,7 +122,14 @@ class TaskDesk:
         except BadTaskError as error:
             self._results += refusals(fields, error)
             self._turn_soon()
-        return None if self._has_room() else self._room.wait()
+        return None if self._has_room() else self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Hold the program until some of its tasks have ended; it lends its cpu to them meanwhile."""
+        waits_already = self._lending.lends
+        self._lending.set(True)
+        await self._room.wait()
+        self._lending.set(waits_already)
 
     def cancel(self, fields: Mapping[str, Any]) -> None:
         """Cancel tasks for the program (untrusted)."""
@@ -121,9 +139,9 @@ class TaskDesk:
         now, stage = time.time(), self._callbacks.stage()
         for wanted in tasks:
             function = self._functions.get(wanted.function_id)
-            if function is None or (self._is_new(function.shape) and len(self._ledger.shapes) >= MOST_SHAPES):
-                text = f"the tasks of one job may have at most {MOST_SHAPES} different targets"
-                self._tell(owner, TaskResult(wanted.task_id, REFUSED, text=text if function else "unknown function"))
+            refusal = self._refusal(function)
+            if refusal or function is None:
+                self._tell(owner, TaskResult(wanted.task_id, REFUSED, text=refusal))
                 continue
             task = Task(
                 wanted.task_id,
@@ -144,8 +162,20 @@ class TaskDesk:
             self._touched.add(function.shape)
         self._turn_soon()
 
-    def _is_new(self, shape: Shape) -> bool:
-        return shape not in self._ledger.shapes
+    def _refusal(self, function: TaskFunction | None) -> str:
+        """Say why a task of a function cannot be taken, '' if it can.
+
+        A driver waits before it has too many unfinished; tasks of tasks cannot be held up, so beyond twice that they
+        are refused.
+        """
+        if function is None:
+            return "unknown function"
+        shapes = self._ledger.shapes
+        if function.shape not in shapes and len(shapes) >= MOST_SHAPES:
+            return f"the tasks of one job may have at most {MOST_SHAPES} different targets"
+        if len(self._ledger) >= 2 * MOST_UNFINISHED or self._ledger.inline_bytes >= 2 * MOST_INLINE_BYTES:
+            return f"this job has {len(self._ledger)} unfinished tasks: get() some before starting more"
+        return ""
 
     def _has_room(self) -> bool:
         if len(self._ledger) < MOST_UNFINISHED and self._ledger.inline_bytes < MOST_INLINE_BYTES:
@@ -156,11 +186,12 @@ class TaskDesk:
 
     def waiting(self, waiting: bool) -> None:  # noqa: FBT001 - It is the fact that is told.
         """Tell the scheduler that the driver blocks in get() and lends its cpu, or goes on."""
-        self.lends_cpu = waiting
-        self._waiting_sequence += 1
-        context = self._context
-        told = DriverWaiting(context.worker_id, context.lease_id, waiting, self._waiting_sequence)
-        self._send(self._bus.publish(SCHEDULER, told))
+        self._lending.set(waiting)
+
+    @property
+    def lends_cpu(self) -> bool:
+        """Whether the driver waits and has given its cpu back."""
+        return self._lending.lends
 
     # --- What executors and the scheduler say --------------------------------------------------
 
@@ -177,10 +208,12 @@ class TaskDesk:
                         self._changed(task)
                     self._apply_all(self._ledger.reply(message.lease_id, reply))
             case ExecutorLost():
+                self._waiting.discard(message.lease_id)
                 self._apply_all(self._ledger.lost(message.lease_id, message.cause))
                 self._touched.update(self._ledger.shapes)
                 self._turn_soon()
             case DemandRefused():
+                self._demand.refused(message.shape)
                 self._apply_all(self._ledger.refuse(message.shape, message.text))
             case TaskRequests():
                 self._requested(message)
@@ -201,9 +234,10 @@ class TaskDesk:
             self._interrupt(message.worker_id, message.lease_id, unwanted)
 
     def _requested(self, message: TaskRequests) -> None:
-        """Do what a task asks, unless it is gone; what comes twice has ids that are known."""
-        if self._ledger.is_lost(message.lease_id):
+        """Do what a task asks, unless it is gone; what comes twice has a number that is known."""
+        if self._ledger.is_lost(message.lease_id) or message.sequence <= self._requests_seen.get(message.lease_id, 0):
             return
+        self._requests_seen[message.lease_id] = message.sequence
         for function in message.functions:
             try:
                 self._define(function)
@@ -211,6 +245,22 @@ class TaskDesk:
                 _log.warning("bad_task_function", job=self._context.job_id, reason=str(error))
         self._submit(message.tasks, Owner(message.worker_id, message.lease_id, message.parent_id))
         self._apply_all(self._ledger.cancel(message.cancel))
+        if message.waiting is not None:
+            (self._waiting.add if message.waiting else self._waiting.discard)(message.lease_id)
+        if self._waiting:
+            self._end_deadlock()
+
+    def _end_deadlock(self) -> None:
+        """End tasks of tasks for which there never will be room: all that could make some waits for them."""
+        stuck = self._ledger.deadlocked(self._waiting, self._context.limit)
+        if stuck:
+            gib = self._context.limit.mem_bytes / 1024**3
+            text = (
+                f"it cannot start: all executors of this job wait inside tasks, and hold the {gib:g} GiB that the "
+                'tasks of the job may have together. Give the tasks that wait less "mem", start fewer of them at a '
+                "time, or ask for a higher limit"
+            )
+            self._apply_all(self._ledger.fail(stuck, TaskState.UNSCHEDULABLE, text))
 
     # --- Decisions -----------------------------------------------------------------------------
 
@@ -265,7 +315,7 @@ class TaskDesk:
             return
         results, self._results = self._results, []
         unknown, self._unknown = self._unknown, []
-        for part in in_parts(results):
+        for part in in_parts(results if not self._ended else []):
             self._callbacks.push("tasks_done", tasks=[row_of(result) for result in part])
         if unknown:
             self._callbacks.push("tasks_unknown", tasks=unknown)
@@ -279,6 +329,12 @@ class TaskDesk:
         touched, self._touched = self._touched, set()
         for shape in touched:
             self._demand.changed(shape)
+        if self._callbacks.unsent() > MOST_UNSENT_BYTES:
+            # The program is busy and reads nothing: what more tasks return would only pile up here.
+            self._touched = touched
+            asyncio.get_running_loop().call_later(UNSENT_PAUSE_S, self._turn_soon)
+            return
+        for shape in touched:
             for batch in self._ledger.next_batches(shape):
                 self._send(self._publish(shape, batch))
         self._has_room()
@@ -294,7 +350,31 @@ class TaskDesk:
             _log.error("message_not_sent", job=self._context.job_id, exc_info=error)
 
     async def _publish(self, shape: Shape, batch: Batch) -> None:
-        """Put a batch in its queue: in memory only, as what RabbitMQ forgets is sent again from here."""
+        """Put a batch in its queue: in memory only, as what RabbitMQ forgets is sent again from here.
+
+        Over a lost connection it is tried again; tasks that cannot be sent for another reason end with that.
+        """
+        while not self._closed:
+            try:
+                await self._publish_once(shape, batch)
+            except BusClosedError:
+                return
+            except MessageTooLargeError as error:
+                self._fail(batch, f"it cannot be sent: {error}")
+            except BusError as error:
+                _log.warning("batch_not_sent", job=self._context.job_id, reason=str(error))
+                self._declaring.pop(shape, None)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except StorageError as error:
+                self._fail(batch, f"a value that it is given cannot be kept: {error}")
+            return
+
+    def _fail(self, batch: Batch, text: str) -> None:
+        inside = [task.task_id for task in batch.tasks if task.batch == batch.number]
+        self._apply_all(self._ledger.fail(inside, REFUSED, text))
+
+    async def _publish_once(self, shape: Shape, batch: Batch) -> None:
         for task in batch.tasks:
             if task.size_bytes > MOST_TASK_BYTES:
                 await self._lighten(task)
@@ -362,7 +442,11 @@ class TaskDesk:
 
     async def settle(self) -> None:
         """End what is left with its driver, and tell what is known of each task before the attempt's end is told."""
-        self._apply_all(self._ledger.cancel(self._ledger.unfinished_ids(), "its program has ended"))
+        self._ended = True
+        left = self._ledger.unfinished_ids()
+        for start in range(0, len(left), _SLICE):
+            self._apply_all(self._ledger.cancel(left[start : start + _SLICE], "its program has ended"))
+            await asyncio.sleep(0)  # Other jobs of this worker go on meanwhile.
         await self._reports.flush()
 
     async def close(self) -> None:
@@ -372,9 +456,10 @@ class TaskDesk:
         self._closed = True
         self._room.set()
         await self._demand.stop()
+        await self._lending.stop()
         await self._reports.stop()
         for task in list(self._sending):
             task.cancel()
         await self._output.close()
-        for shape in self._declaring:
+        for shape in {*self._ledger.shapes, *self._declaring}:
             await self._bus.delete(tasks_queue(self._address(shape)))

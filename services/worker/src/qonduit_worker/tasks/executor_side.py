@@ -47,6 +47,7 @@ CANCEL_S = 2.0
 AGAIN_S = 1.0
 TEXT_CHARACTERS = 16 * 1024
 _FIELDS_OF_A_RESULT = 7
+_SAID_BY_PROCESSES = frozenset({TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.CANCELED, TaskOutcome.RETURNED})
 
 
 class ExecutorProcess(Protocol):
@@ -89,6 +90,8 @@ class ExecutorDesk:
         self._revoked = False
         self._exited: Exit | None = None
         self._overtime = False
+        self._ended_for: InHand | None = None
+        """The task because of which the process was killed here."""
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._begun_at = 0.0
@@ -124,15 +127,22 @@ class ExecutorDesk:
         await pump
 
     def _settle_hand(self, exited: Exit) -> None:
-        """Answer for the tasks in hand: the first had to do with the death of their process, the others never began."""
+        """Answer for the tasks in hand.
+
+        The first had to do with the death of their process, or the one for which we ended it, which may have come to
+        its end all the same; the others are not to blame.
+        """
         hand, self._hand = list(self._hand.values()), OrderedDict()
-        for index, task in enumerate(hand):
-            reply = returned(task) if index else death_of(task, exited, self._grant, overtime=self._overtime)
-            self._replies.add(reply, last=index == len(hand) - 1)
+        blamed = self._ended_for or next(iter(hand), None)
+        for task in hand:
+            reply = death_of(task, exited, self._grant, overtime=self._overtime) if task is blamed else returned(task)
+            self._replies.add(reply, last=task is hand[-1])
 
     def ready(self) -> None:
         """Note that the process is up and listens."""
         self._idle.set()
+        if self._subscription is not None and not self._revoked:
+            self._spawn(self._subscription.resume())  # A batch that came long before had it pause.
 
     async def revoke(self, *, now: bool) -> None:
         """Give the lease back: after the task in hand, or at once. May come again."""
@@ -260,6 +270,7 @@ class ExecutorDesk:
         if (timeout_s := first.function.timeout_s) > 0:
             if runs_s >= timeout_s:
                 self._overtime = True
+                self._ended_for = first
                 self._process.kill()
                 return
             left_s.append(timeout_s - runs_s)
@@ -335,7 +346,9 @@ class ExecutorDesk:
         asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, unwanted)
 
     def _kill_if_running(self, unwanted: list[InHand]) -> None:
-        if next(iter(self._hand.values()), None) in unwanted:
+        first = next(iter(self._hand.values()), None)
+        if first is not None and first in unwanted:
+            self._ended_for = first
             self._process.kill()
 
     # --- Tasks of tasks ------------------------------------------------------------------------
@@ -371,8 +384,5 @@ class ExecutorDesk:
 
 
 def _outcome(word: object) -> TaskOutcome:
-    """Read the outcome; what the process says is untrusted, so an unknown word is an error of the task."""
-    try:
-        return TaskOutcome(str(word))
-    except ValueError:
-        return TaskOutcome.ERROR
+    """Read the outcome; the process is untrusted: only its agent may say that it died or was ended."""
+    return TaskOutcome(word) if isinstance(word, str) and word in _SAID_BY_PROCESSES else TaskOutcome.ERROR

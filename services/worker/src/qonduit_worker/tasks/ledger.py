@@ -19,6 +19,7 @@ from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from qonduit_service_kit.messages import Shape
 
@@ -130,7 +131,8 @@ class TaskLedger:
     def _make_ready(self, task: Task) -> None:
         lane = self._lanes.setdefault(task.shape, _Lane())
         lane.unfinished += 1
-        self._wait_in(lane, task, first=False)
+        # What a task waits for goes before what has not begun: else those that wait could fill the job's limit.
+        self._wait_in(lane, task, first=task.owner is not None)
 
     @staticmethod
     def _wait_in(lane: _Lane, task: Task, *, first: bool) -> None:
@@ -286,6 +288,35 @@ class TaskLedger:
             decisions += self._finish(task, TaskResult(task_id, TaskOutcome.CANCELED, text=text))
             if task_id in self._children:
                 decisions += self.cancel(list(self._children[task_id]), "the task that started it was canceled")
+        return decisions
+
+    def deadlocked(self, waiting: AbstractSet[str], limit: Shape) -> list[str]:
+        """Return the tasks of tasks that can never start.
+
+        That is so when each executor of the job waits inside a task for others, and together they leave no room within
+        the job's limit: their cpu is lent, their memory and gpus are not.
+        """
+        held_bytes, held_gpus = 0, 0
+        for shape, lane in self._lanes.items():
+            if any(lease not in waiting for lease in lane.owned):
+                return []
+            held_bytes += shape.mem_bytes * len(lane.owned)
+            held_gpus += shape.gpus * len(lane.owned)
+        return [
+            task.task_id
+            for task in self._tasks.values()
+            if task.owner is not None
+            and task.state is TaskState.QUEUED
+            and (held_bytes + task.shape.mem_bytes > limit.mem_bytes or held_gpus + task.shape.gpus > limit.gpus)
+        ]
+
+    def fail(self, task_ids: Iterable[str], outcome: str, text: str) -> list[Decision]:
+        """End tasks that cannot be run."""
+        decisions: list[Decision] = []
+        for task_id in task_ids:
+            task = self._tasks.get(task_id)
+            if task is not None:
+                decisions += self._finish(task, TaskResult(task_id, outcome, text=f"task {task.function.name}: {text}"))
         return decisions
 
     def refuse(self, shape: Shape, text: str) -> list[Decision]:

@@ -34,23 +34,18 @@ class Prefixer:
     def feed(self, chunk: bytes) -> bytes:
         """Take what was printed; returns the lines that are complete."""
         text, lines = self._unread + chunk, bytearray()
-        self._unread = b""
         start = 0
-        while (mark := text.find(b"\x1e", start)) >= 0:
-            found = _MARK.match(text, mark)
-            if found is None:
-                if len(text) - mark < _MARK_BYTES and b"\x1f" not in text[mark:] and b"\n" not in text[mark:]:
-                    self._unread = text[mark:]  # The rest of the mark may be in the next chunk.
-                    self._take(text[start:mark], lines)
-                    return bytes(lines)
-                self._take(text[start : mark + 1], lines)
-                start = mark + 1
-                continue
-            self._take(text[start:mark], lines)
+        for found in _MARK.finditer(text):
+            self._take(text[start : found.start()], lines)
             self._end_line(lines)
             self._prefix = b"[task %b %b] " % (found[1], found[2])
             start = found.end()
-        self._take(text[start:], lines)
+        # The rest of a mark may be in the next chunk.
+        cut = text.rfind(b"\x1e", max(start, len(text) - _MARK_BYTES))
+        if cut < 0 or b"\x1f" in text[cut:] or b"\n" in text[cut:]:
+            cut = len(text)
+        self._take(text[start:cut], lines)
+        self._unread = text[cut:]
         return bytes(lines)
 
     def rest(self) -> bytes:
