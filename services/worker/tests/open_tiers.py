@@ -39,6 +39,24 @@ async def test_a_program_runs_in_its_own_folder(boxes: Sandboxes) -> None:
     assert (await sandbox.wait()).exit_code == 0
 
 
+async def test_a_zygote_forked_from_another_serves_and_dies_with_it(boxes: Sandboxes, worker_folder: Path) -> None:
+    config = SandboxConfig(worker_folder / "state", TIER, python_path=(PROGRAMS,))
+    zygote = Zygote(config=config, cgroups=CgroupTree(worker_folder, Hierarchies()), base=boxes.zygote)
+    await zygote.start()
+    sandbox = await Sandboxes(zygote, worker_folder / "more").fork("import time; print(1); time.sleep(600)")
+    assert await sandbox.output.readline() == b"1\n"
+    os.kill(boxes.zygote.pid, signal.SIGKILL)
+    await zygote.died()
+    await sandbox.wait()
+    await zygote.stop()
+    await boxes.zygote.stop()
+    await zygote.start()
+    sandbox = await Sandboxes(zygote, worker_folder / "again").fork("print(2)")
+    assert await sandbox.output.read() == b"2\n"
+    await sandbox.wait()
+    await zygote.stop()
+
+
 @ONLY_B
 async def test_files_of_others_are_out_of_reach(boxes: Sandboxes) -> None:
     neighbour = boxes.spec("pass")

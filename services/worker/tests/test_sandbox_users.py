@@ -33,7 +33,9 @@ def run_as(uid: int, *arguments: str, **environment: str) -> str:
 
 
 @AS_ROOT
-@pytest.mark.parametrize("name", ["test_sandbox_program.py", "test_sandbox_walls.py", "test_sandbox_tree.py"])
+@pytest.mark.parametrize(
+    "name", ["test_sandbox_program.py", "test_sandbox_walls.py", "test_sandbox_tree.py", "test_zygote_base.py"]
+)
 def test_an_ordinary_user_gets_the_same_sandboxes(name: str) -> None:
     probe = "from qonduit_worker.sandbox import probe; print(probe().tier)"
     if run_as(NOBODY, "-c", probe) != "A\n":

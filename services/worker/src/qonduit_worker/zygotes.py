@@ -90,8 +90,11 @@ class ZygotePool:
     """Zygotes: a warm one for programs of one CPU, and one that has only imported for wider ones.
 
     A child of a process that used Qiskit's thread pool hangs, so the warm one used one thread; a program of
-    several threads starts from one that never transpiled at all. The wide one starts when it is first needed,
-    or in the background once the warm one is ready.
+    several threads starts from one that never transpiled at all. The wide one starts once the warm one is ready.
+
+    Both are forked from a base that imports and runs no program, so that what it has imported is in memory once.
+    Either may die alone and is forked from the base again. When the base dies both die with it, and the first of
+    them that is started again starts it.
 
     A program with a layer that brings another version of what these have imported starts from a third, which has
     imported nothing, and imports inside its sandbox: packages that a user chose are that user's code, and must
@@ -100,10 +103,16 @@ class ZygotePool:
 
     def __init__(self, config: SandboxConfig, cgroups: CgroupTree, *, preload: tuple[str, ...], warm: bool) -> None:
         self._cgroups = cgroups
-        narrow = Zygote(config=config, cgroups=cgroups, preload=preload, warm=WARM if warm else None)
+        self._base = Zygote(config=config, cgroups=cgroups, preload=preload)
+        narrow = Zygote(config=config, cgroups=cgroups, warm=WARM if warm else None, base=self._base)
         self._narrow = _Nest("one-cpu", narrow)
-        self._wide = _Nest("wide", Zygote(config=config, cgroups=cgroups, preload=preload))
+        self._wide = _Nest("wide", Zygote(config=config, cgroups=cgroups, base=self._base))
         self._bare = _Nest("bare", Zygote(config=config, cgroups=cgroups))
+
+    @property
+    def base_pid(self) -> int:
+        """The process that the zygotes are forked from, as this process numbers it."""
+        return self._base.pid
 
     async def start(self) -> None:
         """Start the warm zygote and return once programs can be forked."""
@@ -114,6 +123,7 @@ class ZygotePool:
     async def stop(self) -> None:
         """End every zygote and every sandbox, and remove their control groups; safe to call twice."""
         await asyncio.gather(self._narrow.stop(), self._wide.stop(), self._bare.stop())
+        await self._base.stop()
         await asyncio.to_thread(self._cgroups.close)
 
     def inside(self, directory: Path, layer: Layer | None = None) -> InsidePaths:

@@ -173,8 +173,8 @@ class Sandboxed:
 
     def _forked(self, first: int, program: int = -1) -> None:
         self._pidfd, self._program_pidfd = first, program
-        self.pid = _pid_of(first)
-        self._parts.meter.attach([self.pid] if program < 0 else [self.pid, _pid_of(program)])
+        self.pid = pid_of(first)
+        self._parts.meter.attach([self.pid] if program < 0 else [self.pid, pid_of(program)])
         self._loop.add_reader(first, self._gone)
         if self._doomed:
             self.kill()
@@ -267,7 +267,7 @@ def _send(pidfd: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """The process's number as this process sees it; 0 when it is gone already."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:  # noqa: PTH123 - read for each fork.
         for line in file:

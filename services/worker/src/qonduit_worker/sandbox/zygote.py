@@ -18,7 +18,7 @@ from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
-from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, open_output
+from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, open_output, pid_of
 from qonduit_worker.shielding import to_its_end
 from qonduit_worker.zygote import layout, wire
 
@@ -66,10 +66,18 @@ class Zygote:
         cgroups: The worker's control groups, prepared.
         preload: Modules to import once.
         warm: `module:function`, called once after importing.
+        base: A zygote to fork this one from, so that both share the memory of what that one has imported; it is
+            started when it does not run. This one dies with it.
     """
 
     def __init__(
-        self, *, config: SandboxConfig, cgroups: CgroupTree, preload: Sequence[str] = (), warm: str | None = None
+        self,
+        *,
+        config: SandboxConfig,
+        cgroups: CgroupTree,
+        preload: Sequence[str] = (),
+        warm: str | None = None,
+        base: "Zygote | None" = None,
     ) -> None:
         self.pid = 0
         self.imported: frozenset[str] = frozenset()
@@ -78,6 +86,9 @@ class Zygote:
         self._cgroups = cgroups
         self._preload = tuple(preload)
         self._warm = warm
+        self._base = base
+        self._starting = asyncio.Lock()
+        self._reaping = asyncio.Lock()
         self._channel: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._pidfd = -1
@@ -111,8 +122,15 @@ class Zygote:
         if closed is not None:
             raise ZygoteStartError(f"In tier B the users of sandboxes must be able to enter {closed}: chmod o+x it.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = await self._spawn(theirs)
+        try:
+            with theirs:
+                if self._base is None:
+                    self._process = await self._spawn(theirs)
+                else:
+                    await self._base.fork_zygote(theirs, self._warm)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)  # noqa: FBT003 - the standard library's signature.
         self._died = asyncio.Event()
         try:
@@ -127,6 +145,22 @@ class Zygote:
         self._channel = ours
         self._inherited_bytes = proctree.anonymous_bytes(self.pid)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._lost)
+
+    async def fork_zygote(self, channel: socket.socket, warm: str | None) -> None:
+        """Have a zygote forked that serves orders on `channel`; starts this one first when it does not run.
+
+        Raises:
+            ZygoteStartError: This one could not be started, or died.
+        """
+        async with self._starting:
+            if not self.running:
+                await self.stop()
+                await self.start()
+        try:
+            wire.send(self._open_channel(), "zygote", descriptors=(channel.fileno(),), warm=warm)
+        except (OSError, ZygoteDiedError):
+            self._lost()
+            raise ZygoteStartError("The zygote to fork from died.") from None
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         config = self._config
@@ -160,8 +194,8 @@ class Zygote:
                 raise ZygoteStartError("The zygote ended before it was ready.")
             fields, descriptors = message
             if fields["kind"] == "hello":
-                self.pid = fields["pid"]
                 (self._pidfd,) = descriptors
+                self.pid = pid_of(self._pidfd)
             elif fields["kind"] == "failed":
                 raise ZygoteStartError(f"The zygote could not start:\n{fields['text']}")
             else:
@@ -175,6 +209,11 @@ class Zygote:
         for sandbox in list(self._sandboxes.values()):
             sandbox.kill()
         self._died.set()
+
+    def _open_channel(self) -> socket.socket:
+        if self._channel is None:
+            raise ZygoteDiedError("The zygote is not running.")
+        return self._channel
 
     def _close_channel(self) -> None:
         if self._channel is not None:
@@ -196,16 +235,18 @@ class Zygote:
         self._died.set()
 
     async def _reap(self) -> None:
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-            self._process = None
+        async with self._reaping:
+            if self._pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                await _readable(self._pidfd)
+                os.close(self._pidfd)
+                self._pidfd = -1
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+                self._process = None
 
     async def fork(self, spec: SandboxSpec) -> Sandboxed:
         """Make a sandbox; returns when its program is about to begin.
@@ -215,8 +256,7 @@ class Zygote:
             SandboxStartError: The sandbox could not be set up.
             OSError: The host refused a control group or a folder.
         """
-        if self._channel is None:
-            raise ZygoteDiedError("The zygote is not running.")
+        self._open_channel()
         hastening = asyncio.ensure_future(asyncio.to_thread(self._cgroups.hasten))
         self._hastening.add(hastening)
         hastening.add_done_callback(self._hastening.discard)
@@ -258,8 +298,7 @@ class Zygote:
                     slots.hand_over(str(spec.directory / name), slot.uid)
 
     async def _order(self, spec: SandboxSpec, group: Cgroup, slot: slots.Slot | None) -> Sandboxed:
-        if self._channel is None:
-            raise ZygoteDiedError("The zygote died.")
+        channel = self._open_channel()
         output, write_end = await open_output()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener = None if self._config.tier == "A" else _host_listener()
@@ -277,7 +316,7 @@ class Zygote:
         memory = self._written(spec, slot, listener).to_memory()
         procs = group.open_procs()
         try:
-            wire.send(self._channel, "fork", descriptors=(memory, theirs.fileno(), write_end, *procs))
+            wire.send(channel, "fork", descriptors=(memory, theirs.fileno(), write_end, *procs))
         except OSError:
             self._lost()  # The sandbox learns it too, from the closed end of its control socket.
         finally:
@@ -311,14 +350,19 @@ class Zygote:
 
 
 async def _next_message(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    await _readable(channel.fileno())
+    return wire.receive(channel)
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until there is something to read; of a pidfd, until its process is gone."""
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(channel.fileno(), _resolve, readable)
+    loop.add_reader(descriptor, _resolve, readable)
     try:
         await readable
     finally:
-        loop.remove_reader(channel.fileno())
-    return wire.receive(channel)
+        loop.remove_reader(descriptor)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

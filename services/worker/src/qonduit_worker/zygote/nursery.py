@@ -7,11 +7,15 @@ import select
 import signal
 import socket
 import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from qonduit_worker.zygote import kernel, program, wire
 from qonduit_worker.zygote.rooms import Rooms
+from qonduit_worker.zygote.spawn import fork_within
 from qonduit_worker.zygote.trees import Trees
 
 _SIGNAL_NUMBERS: Final = 64
@@ -21,6 +25,38 @@ class TooManyThreadsError(RuntimeError):
     """Preloading left threads behind; children forked from such a process hang."""
 
 
+def live(
+    channel: socket.socket, start: wire.Start, *, parent: int, enter: Callable[[wire.Start], None] | None = None
+) -> NoReturn:
+    """Be a zygote from its first line to its end, in a process that was just forked.
+
+    Args:
+        channel: The socket to the agent.
+        start: What to be.
+        parent: The process that it was forked from, which it dies with.
+        enter: What makes its file tree; None where it stays in its parent's.
+    """
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() not in {0, parent}:  # 0 in a pid namespace of its own.
+            os._exit(1)  # The parent died before the line above took effect.
+        pidfd = os.pidfd_open(os.getpid())
+        wire.send(channel, "hello", descriptors=(pidfd,))
+        os.close(pidfd)
+        if enter is not None:
+            enter(start)
+        if start.tier != "A":
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        nursery = Nursery(channel, start)
+        nursery.prepare()
+        wire.send(channel, "ready", modules=nursery.imported())
+        nursery.serve()
+    except BaseException:  # noqa: BLE001 - whatever happened is told to the agent.
+        wire.send(channel, "failed", text=traceback.format_exc())
+    finally:
+        os._exit(1)
+
+
 class Nursery:
     """Serves the orders that come on one socket until the agent closes it."""
 
@@ -28,6 +64,7 @@ class Nursery:
         self._channel = channel
         self._start = start
         self._makers = Rooms(start) if start.tier == "A" else Trees(start)
+        self._wakeup: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Import and warm up, and make sure that forking is safe after it.
@@ -47,7 +84,8 @@ class Nursery:
         gc.collect()
         gc.disable()
         gc.freeze()
-        kernel.collapse_memory()
+        if not self._start.forked:  # What is shared with the zygote that this one came from would be copied.
+            kernel.collapse_memory()
 
     def imported(self) -> list[str]:
         """The installed modules that programs find imported, outermost names only."""
@@ -55,7 +93,7 @@ class Nursery:
 
     def serve(self) -> None:
         """Fork a sandbox for each order; returns when the agent is gone."""
-        wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        wakeup, write_end = self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         poll = select.poll()
@@ -70,7 +108,31 @@ class Nursery:
                 message = wire.receive(self._channel)
                 if message is None:
                     return
-                self._serve_one(message[1])
+                fields, descriptors = message
+                if fields["kind"] == "zygote":
+                    self._fork_zygote(fields["warm"], descriptors[0])
+                else:
+                    self._serve_one(descriptors)
+
+    def _fork_zygote(self, warm: str | None, descriptor: int) -> None:
+        with socket.socket(fileno=descriptor) as channel:
+            parent = os.getpid()
+            try:
+                pid = fork_within() if self._start.tier == "A" else os.fork()
+            except OSError:
+                wire.send(channel, "failed", text=traceback.format_exc())
+                return
+            if pid == 0:
+                self._let_go()
+                live(channel, replace(self._start, preload=(), warm=warm, forked=True), parent=parent)
+
+    def _let_go(self) -> None:
+        """Close what belongs to the zygote that this process was forked from: its end must be seen by the agent."""
+        program.default_signals()
+        self._channel.close()
+        self._makers.close()
+        for end in self._wakeup or ():
+            os.close(end)
 
     def _serve_one(self, descriptors: list[int]) -> None:
         memory, control, output, *cgroups = descriptors

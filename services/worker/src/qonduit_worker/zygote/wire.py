@@ -1,8 +1,8 @@
 """What agent, zygote and sandbox say to each other: JSON on SOCK_SEQPACKET sockets, with descriptors beside it.
 
-The zygote's socket carries `Order` requests one way and `hello`, `ready` (with the modules that are imported) or
-`failed` the other way. Each
-sandbox has a control socket of its own: `forked` (with a pidfd of its first process), `started` (with the
+The zygote's socket carries requests one way: `fork` with an `Order`, or `zygote` with the socket of another zygote to
+fork. The other way go `hello` (with a pidfd of the zygote), `ready` (with the modules that are imported) or `failed`.
+Each sandbox has a control socket of its own: `forked` (with a pidfd of its first process), `started` (with the
 listener, where the sandbox has its own network), `failed` and `exit` come out, `TERMINATE` and `KILL` go in.
 """
 
@@ -31,6 +31,8 @@ class Start:
     warm: str | None
     python_path: tuple[str, ...]
     hidden: tuple[str, ...]
+    forked: bool = False
+    """From another zygote, which has imported already."""
 
     def dumps(self) -> str:
         """Write it down."""
