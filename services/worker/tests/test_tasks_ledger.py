@@ -351,3 +351,23 @@ def test_whatever_comes_each_task_ends_once_and_none_is_forgotten(events: list[t
             ended += ends(ledger.reply("three", ok(one.task_id, one.attempt)))
     assert sorted(ended) == list("abcd")
     assert (ledger.inline_bytes, ledger.unfinished(SHAPE), ledger.in_queue(SHAPE)) == (0, 0, [])
+
+
+def test_tasks_of_tasks_that_could_never_start_are_found() -> None:
+    limit = Shape(16_000, 2 * SHAPE.mem_bytes)
+    ledger = ledger_with("one", "two")
+    take(ledger, "a", ("one", 1))
+    take(ledger, "b", ("two", 1))
+    ledger.add(task("child", owner=Owner("w", "a", "one")), 1.0)
+    assert ledger.deadlocked({"a"}, limit) == [], "the other may end, and make room"
+    assert ledger.deadlocked({"a", "b"}, limit) == ["child"]
+    assert ledger.deadlocked({"a", "b"}, Shape(16_000, 3 * SHAPE.mem_bytes)) == []
+    assert ends(ledger.fail(["child"], TaskState.UNSCHEDULABLE, "no room")) == {"child": "UNSCHEDULABLE"}
+
+
+def test_what_a_task_waits_for_goes_before_what_has_not_begun() -> None:
+    ledger = ledger_with(*(f"t{number}" for number in range(20)))
+    published(ledger)
+    take(ledger, "a", ("t0", 1))
+    ledger.add(task("child", owner=Owner("w", "a", "t0")), 1.0)
+    assert published(ledger) == ["child"]

@@ -6,17 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.bus import BusClosedError, BusError, MessageTooLargeError, UnroutableError, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
-    Address,
     DemandRefused,
     ExecutorLost,
     ExecutorOutput,
     Shape,
     SubmittedTask,
-    TaskBatch,
-    TaskCall,
     TaskFunction,
     TaskReplies,
     TaskRequests,
@@ -25,19 +21,18 @@ from qonduit_service_kit.messages import (
     TasksCanceled,
     TasksTaken,
     TaskState,
-    task_queue,
 )
 
-from qonduit_worker.storage import StorageError
 from qonduit_worker.tasks.demand import DemandTeller
 from qonduit_worker.tasks.ledger import TaskLedger
 from qonduit_worker.tasks.lending import Lending
 from qonduit_worker.tasks.output import TaskOutput
+from qonduit_worker.tasks.publishing import BatchPublisher
 from qonduit_worker.tasks.records import TaskPages
 from qonduit_worker.tasks.reporting import PageTeller
 from qonduit_worker.tasks.requests import REFUSED, BadTaskError, read_function, read_ids, read_tasks, refusals
 from qonduit_worker.tasks.results import in_parts, row_of
-from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Owner, Task, Unknown
+from qonduit_worker.tasks.task import Decision, Finished, Interrupt, Owner, Task, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -60,9 +55,6 @@ MOST_FUNCTIONS = 10_000
 MOST_UNSENT_BYTES = 16 * 1024**2
 """Of results that the program has not read: beyond that no more batches go out."""
 UNSENT_PAUSE_S = 0.1
-AGAIN_S = 1.0
-MOST_TASK_BYTES = 128 * 1024
-"""Of a call and its inputs, together in one message."""
 
 
 class TaskDesk:
@@ -80,7 +72,7 @@ class TaskDesk:
         self._ledger = TaskLedger()
         self._pages = TaskPages(context.job_id, context.attempt)
         self._functions: dict[str, TaskFunction] = {}
-        self._declaring: dict[Shape, asyncio.Task[None]] = {}
+        self._publisher = BatchPublisher(context, bus, self._ledger, callbacks.keep, self._refuse)
         self._output = TaskOutput(callbacks.write_log)
         self._demand = DemandTeller(context, bus, self._ledger)
         self._reports = PageTeller(bus, self._pages)
@@ -262,6 +254,9 @@ class TaskDesk:
             )
             self._apply_all(self._ledger.fail(stuck, TaskState.UNSCHEDULABLE, text))
 
+    def _refuse(self, task_ids: Iterable[str], text: str) -> None:
+        self._apply_all(self._ledger.fail(task_ids, REFUSED, text))
+
     # --- Decisions -----------------------------------------------------------------------------
 
     def _apply_all(self, decisions: Iterable[Decision]) -> None:
@@ -336,7 +331,7 @@ class TaskDesk:
             return
         for shape in touched:
             for batch in self._ledger.next_batches(shape):
-                self._send(self._publish(shape, batch))
+                self._send(self._publisher.publish(shape, batch))
         self._has_room()
 
     def _send(self, work: Coroutine[Any, Any, None]) -> None:
@@ -349,81 +344,6 @@ class TaskDesk:
         if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
             _log.error("message_not_sent", job=self._context.job_id, exc_info=error)
 
-    async def _publish(self, shape: Shape, batch: Batch) -> None:
-        """Put a batch in its queue: in memory only, as what RabbitMQ forgets is sent again from here.
-
-        Over a lost connection it is tried again; tasks that cannot be sent for another reason end with that.
-        """
-        while not self._closed:
-            try:
-                await self._publish_once(shape, batch)
-            except BusClosedError:
-                return
-            except MessageTooLargeError as error:
-                self._fail(batch, f"it cannot be sent: {error}")
-            except BusError as error:
-                _log.warning("batch_not_sent", job=self._context.job_id, reason=str(error))
-                self._declaring.pop(shape, None)
-                await asyncio.sleep(AGAIN_S)
-                continue
-            except StorageError as error:
-                self._fail(batch, f"a value that it is given cannot be kept: {error}")
-            return
-
-    def _fail(self, batch: Batch, text: str) -> None:
-        inside = [task.task_id for task in batch.tasks if task.batch == batch.number]
-        self._apply_all(self._ledger.fail(inside, REFUSED, text))
-
-    async def _publish_once(self, shape: Shape, batch: Batch) -> None:
-        for task in batch.tasks:
-            if task.size_bytes > MOST_TASK_BYTES:
-                await self._lighten(task)
-        declaring = self._declaring.get(shape)
-        if declaring is None or not declaring.done():
-            await self._declared(shape)
-        message = self._message(batch)
-        if not message.tasks:
-            return
-        try:
-            await self._bus.publish(self._address(shape), message, persistent=False)
-        except UnroutableError:
-            if self._closed:
-                return
-            # The queue is gone (RabbitMQ was wiped, or the queue expired): make it again.
-            self._declaring.pop(shape, None)
-            await self._declared(shape)
-            await self._bus.publish(self._address(shape), message, persistent=False)
-
-    async def _lighten(self, task: Task) -> None:
-        """Store the values that a task is given, many small ones together too large for a message."""
-        for index, given in enumerate(task.inputs):
-            if given.value is not None:
-                self._ledger.lighten(task, index, await self._callbacks.keep(given.value))
-
-    def _message(self, batch: Batch) -> TaskBatch:
-        functions: dict[str, int] = {}
-        calls = []
-        for task in batch.tasks:
-            if task.batch != batch.number:  # It was canceled meanwhile.
-                continue
-            index = functions.setdefault(task.function.function_id, len(functions))
-            inputs = tuple(task.inputs)
-            calls.append(TaskCall(task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs))
-        used = tuple(self._functions[function_id] for function_id in functions)
-        context = self._context
-        return TaskBatch(context.job_id, context.attempt, batch.number, used, tuple(calls), batch.expected_s)
-
-    async def _declared(self, shape: Shape) -> None:
-        """Make sure that a shape's queue is there; several callers share one declaration."""
-        declaring = self._declaring.get(shape)
-        if declaring is None:
-            declaring = asyncio.create_task(self._bus.declare(tasks_queue(self._address(shape))))
-            self._declaring[shape] = declaring
-        await asyncio.shield(declaring)
-
-    def _address(self, shape: Shape) -> Address:
-        return task_queue(self._context.job_id, self._context.attempt, shape)
-
     # --- Once in a while -----------------------------------------------------------------------
 
     def send_queued_again(self) -> None:
@@ -432,9 +352,9 @@ class TaskDesk:
         A task that it had not forgotten runs twice and is committed once.
         """
         for shape in self._ledger.shapes:
-            self._declaring.pop(shape, None)
+            self._publisher.forget(shape)
             for batch in self._ledger.in_queue(shape):
-                self._send(self._publish(shape, batch))
+                self._send(self._publisher.publish(shape, batch))
 
     def tell_demand_again(self) -> None:
         """Tell all demand: a new scheduler was elected and knows nothing of it."""
@@ -461,5 +381,4 @@ class TaskDesk:
         for task in list(self._sending):
             task.cancel()
         await self._output.close()
-        for shape in {*self._ledger.shapes, *self._declaring}:
-            await self._bus.delete(tasks_queue(self._address(shape)))
+        await self._publisher.close()

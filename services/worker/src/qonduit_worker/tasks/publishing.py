@@ -1,0 +1,133 @@
+"""Puts batches into the queues of a driver's tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from qonduit_service_kit.bus import BusClosedError, BusError, MessageTooLargeError, UnroutableError, tasks_queue
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import Address, Shape, TaskBatch, TaskCall, TaskFunction, task_queue
+
+from qonduit_worker.storage import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from qonduit_service_kit.bus import Bus
+
+    from qonduit_worker.tasks.context import DriverContext
+    from qonduit_worker.tasks.ledger import TaskLedger
+    from qonduit_worker.tasks.task import Batch, Task
+
+_log = get_logger(__name__)
+
+MOST_TASK_BYTES: Final = 128 * 1024
+"""Of a call and its inputs, together in one message."""
+AGAIN_S: Final = 1.0
+
+
+class BatchPublisher:
+    """Publishes batches in memory only, as what RabbitMQ forgets is sent again from the ledger.
+
+    Over a lost connection it tries again; tasks that cannot be sent for another reason are given to `fail`.
+    """
+
+    def __init__(
+        self,
+        context: DriverContext,
+        bus: Bus,
+        ledger: TaskLedger,
+        keep: Callable[[bytes], Awaitable[str]],
+        fail: Callable[[Iterable[str], str], None],
+    ) -> None:
+        self._context = context
+        self._bus = bus
+        self._ledger = ledger
+        self._keep = keep
+        self._fail = fail
+        self._declaring: dict[Shape, asyncio.Task[None]] = {}
+        self._closed = False
+
+    async def publish(self, shape: Shape, batch: Batch) -> None:
+        """Put a batch in its queue, less what was canceled meanwhile."""
+        while not self._closed:
+            try:
+                await self._publish_once(shape, batch)
+            except BusClosedError:
+                return
+            except MessageTooLargeError as error:
+                self._give_up(batch, f"it cannot be sent: {error}")
+            except BusError as error:
+                _log.warning("batch_not_sent", job=self._context.job_id, reason=str(error))
+                self.forget(shape)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except StorageError as error:
+                self._give_up(batch, f"a value that it is given cannot be kept: {error}")
+            return
+
+    def forget(self, shape: Shape) -> None:
+        """Declare a shape's queue again before the next batch: it may be gone."""
+        self._declaring.pop(shape, None)
+
+    async def close(self) -> None:
+        """Delete the queues."""
+        self._closed = True
+        for shape in {*self._ledger.shapes, *self._declaring}:
+            await self._bus.delete(tasks_queue(self._address(shape)))
+
+    def _give_up(self, batch: Batch, text: str) -> None:
+        self._fail([task.task_id for task in batch.tasks if task.batch == batch.number], text)
+
+    async def _publish_once(self, shape: Shape, batch: Batch) -> None:
+        for task in batch.tasks:
+            if task.size_bytes > MOST_TASK_BYTES:
+                await self._lighten(task)
+        await self._declared(shape)
+        message = self._message(batch)
+        if not message.tasks:
+            return
+        try:
+            await self._bus.publish(self._address(shape), message, persistent=False)
+        except UnroutableError:
+            if self._closed:
+                return
+            # The queue is gone (RabbitMQ was wiped, or the queue expired): make it again.
+            self.forget(shape)
+            await self._declared(shape)
+            await self._bus.publish(self._address(shape), message, persistent=False)
+
+    async def _lighten(self, task: Task) -> None:
+        """Store the values that a task is given, many small ones together too large for a message."""
+        for index, given in enumerate(task.inputs):
+            if given.value is not None:
+                self._ledger.lighten(task, index, await self._keep(given.value))
+
+    def _message(self, batch: Batch) -> TaskBatch:
+        functions: dict[str, int] = {}
+        used: list[TaskFunction] = []
+        calls = []
+        for task in batch.tasks:
+            if task.batch != batch.number:  # It was canceled meanwhile.
+                continue
+            index = functions.setdefault(task.function.function_id, len(functions))
+            if index == len(used):
+                used.append(task.function)
+            inputs = tuple(task.inputs)
+            calls.append(TaskCall(task.task_id, task.attempt, task.number, index, task.call, task.call_digest, inputs))
+        context = self._context
+        return TaskBatch(context.job_id, context.attempt, batch.number, tuple(used), tuple(calls), batch.expected_s)
+
+    async def _declared(self, shape: Shape) -> None:
+        """Make sure that a shape's queue is there; several callers share one declaration."""
+        declaring = self._declaring.get(shape)
+        if declaring is None:
+            declaring = asyncio.create_task(self._bus.declare(tasks_queue(self._address(shape))))
+            self._declaring[shape] = declaring
+        if not declaring.done():
+            await asyncio.shield(declaring)
+        declaring.result()
+
+    def _address(self, shape: Shape) -> Address:
+        return task_queue(self._context.job_id, self._context.attempt, shape)
