@@ -144,7 +144,8 @@ def groups(stack: Stack, worker: str) -> list[list[int]]:
             for procs in Path(tree).glob("sandbox-*/**/cgroup.procs"):
                 with contextlib.suppress(OSError):  # It was removed meanwhile.
                     name = procs.relative_to(tree).parts[0]
-                    found[name] = [*found.get(name, []), *map(int, procs.read_text().split())]
+                    # One that ends just now has the number 0, which to kill() means the whole of pytest.
+                    found[name] = [*found.get(name, []), *(int(pid) for pid in procs.read_text().split() if pid != "0")]
     return [pids for pids in found.values() if pids]
 
 

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from qonduit_service_kit.messages import Shape, TaskFunction
+from qonduit_worker.tasks.batching import BATCH_S, MOST_BYTES, MOST_TASKS, RunTimes, batch_size
+from qonduit_worker.tasks.task import Task
+
+SHAPE = Shape(1000, 2**30)
+
+
+def tasks(count: int, function_id: str = "f", size_bytes: int = 10) -> list[Task]:
+    function = TaskFunction(function_id, function_id, SHAPE)
+    return [Task(f"{function_id}{number}", function, bytes(size_bytes), "", []) for number in range(count)]
+
+
+def times(**mean_s: float) -> RunTimes:
+    known = RunTimes()
+    for function_id, run_s in mean_s.items():
+        known.note(function_id, run_s)
+    return known
+
+
+def test_a_task_of_a_function_that_has_not_run_goes_alone() -> None:
+    assert batch_size(tasks(100), RunTimes(), 2) == (1, 0.0)
+
+
+def test_a_long_task_goes_alone() -> None:
+    assert batch_size(tasks(100), times(f=BATCH_S * 2), 2) == (1, BATCH_S * 2)
+
+
+def test_tiny_tasks_travel_many_to_a_message_up_to_a_bound() -> None:
+    assert batch_size(tasks(10_000), times(f=0.0), 2) == (MOST_TASKS, 0.0)
+
+
+def test_a_batch_holds_so_much_work_and_no_more() -> None:
+    count, expected_s = batch_size(tasks(10_000), times(f=BATCH_S / 10), 2)
+    assert 9 <= count <= 10
+    assert expected_s <= BATCH_S
+
+
+def test_a_batch_is_no_more_than_an_equal_share_of_half_of_what_is_left() -> None:
+    assert batch_size(tasks(40), times(f=0.0), 4)[0] == 5
+    assert batch_size(tasks(40), times(f=0.0), 0)[0] == 10, "two executors may come"
+    assert batch_size(tasks(1), times(f=0.0), 50)[0] == 1
+
+
+def test_a_batch_fits_in_a_message() -> None:
+    count, _ = batch_size(tasks(1000, size_bytes=MOST_BYTES // 4), times(f=0.0), 2)
+    assert count == 4
+    assert batch_size(tasks(1000, size_bytes=MOST_BYTES * 2), times(f=0.0), 2)[0] == 1
+
+
+def test_a_batch_ends_before_a_task_that_nothing_is_known_of_or_that_is_long() -> None:
+    for other in (RunTimes(), times(g=1.0)):
+        other.note("f", 0.0)
+        assert batch_size([*tasks(3), *tasks(100, "g")], other, 2)[0] == 3
+
+
+def test_the_mean_rises_fast_and_falls_slowly() -> None:
+    known = times(f=0.001)
+    known.note("f", 1.0)
+    risen = known.expected_s("f")
+    known.note("f", 0.001)
+    fallen = known.expected_s("f")
+    assert risen is not None
+    assert fallen is not None
+    assert risen > 0.4
+    assert risen > fallen > 0.4
+    assert known.expected_s("unknown") is None
+    assert known.last_two_s("f") == (1.0 + 0.001) / 2
+    assert known.last_two_s("unknown") == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("fgh"), st.integers(0, 50_000)), min_size=1, max_size=600),
+    st.dictionaries(st.sampled_from("fgh"), st.floats(0, 1)),
+    st.integers(0, 100),
+)
+def test_whatever_waits_a_batch_is_neither_empty_nor_too_large(
+    waiting: list[tuple[str, int]], mean_s: dict[str, float], executors: int
+) -> None:
+    ready = [tasks(1, function_id, size_bytes)[0] for function_id, size_bytes in waiting]
+    count, expected_s = batch_size(ready, times(**mean_s), executors)
+    assert 1 <= count <= min(len(ready), MOST_TASKS)
+    if count > 1:
+        assert expected_s <= BATCH_S
+        assert sum(one.size_bytes for one in ready[:count]) <= MOST_BYTES

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from qonduit_service_kit.messages import TASKS_A_PAGE, Shape, Stage, TaskFunction, TaskResult, TaskState
+from qonduit_worker.tasks.records import TaskPages
+from qonduit_worker.tasks.task import Finished, Owner, Task
+
+SHAPE = Shape(1000, 2**30)
+
+
+def tasks(count: int) -> list[Task]:
+    function = TaskFunction("f", "transpile", SHAPE)
+    return [
+        Task(f"t{number}", function, b"call", "", [], stage=Stage.MAPPING, number=number) for number in range(count)
+    ]
+
+
+def pages_of(several: list[Task]) -> TaskPages:
+    pages = TaskPages("job", 2)
+    for one in several:
+        pages.add(one)
+    return pages
+
+
+def end(task: Task, outcome: str = "OK", text: str = "") -> Finished:
+    return Finished(task, TaskResult(task.task_id, outcome, text=text), cpu_s=1.5, peak_mem_bytes=7)
+
+
+def test_tasks_are_told_in_pages_by_their_numbers() -> None:
+    first, second = pages_of(tasks(TASKS_A_PAGE + 1)).due()
+    assert (first.job_id, first.job_attempt, first.page, first.revision, len(first.tasks)) == (
+        "job",
+        2,
+        0,
+        1,
+        TASKS_A_PAGE,
+    )
+    assert [one.number for one in second.tasks] == [TASKS_A_PAGE]
+
+
+def test_only_what_has_changed_is_told_again_and_with_the_next_revision() -> None:
+    several = tasks(TASKS_A_PAGE + 1)
+    pages = pages_of(several)
+    pages.due()
+    assert pages.due() == []
+    several[0].state = TaskState.RUNNING
+    pages.changed(several[0])
+    (again,) = pages.due()
+    assert (again.page, again.revision, again.tasks[0].state) == (0, 2, "RUNNING")
+
+
+def test_a_record_says_how_a_task_went() -> None:
+    (task,) = tasks(1)
+    task.owner = Owner("w", "lease", "parent")
+    task.worker_id, task.attempt, task.queued_at, task.started_at = "w2", 3, 10.0, 11.0
+    pages = pages_of([task])
+    pages.finished(end(task, "ERROR", "traceback\n" * 100 + "ValueError: no\n"), 12.0)
+    ((record,),) = [page.tasks for page in pages.due()]
+    assert (record.task_id, record.name, record.state, record.attempt) == ("t0", "transpile", "ERROR", 3)
+    assert (record.queued_at, record.started_at, record.ended_at) == (10.0, 11.0, 12.0)
+    assert (record.cpu_s, record.peak_mem_bytes, record.worker_id, record.parent_id) == (1.5, 7, "w2", "parent")
+    assert (record.stage, record.shape) == (Stage.MAPPING, SHAPE)
+    assert record.text.endswith("ValueError: no")
+    assert len(record.text) <= 200
+
+
+def test_a_full_page_is_forgotten_once_its_last_end_was_told() -> None:
+    several = tasks(TASKS_A_PAGE + 1)
+    pages = pages_of(several)
+    for task in several[1:]:
+        pages.finished(end(task), 1.0)
+    assert {page.page: len(page.tasks) for page in pages.due()} == {0: TASKS_A_PAGE, 1: 1}
+    pages.finished(end(several[0]), 2.0)
+    (last,) = pages.due()
+    assert (last.page, last.revision) == (0, 2)
+    assert {one.state for one in last.tasks} == {"DONE"}
+    assert pages.due() == []
+    assert list(pages._pages) == [1], "the page that may still grow is kept"
