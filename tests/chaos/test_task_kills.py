@@ -185,10 +185,10 @@ def kill_executor(stack: Stack) -> None:
 def kill_worker(stack: Stack) -> None:
     """Kill the worker that is not the driver's; its supervisor starts it again."""
     (other,) = (name for name in workers(stack) if not any(map(holds_driver, groups(stack, name))))
+    wait_for(lambda: stack.pid(other), "the worker")  # 0 while it is started again.
     pid = stack.pid(other)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: stack.pid(other) != pid, "a new worker")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: stack.pid(other) not in {0, pid}, "a new worker")
 
 
 def strike(stack: Stack, broker: PrivateBroker, what: str) -> None:
