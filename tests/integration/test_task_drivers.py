@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from qonduit_service_kit.messages import (
     ExecutorLost,
     ExecutorOutput,
     PackedTasksPage,
+    Shape,
     SubmittedTask,
     TaskFunction,
     TaskInput,
@@ -461,3 +463,18 @@ async def test_a_driver_that_waits_says_so_in_order(scene: DriverScene) -> None:
         (True, 1, "driver-lease"),
         (False, 2, "driver-lease"),
     ]
+
+
+async def test_demand_grows_with_the_tasks_that_wait_for_tasks_of_their_own(scene: DriverScene) -> None:
+    scene.define("wide", cpu_millis=8000)  # Of such the job's limit holds two at work.
+    wide = Shape(8000, SHAPE.mem_bytes)
+    scene.submit("a", "b", function="wide")
+    await scene.demand(2)
+    for number, parent in enumerate(("a", "b", "c", "d"), 1):
+        scene.desk.handle(TasksTaken("job", 1, f"lease of {parent}", "w2", number, ((parent, 1),)))
+        function = TaskFunction("wide", "wide", wide, code=b"code")
+        child = SubmittedTask("abcdef"[number + 1], "wide", b"call")
+        scene.desk.handle(
+            replace(requests(lease=f"lease of {parent}"), functions=(function,), tasks=(child,), parent_id=parent)
+        )
+        await scene.demand(number + 2)

@@ -86,12 +86,15 @@ class DemandTeller:
         await asyncio.gather(self._teller, self._keeper, return_exceptions=True)
 
     def _most(self, shape: Shape) -> int:
-        """Return the count, as far as it could matter: one more than the job's limit could ever hold."""
+        """Return the count, as far as it could matter: one more than the job's limit could ever hold at work.
+
+        Tasks that wait for tasks of their own lend their cpu, so as many executors may be there beside those.
+        """
         limit = self._context.limit
         held = [limit.cpu_millis // shape.cpu_millis, limit.mem_bytes // shape.mem_bytes]
         if shape.gpus:
             held.append(limit.gpus // shape.gpus)
-        return min(self._ledger.unfinished(shape), min(held) + 1)
+        return min(self._ledger.unfinished(shape), min(held) + 1 + self._ledger.parents)
 
     async def _tell(self) -> None:
         while True:

@@ -90,6 +90,11 @@ class TaskLedger:
         """Return the ids of all tasks that have not ended."""
         return tuple(self._tasks)
 
+    @property
+    def parents(self) -> int:
+        """How many tasks have unfinished tasks of their own."""
+        return len(self._children)
+
     def is_lost(self, lease_id: str) -> bool:
         """Tell whether a lease is known to be over: what comes from it now is late."""
         return lease_id in self._lost
