@@ -40,12 +40,13 @@ part = ready.with_suffix(".part")
 part.write_text(json.dumps({key: server.getsockname()[1] for key, server in listening.items()}))
 settings = {key: value for key, value in os.environ.items() if key.startswith("QONDUIT_")}
 ready.with_suffix(".env").write_text(json.dumps(settings))
-def told(*_):
-    if os.environ.get("STUBBORN") != name:
-        sys.exit(0)
-    ready.with_suffix(".told").touch()
-signal.signal(signal.SIGTERM, told)
+if os.environ.get("STUBBORN") == name:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+else:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 part.replace(ready)
+while os.environ.get("STUBBORN") == name:
+    ready.with_suffix(".told").write_text(str(signal.sigwaitinfo({signal.SIGTERM}).si_pid))
 while True:
     signal.pause()
 """
@@ -87,13 +88,12 @@ class Stack:
     def supervisor(self) -> ProcessId:
         return ProcessId(self.state["supervisor_pid"], self.state["supervisor_birth"])
 
-    def await_told(self) -> None:
-        """Wait until a stubborn service was told to end once more, and has not."""
+    def await_told(self, by: int) -> None:
+        """Wait until a process told a stubborn service to end, which it does not."""
         deadline = time.monotonic() + 20
-        while not (files := list(self.folder.rglob("*.told"))):
+        while str(by) not in [file.read_text() for file in self.folder.rglob("*.told")]:
             assert time.monotonic() < deadline, "nobody told it"
             time.sleep(0.02)  # A file tells nobody that it came.
-        files[0].unlink()
 
     def await_state(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         deadline = time.monotonic() + 20

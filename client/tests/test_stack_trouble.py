@@ -75,7 +75,6 @@ def test_down_ends_what_a_killed_supervisor_left_and_says_so(stack: Stack) -> No
     stack.up(STUBBORN="storage")
     stack.supervisor.send(signal.SIGKILL)
     stack.supervisor.wait(10)
-    stack.await_told()  # By the kernel, as its parent ended.
     status = stack.run("status")
     assert "left behind" in status.stdout
     assert "`qonduit down` ends them" in status.stderr
@@ -86,7 +85,7 @@ def test_down_ends_what_a_killed_supervisor_left_and_says_so(stack: Stack) -> No
         stdout=subprocess.PIPE,
         text=True,
     ) as down:
-        stack.await_told()
+        stack.await_told(by=down.pid)
         assert down.poll() is None, "it waits for the stubborn one"
         storage.send(signal.SIGKILL)
         assert down.stdout is not None
