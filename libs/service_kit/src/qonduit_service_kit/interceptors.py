@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 import uuid
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 _log = logs.get_logger("rpc")
+_READ_ON_S = 0.2
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 
 
@@ -59,7 +61,12 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
 
 
 def _refusing(error: Exception) -> Callable[[Any, Any], Awaitable[None]]:
-    async def refuse(_requests: Any, _context: Any) -> None:
+    async def refuse(requests: AsyncIterator[Any], _context: Any) -> None:
+        # A call that ends under its client's write is told to that client as INTERNAL, without our reason.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_ON_S):
+                async for _ in requests:
+                    pass
         raise error
 
     return refuse
