@@ -1,6 +1,6 @@
 """The scheduler's own core in simulated clusters, beside known policies: utilisation, waits, slowdown, decision time.
 
-    python bench/simulate.py --trace FOLDER     (the whole of SIMULATION.md: about 15 minutes on two cores)
+    python bench/simulate.py --trace FOLDER     (the whole of SIMULATION.md: about half an hour on two cores)
     python bench/simulate.py                    (made-up shapes only; prints, writes nothing)
 
 FOLDER holds openb_pod.csv of Alibaba's public "GPU cluster trace v2023"
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _WORKERS: Final = (machine(32, 128, 4),) * 8
 _SETTINGS: Final = PolicySettings()
+_FIRST_SEED: Final = 11
+"""Seeds below were used to choose the scheduler's settings: what is reported must not come from them."""
+_FEW: Final = 3
+"""Seeds of the tables that only show how things depend on each other."""
 _RECORDED: Final = "recorded shapes, load {load}"
 
 
@@ -58,12 +62,12 @@ def cases(trace: list[Shape] | None, tasks: int, seeds: range) -> list[Case]:
     sources = [(_RECORDED, trace)] if trace is not None else []
     for form, shapes in [*sources, ("made-up shapes, load {load}", made_up)]:
         for load in (0.9, 1.2):
-            for seed in seeds:
+            for seed in seeds if form is _RECORDED else seeds[:_FEW]:
                 workload = draw(form, shapes, _WORKERS, count=tasks, load=load, seed=seed)
                 title = form.format(load=load)
                 found += [Case(title, policy, workload) for policy in (*baselines.BASELINES, report.OURS)]
     for likeness in (0.0, 0.5, 0.9, 1.0) if trace is not None else ():
-        for seed in seeds:
+        for seed in seeds[:_FEW]:
             assert trace is not None
             workload = draw("", trace, _WORKERS, count=tasks, load=0.9, seed=seed, likeness=likeness)
             found.append(Case(_LIKENESS, f"run times of a name correlate by {likeness}", workload))
@@ -97,13 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trace", type=Path, help="folder with openb_pod.csv")
     parser.add_argument("--tasks", type=int, default=3_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where SIMULATION.md goes")
     options = parser.parse_args()
     if options.trace is not None and not (options.trace / "openb_pod.csv").is_file():
         parser.error(f"there is no openb_pod.csv in {options.trace}; see --help for where it comes from")
     trace = None if options.trace is None else recorded_shapes(options.trace)
-    results = run_all(trace, options.tasks, range(1, options.seeds + 1))
+    results = run_all(trace, options.tasks, range(_FIRST_SEED, _FIRST_SEED + options.seeds))
     results.scales = measure_scale(trace or made_up_shapes(5_000, np.random.default_rng(1)), _SETTINGS)
     for title, rows in results.tables.items():
         print(f"\n{title}\n\n{report.table(rows)}")

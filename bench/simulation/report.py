@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -68,16 +67,31 @@ def table(rows: dict[str, tuple[Measures, Sequence[Measures]]]) -> str:
 
 
 def reading(rows: dict[str, tuple[Measures, Sequence[Measures]]]) -> str:
-    """Return one paragraph that compares the scheduler with the two policies whose virtues it shall unite."""
-    ours, easy, tetris = rows[OURS][0], rows[EASY][0], rows[TETRIS][0]
+    """Return what the scheduler reaches and misses of the two policies whose virtues it shall unite, seed by seed."""
+    return "\n".join(
+        f"- {text}, {name}: {_paired(rows, attribute, name, form)}"
+        for attribute, text, name, form in (
+            ("wait_max_s", "longest wait in seconds", EASY, "{:,.0f}"),
+            ("big_wait_max_s", "longest wait of tasks of 24 cpu or more", EASY, "{:,.0f}"),
+            ("utilisation_all", "cpu in use until the last arrival", EASY, "{:.3f}"),
+            ("over_bound", "makespan over the bound", EASY, "{:.3f}"),
+            ("slowdown", "mean bounded slowdown", TETRIS, "{:.2f}"),
+            ("slowdown", "mean bounded slowdown", EASY, "{:.2f}"),
+        )
+    )
+
+
+def _paired(rows: dict[str, tuple[Measures, Sequence[Measures]]], attribute: str, name: str, form: str) -> str:
+    """Compare the same draws with each other: the means, and the mean difference with its standard error."""
+    ours = np.array([getattr(one, attribute) for one in rows[OURS][1]])
+    theirs = np.array([getattr(one, attribute) for one in rows[name][1]])
+    difference = ours - theirs
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
     return (
-        f"Against EASY backfill: longest wait {ours.wait_max_s:,.0f} s beside {easy.wait_max_s:,.0f} s "
-        f"({ours.wait_max_s / easy.wait_max_s - 1:+.0%}), of wide tasks {ours.big_wait_max_s:,.0f} s beside "
-        f"{easy.big_wait_max_s:,.0f} s ({ours.big_wait_max_s / easy.big_wait_max_s - 1:+.0%}); cpu in use until the "
-        f"last arrival {ours.utilisation_all:.3f} beside {easy.utilisation_all:.3f}, makespan {ours.over_bound:.3f} "
-        f"beside {easy.over_bound:.3f} times the bound. Against the Tetris-like policy: mean bounded slowdown "
-        f"{ours.slowdown:.2f} beside {tetris.slowdown:.2f} ({ours.slowdown / tetris.slowdown - 1:+.0%}), longest wait "
-        f"{ours.wait_max_s:,.0f} s beside {tetris.wait_max_s:,.0f} s."
+        f"ours {form.format(ours.mean())}, theirs {form.format(theirs.mean())} "
+        f"({ours.mean() / theirs.mean() - 1:+.1%}); ours less theirs "
+        f"{form.format(difference.mean())} ± {form.format(error)}, ours lower in "
+        f"{int((difference < 0).sum())} of {len(difference)} draws"
     )
 
 
@@ -104,7 +118,7 @@ def write(results: Results, folder: Path) -> None:
     parts = [_INTRODUCTION]
     for number, (title, rows) in enumerate(results.tables.items()):
         text = reading(rows) if {OURS, EASY, TETRIS} <= set(rows) else results.notes.get(title, "")
-        parts.append(f"## {title}\n\n{textwrap.fill(text, 118)}\n\n{table(rows)}\n")
+        parts.append(f"## {title}\n\n{text}\n\n{table(rows)}\n")
         if number == 0:
             _plot_trade(rows, folder / "simulation_trade.png")
             _plot_waits(results.waits, folder / "simulation_waits.png")
@@ -183,9 +197,14 @@ lower bound max(work / capacity) over resources; waits in seconds; bounded slowd
 In parentheses the range over the seeds. A policy that keeps the queue short is seldom measured in the first column,
 and then with what is hard to place; the second one compares the same time for all.
 
+**How the settings were chosen**: stretch, patience, size credit, unfairness, the number of reservations, and some of
+the rules were picked by hand, out of some eighty combinations, on the draws of seeds 1 to 3. On those three the
+scheduler had a longest wait 7% below EASY's at load 0.9; that does not hold on fresh draws. All tables here are of
+seeds from 11 on, which were not looked at while choosing.
+
 The aim was set by an earlier computation on another draw of the same shapes (load 0.9: EASY 0.765 utilisation, counted
-differently, a longest wait of 1,217 s, slowdown 4.0; Tetris-like 10,458 s and 2.5). The draws here are harder for all
-policies, so that only the comparison within one table holds.
+differently, a longest wait of 1,217 s, slowdown 4.0; Tetris-like 10,458 s and 2.5). How it drew is not known in full,
+so only the comparison within one table holds.
 """
 
 _SCALE: Final = """\
