@@ -1,6 +1,6 @@
 """Executors, a worker and RabbitMQ are killed again and again under a job of many tasks: nothing is lost or doubled.
 
-A short run by default; QONDUIT_CHAOS=full makes 200 kills under 20,000 tasks, which takes some minutes.
+A short run by default; QONDUIT_CHAOS=full makes 200 kills under 20,000 tasks or more, which takes some minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import tarfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ SETTINGS = {
 }
 PROGRAM = """\
 import ctypes, time
+from qonduit.program.channel import agent
 from qiskit_serverless import distribute_task, get, get_arguments, save_result
 
 ctypes.CDLL(None).prctl(15, b"chaos-driver")  # So that the test knows whom to leave alone.
@@ -78,19 +80,26 @@ def expected(n):
     return n * n if n % 97 else n.to_bytes(8, "big") * 10_000
 
 total = get_arguments()["total"]
-references, wrong = [], []
 AHEAD = total // 4
-print("done 0", flush=True)
-for n in range(total + AHEAD):
-    if n < total:
-        references.append(submit(n))
-    oldest = n - AHEAD
-    if 0 <= oldest:
-        if get(references[oldest]) != expected(oldest):
-            wrong.append(oldest)
-        if oldest % 20 == 0:
-            print("done", oldest, flush=True)
-save_result({"wrong": wrong, "outer": sum(n % 101 == 100 for n in range(total))})
+references, wrong = [], []
+
+def enough():  # The test says so, by a file, once it has killed all it wants to.
+    return "enough.tar" in [file["name"] for file in agent().call("files_list")]
+
+def check(n):
+    if get(references[n]) != expected(n):
+        wrong.append(n)
+    if n % 20 == 0:
+        print("done", n, flush=True)
+
+while len(references) < total or len(references) % 100 or not enough():
+    references.append(submit(len(references)))
+    if len(references) > AHEAD:
+        check(len(references) - 1 - AHEAD)
+for n in range(len(references) - AHEAD, len(references)):
+    check(n)
+count = len(references)
+save_result({"count": count, "wrong": wrong, "outer": sum(n % 101 == 100 for n in range(count))})
 """
 
 
@@ -204,7 +213,7 @@ def strike(stack: Stack, broker: PrivateBroker, what: str) -> None:
 # --- The test ----------------------------------------------------------------------------------
 
 
-def rage(job: Job, stack: Stack, broker: PrivateBroker) -> None:
+def rage(job: Job, stack: Stack, broker: PrivateBroker, enough: Callable[[], None]) -> None:
     """Strike once after so many more tasks each time, as the program's own words tell; return at its end."""
     strikes = PLAN.strikes
     step = PLAN.tasks / (len(strikes) + 1)
@@ -213,9 +222,11 @@ def rage(job: Job, stack: Stack, broker: PrivateBroker) -> None:
         *lines, unread = (unread + piece).split("\n")
         for line in lines:
             done = re.fullmatch(r"done (\d+)", line)
-            while done and struck < len(strikes) and int(done[1]) >= struck * step:
+            if done and struck < len(strikes) and int(done[1]) >= struck * step:
                 strike(stack, broker, strikes[struck])
                 struck += 1
+                if struck == len(strikes):
+                    enough()
     assert struck == len(strikes)
 
 
@@ -250,14 +261,20 @@ def test_each_task_ends_once_and_right_whatever_dies_and_nothing_is_left(
     function = client.upload(QiskitFunction(title="chaos", entrypoint="program.py", working_dir=str(tmp_path)))
     job = function.run(total=PLAN.tasks)
 
-    rage(job, stack, own_broker)
+    def enough() -> None:
+        with tarfile.open(tmp_path / "enough.tar", "w"):
+            pass  # An empty one.
+        client.file_upload(str(tmp_path / "enough.tar"))
+
+    rage(job, stack, own_broker, enough)
 
     result = job.result(timeout=PATIENCE_S)
     assert result["wrong"] == []
+    assert result["count"] >= PLAN.tasks
     assert {entry.attempt for entry in job.timeline()} <= {0, 1}, "the driver itself was left alone"
     tasks = list(job.tasks())
     of_driver = [task for task in tasks if not task.parent_id]
-    assert Counter(task.state for task in of_driver) == {"DONE": PLAN.tasks}
+    assert Counter(task.state for task in of_driver) == {"DONE": result["count"]}
     # A task of a task that died was started anew by the next attempt, so there may be more of them, canceled.
     states = Counter(task.state for task in tasks if task.parent_id)
     assert set(states) <= {"DONE", "CANCELED"}
