@@ -29,6 +29,10 @@ test: setup ## Run all tests
 unit: .venv/.ready ## Run the tests that need no server
 	$(PYTEST) libs client services
 
+.PHONY: chaos
+chaos: setup ## Kill executors, workers and RabbitMQ 200 times under 20,000 tasks
+	QONDUIT_CHAOS=full $(PYTEST) tests/chaos
+
 .PHONY: isolated
 isolated: .venv/.ready ## Run each service's unit tests with only its declared dependencies
 	@tools/test_isolated.sh
