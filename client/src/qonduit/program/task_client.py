@@ -149,11 +149,6 @@ class TaskClient:
                 return
         tell()
 
-    @property
-    def gone(self) -> bool:
-        """Whether the agent is gone, so that nothing more can arrive."""
-        return self._gone
-
     def wait(
         self,
         references: Iterable[TaskReference],

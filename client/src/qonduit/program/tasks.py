@@ -216,7 +216,9 @@ def put(value: object) -> ObjectReference:
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
-    """Wait for one reference, or all in a list, tuple or dict (also nested), and return the values in the same form.
+    """Wait for one reference, or all in a list, tuple or dict (also nested), and return the values in that form.
+
+    A tuple gives a list.
 
     Args:
         references: a `TaskReference` or an `ObjectReference`, or containers of these.
@@ -279,8 +281,8 @@ def get_refs_by_status(
 def cancel(references: TaskReference | Iterable[TaskReference]) -> None:
     """End tasks whose values nobody wants any more; `get` of them raises TaskCanceledError.
 
-    One that waits never starts, one that runs is interrupted by a TaskCanceledError, and killed when it doesn't end
-    soon. Those that have ended stay as they are.
+    One that waits never starts, or is interrupted as it begins if it was on its way; one that runs is interrupted by a
+    TaskCanceledError, and killed when it doesn't end soon. Those that have ended stay as they are.
     """
     several = [references] if isinstance(references, TaskReference) else list(references)
     for reference in several:
