@@ -12,7 +12,7 @@ help: ## List every chore
 setup: .venv/.ready ## Prepare everything: virtual environment with pinned versions, RabbitMQ
 	@tools/prepare.sh rabbitmq
 
-.venv/.ready: constraints.txt pyproject.toml proto/pyproject.toml client/pyproject.toml libs/service_kit/pyproject.toml $(wildcard services/*/pyproject.toml)
+.venv/.ready: constraints.txt pyproject.toml proto/pyproject.toml client/pyproject.toml $(wildcard libs/*/pyproject.toml) $(wildcard libs/*/src/*/*.c) $(wildcard services/*/pyproject.toml)
 	@tools/prepare.sh environment
 	@touch $@
 

@@ -60,8 +60,8 @@ environment() {
     if [ "$(.venv/bin/uv --version 2>/dev/null | cut -d ' ' -f 2)" != "$uv_version" ]; then
         .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$uv_version"
     fi
-    .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt --group dev \
-        -e proto -e libs/service_kit -e client -e services/gateway -e services/scheduler -e services/storage \
+    .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt -b constraints.txt --group dev \
+        -e proto -e libs/service_kit -e libs/circuit_codec -e client -e services/gateway -e services/scheduler -e services/storage \
         -e services/qpu_broker -e services/worker
 }
 

@@ -16,9 +16,10 @@ run() { # name, folder, the project's own distributions that it declares
 }
 
 run service_kit libs/service_kit ./proto
-run client client ./proto
+run circuit_codec libs/circuit_codec
+run client client ./proto ./libs/circuit_codec
 run scheduler services/scheduler ./proto ./libs/service_kit
 run storage services/storage ./proto ./libs/service_kit
 run gateway services/gateway ./proto ./libs/service_kit
 run qpu_broker services/qpu_broker ./proto ./libs/service_kit
-run worker services/worker ./proto ./libs/service_kit ./client
+run worker services/worker ./proto ./libs/service_kit ./libs/circuit_codec ./client

@@ -3,18 +3,22 @@
 Pickling a `QuantumCircuit` makes a Python object of each gate, which costs more than transpiling it. QPY writes gates
 straight from Qiskit's own memory but loses some of what a Python object holds. So QPY carries the instructions alone,
 where it carries them exactly, and the rest of the object (name, metadata, layout, what a subclass added) is pickled
-beside it. A circuit that QPY would change is pickled whole.
+beside it. A circuit that QPY would change is pickled whole. And where all instructions are plain ones, which is what a
+device runs, they are copied by `qonduit_circuit_codec`, and QPY carries bits and registers alone: it would spend three
+times as long, most of it on importing modules by name for each gate.
 """
 
 from __future__ import annotations
 
 import builtins
 import io
+import struct
 import sys
 import types
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import qonduit_circuit_codec
 import zstandard
 from qiskit import QuantumCircuit, qpy
 from qiskit._accelerate.circuit import CircuitData
@@ -52,18 +56,20 @@ _BLOCK_KINDS: Final = frozenset({IfElseOp, WhileLoopOp, ForLoopOp, SwitchCaseOp}
 
 
 def encode(circuits: list[QuantumCircuit]) -> bytes:
-    """Return the instructions of circuits as QPY, compressed; raises whatever QPY raises of one it cannot hold."""
-    buffer = io.BytesIO()
-    _dump()([_shell(circuit) for circuit in circuits], buffer)
-    payload = buffer.getbuffer()
-    # QPY spells out each gate: a tenth is left, which is why a transpiled circuit fits in a message.
-    return _compressed(payload) if len(payload) >= _COMPRESS_FROM_BYTES else bytes(payload)
+    """Return the instructions of circuits, compressed; raises whatever QPY raises of one it cannot hold."""
+    copied = [qonduit_circuit_codec.pack(circuit.__dict__[_DATA]) or b"" for circuit in circuits]
+    rest = io.BytesIO()
+    _dump()([_shell(circuit, empty=bool(copy)) for circuit, copy in zip(circuits, copied, strict=True)], rest)
+    lengths = struct.pack(f"<{1 + len(copied)}Q", len(copied), *map(len, copied))
+    payload = b"".join([lengths, *copied, rest.getbuffer()])
+    # A tenth is left, which is why a transpiled circuit fits in a message.
+    return _compressed(payload) if len(payload) >= _COMPRESS_FROM_BYTES else payload
 
 
 def can_encode(circuit: QuantumCircuit) -> bool:
     """Whether QPY writes a circuit."""
     try:
-        _dump()([_shell(circuit)], io.BytesIO())
+        _dump()([_shell(circuit, empty=False)], io.BytesIO())
     except Exception:  # noqa: BLE001 - Whatever it says.
         return False
     return True
@@ -71,8 +77,16 @@ def can_encode(circuit: QuantumCircuit) -> bool:
 
 def decode(payload: memoryview) -> list[QuantumCircuit]:
     """Return circuits that hold the instructions of those given to `encode` and nothing else of them."""
-    data = zstandard.ZstdDecompressor().decompress(payload) if bytes(payload[:4]) == _ZSTD_MAGIC else bytes(payload)
-    decoded: list[QuantumCircuit] = qpy.load(io.BytesIO(data))
+    if bytes(payload[:4]) == _ZSTD_MAGIC:
+        payload = memoryview(zstandard.ZstdDecompressor().decompress(payload))
+    (count,) = struct.unpack_from("<Q", payload)
+    lengths = struct.unpack_from(f"<{count}Q", payload, 8)
+    start = 8 * (1 + count)
+    decoded: list[QuantumCircuit] = qpy.load(io.BytesIO(payload[start + sum(lengths) :]))
+    for circuit, length in zip(decoded, lengths, strict=True):
+        if length:
+            qonduit_circuit_codec.unpack(circuit.__dict__[_DATA], payload[start : start + length])
+            start += length
     return decoded
 
 
@@ -164,14 +178,16 @@ def _holds_block(block: QuantumCircuit) -> bool:
     return type(block) is QuantumCircuit and not block.metadata and _holds(block)
 
 
-def _compressed(payload: memoryview) -> bytes:
+def _compressed(payload: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(payload)
 
 
-def _shell(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Return a circuit that shares the instructions and has nothing that QPY would write beside them."""
+def _shell(circuit: QuantumCircuit, *, empty: bool) -> QuantumCircuit:
+    """Return a circuit that shares the instructions, or has none, and has nothing that QPY would write beside them."""
     shell: QuantumCircuit = object.__new__(QuantumCircuit)
     shell.__dict__.update(circuit.__dict__, name="", _layout=None, _metadata={})
+    if empty:
+        shell.__dict__[_DATA] = circuit.__dict__[_DATA].copy_empty_like()
     return shell
 
 

@@ -1,0 +1,16 @@
+"""Builds the extension where there is a C compiler; without one the package says that it has no codec."""
+
+import qiskit.capi
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "qonduit_circuit_codec._native",
+            ["src/qonduit_circuit_codec/_native.c"],
+            include_dirs=[qiskit.capi.get_include()],
+            extra_compile_args=["-O2", "-std=c11", "-Wall", "-Wextra", "-Wno-unused-variable"],
+            optional=True,
+        )
+    ]
+)
