@@ -16,7 +16,7 @@ from qonduit.program.sending import Sent, input_rows
 from qonduit.program.task_errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qonduit.program.references import TaskReference
 
@@ -156,24 +156,18 @@ class TaskClient:
         *,
         enough: int | None = None,
         expire: bool = True,
+        look_at: Callable[[TaskReference], None] | None = None,
     ) -> None:
-        """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`."""
+        """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`.
+
+        Meanwhile `look_at` gets those that have one, each once; not the last ones, after which nothing is waited for.
+        """
         waited_for = list(references)
-        missing = waited_for[::-1]
-        spared = 0 if enough is None else len(waited_for) - enough
-
-        def arrived() -> bool:
-            # Of all of them only the next one is looked at each time: thousands come one by one.
-            while missing and missing[-1].outcome is not None:
-                missing.pop()
-            return len(missing) <= spared or (
-                spared > 0 and sum(reference.outcome is None for reference in missing) <= spared
-            )
-
+        arrivals = _Arrivals(waited_for, 0 if enough is None else len(waited_for) - enough)
+        if self._wait(arrivals, _earlier(deadline, time.monotonic() + LEND_CPU_AFTER_S), look_at):
+            return
         with self._changed:
-            if self._changed.wait_for(arrived, _patience(deadline, LEND_CPU_AFTER_S)):
-                return
-            for reference in missing:
+            for reference in arrivals.missing:
                 if reference.outcome is None and reference.task_id not in self._pending:
                     raise TaskError(f"{reference!r} belongs to another process: get() it where it was made")
         if deadline is not None and time.monotonic() >= deadline:
@@ -181,14 +175,30 @@ class TaskClient:
             return
         self.lend_cpu(lending=True)
         try:
-            with self._changed:
-                done = self._changed.wait_for(lambda: arrived() or self._gone, _patience(deadline)) and arrived()
+            done = self._wait(arrivals, deadline, look_at)
         finally:
             self.lend_cpu(lending=False)
         if self._gone and not done:
             raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
         if not done:
             self._expire(waited_for, expire=expire)
+
+    def _wait(
+        self, arrivals: _Arrivals, deadline: float | None, look_at: Callable[[TaskReference], None] | None
+    ) -> bool:
+        """Wait until all have come (True), the deadline has, or the agent is gone."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: arrivals.complete() or self._gone or (look_at is not None and bool(arrivals.fresh)),
+                    None if deadline is None else max(0.0, deadline - time.monotonic()),
+                )
+                done = arrivals.complete()
+                fresh, arrivals.fresh = arrivals.fresh, []
+                if done or look_at is None or not fresh:
+                    return done
+            for reference in fresh:
+                look_at(reference)
 
     @staticmethod
     def _expire(waited_for: list[TaskReference], *, expire: bool) -> None:
@@ -211,11 +221,28 @@ def _failed(sent: Sent) -> Outcome | None:
     return next((outcome for outcome in outcomes if outcome is not None and outcome.kind != "OK"), None)
 
 
-def _patience(deadline: float | None, most: float | None = None) -> float | None:
-    if deadline is None:
-        return most
-    left = max(0.0, deadline - time.monotonic())
-    return left if most is None else min(left, most)
+class _Arrivals:
+    """Which of the references that somebody waits for have an outcome."""
+
+    def __init__(self, references: Sequence[TaskReference], spared: int) -> None:
+        self.missing = list(references[::-1])
+        """In the order asked for, from the end."""
+        self.fresh: list[TaskReference] = []
+        """No longer missing, and not yet looked at."""
+        self._spared = spared
+
+    def complete(self) -> bool:
+        """Tell whether no more than the spared ones are missing; of all, only the next is looked at each time."""
+        missing = self.missing
+        while missing and missing[-1].outcome is not None:
+            self.fresh.append(missing.pop())
+        return len(missing) <= self._spared or (
+            self._spared > 0 and sum(reference.outcome is None for reference in missing) <= self._spared
+        )
+
+
+def _earlier(deadline: float | None, other: float) -> float:
+    return other if deadline is None else min(deadline, other)
 
 
 @functools.cache

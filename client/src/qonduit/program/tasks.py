@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -231,9 +232,18 @@ def get(references: Any, *, timeout: float | None = None) -> Any:
     """
     awaited: list[TaskReference] = []
     _collect(references, awaited)
+    early: dict[TaskReference, Any] = {}
+
+    def decode(reference: TaskReference) -> None:
+        """Decode a value while others are still on their way; what fails here fails again when it is its turn."""
+        if reference.outcome is not None and reference.outcome.kind == "OK":
+            with contextlib.suppress(Exception):
+                early[reference] = value_of(reference)
+
     if awaited:
-        task_client().wait(awaited, None if timeout is None else time.monotonic() + timeout)
-    return _values(references)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        task_client().wait(awaited, deadline, look_at=decode)
+    return _values(references, early)
 
 
 def _collect(references: Any, awaited: list[TaskReference]) -> None:
@@ -247,11 +257,13 @@ def _collect(references: Any, awaited: list[TaskReference]) -> None:
             _collect(reference, awaited)
 
 
-def _values(references: Any) -> Any:
+def _values(references: Any, early: dict[TaskReference, Any]) -> Any:
     if isinstance(references, (list, tuple)):
-        return [_values(reference) for reference in references]
+        return [_values(reference, early) for reference in references]
     if isinstance(references, dict):
-        return {key: _values(reference) for key, reference in references.items()}
+        return {key: _values(reference, early) for key, reference in references.items()}
+    if isinstance(references, TaskReference) and references in early:
+        return early.pop(references)  # Named twice it is decoded twice: each place has a value of its own.
     return value_of(references)
 
 
