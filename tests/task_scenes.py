@@ -256,7 +256,7 @@ class DriverScene:
 
     def submit(self, *task_ids: str, function: str = "f", call: bytes = b"call", inputs: tuple[str, ...] = ()) -> Any:
         """Submit tasks as a program does; returns what the desk returns: what to wait for, or None."""
-        rows = [[task_id, call, "", [[one, None, ""] for one in inputs]] for task_id in task_ids]
+        rows = [[task_id, call, "", [[one, None, ""] for one in inputs], []] for task_id in task_ids]
         return self.desk.submit({"function": function, "tasks": rows})
 
     @property

@@ -138,7 +138,9 @@ async def test_a_function_that_nobody_knows_or_that_makes_no_sense_has_its_calls
 
 
 async def test_calls_that_make_no_sense_are_refused_with_a_text(scene: DriverScene) -> None:
-    scene.desk.submit({"function": "f", "tasks": [["a", b"call", "0" * 64, []], ["b", b"call", "", []], 7, [[]]]})
+    scene.desk.submit(
+        {"function": "f", "tasks": [["a", b"call", "0" * 64, [], []], ["b", b"call", "", [], []], 7, [[]]]}
+    )
     done = await scene.is_done("a", "b")
     assert done["a"][1] == "REFUSED"
     assert "either bytes or the digest" in done["a"][4]
@@ -199,7 +201,7 @@ async def test_an_input_that_has_ended_before_is_asked_for_with_its_value(scene:
         lambda: [fields for name, fields in scene.told.all if name == "tasks_unknown"], "an unknown input"
     )
     assert told == {"tasks": ["b"]}
-    scene.desk.submit({"function": "f", "tasks": [["b", b"call", "", [["", b"value of a", ""]]]]})
+    scene.desk.submit({"function": "f", "tasks": [["b", b"call", "", [["", b"value of a", ""]], []]]})
     call = await scene.takes_one("b")
     assert call.inputs == (TaskInput("", b"value of a"),)
 
@@ -221,11 +223,11 @@ async def test_large_inputs_are_stored_and_leave_room(scene: DriverScene, monkey
         assert scene.submit(f"next{number}") is None
 
 
-async def test_a_stored_call_is_let_go_at_the_end_of_its_task(scene: DriverScene) -> None:
-    scene.desk.submit({"function": "f", "tasks": [["a", None, "e" * 64, []]]})
+async def test_what_was_stored_for_a_call_is_let_go_at_the_end_of_its_task(scene: DriverScene) -> None:
+    scene.desk.submit({"function": "f", "tasks": [["a", None, "e" * 64, [], ["c" * 64, "c" * 64]]]})
     scene.ends("a")
     await scene.is_done("a")
-    assert scene.released == ["e" * 64]
+    assert scene.released == ["e" * 64, "c" * 64, "c" * 64]
 
 
 # --- Losses ------------------------------------------------------------------------------------

@@ -73,10 +73,11 @@ def test_a_function_that_makes_no_sense_is_refused_with_a_text(fields: dict[str,
 
 
 def test_tasks_are_read_as_they_were_submitted() -> None:
-    rows = [["t", b"call", "", [["other", None, ""], ["", b"v", ""], ["", None, DIGEST]]], ["u", None, DIGEST, []]]
+    inputs = [["other", None, ""], ["", b"v", ""], ["", None, DIGEST]]
+    rows = [["t", b"call", "", inputs, []], ["u", None, DIGEST, [], [DIGEST]]]
     assert read_tasks({"function": "f", "tasks": rows}) == (
         SubmittedTask("t", "f", b"call", "", (TaskInput("other"), TaskInput("", b"v"), TaskInput("", None, DIGEST))),
-        SubmittedTask("u", "f", None, DIGEST),
+        SubmittedTask("u", "f", None, DIGEST, (), (DIGEST,)),
     )
 
 
@@ -86,19 +87,22 @@ def test_tasks_are_read_as_they_were_submitted() -> None:
         None,
         [],
         ["t", b"call", ""],
-        ["", b"call", "", []],
-        ["t" * 65, b"call", "", []],
-        ["t", "text", "", []],
-        ["t", None, "", []],
-        ["t", b"call", DIGEST, []],
-        ["t", None, "x", []],
-        ["t", bytes(INLINE_LIMIT_BYTES + 1), "", []],
-        ["t", b"call", "", None],
-        ["t", b"call", "", ["other"]],
-        ["t", b"call", "", [["other", None]]],
-        ["t", b"call", "", [[7, None, ""]]],
-        ["t", b"call", "", [["", None, ""]]],
-        ["t", b"call", "", [["other", None, ""]] * 10_001],
+        ["", b"call", "", [], []],
+        ["t" * 65, b"call", "", [], []],
+        ["t", "text", "", [], []],
+        ["t", None, "", [], []],
+        ["t", b"call", DIGEST, [], []],
+        ["t", None, "x", [], []],
+        ["t", bytes(INLINE_LIMIT_BYTES + 1), "", [], []],
+        ["t", b"call", "", None, []],
+        ["t", b"call", "", ["other"], []],
+        ["t", b"call", "", [["other", None]], []],
+        ["t", b"call", "", [[7, None, ""]], []],
+        ["t", b"call", "", [["", None, ""]], []],
+        ["t", b"call", "", [["other", None, ""]] * 10_001, []],
+        ["t", b"call", "", [], None],
+        ["t", b"call", "", [], ["x"]],
+        ["t", b"call", "", [], [DIGEST] * 10_001],
     ],
     ids=lambda row: str(row)[:50],
 )
@@ -107,7 +111,7 @@ def test_a_task_that_makes_no_sense_is_refused_with_a_text(row: object) -> None:
         read_tasks({"function": "f", "tasks": [row]})
 
 
-@pytest.mark.parametrize("tasks", [None, 7, {"t": 1}, [["t", b"c", "", []]] * (MOST_TASKS_IN_A_CALL + 1)], ids=type)
+@pytest.mark.parametrize("tasks", [None, 7, {"t": 1}, [["t", b"c", "", [], []]] * (MOST_TASKS_IN_A_CALL + 1)], ids=type)
 def test_what_is_no_list_of_tasks_is_refused(tasks: object) -> None:
     with pytest.raises(BadTaskError, match="at most"):
         read_tasks({"function": "f", "tasks": tasks})

@@ -43,6 +43,8 @@ class Sent:
     call: bytes | None
     digest: str
     inputs: list[TaskReference]
+    apart: list[str]
+    """Digests of the arguments that were stored by themselves; with the task's end one use of each is over."""
 
 
 def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sent:
@@ -52,17 +54,18 @@ def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs:
         TypeError: An argument cannot be sent to another process.
     """
     inputs: dict[TaskReference, int] = {}
+    apart: list[str] = []
     given_args = tuple([_with_inputs(value, inputs) for value in args])
     given_kwargs = {key: _with_inputs(value, inputs) for key, value in kwargs.items()}
     try:
         parts = pickling.dump_parts((given_args, given_kwargs))
         if size_of(parts) > MOST_INLINE_BYTES:
-            given_args = tuple([_apart(channel, value) for value in given_args])
-            given_kwargs = {key: _apart(channel, value) for key, value in given_kwargs.items()}
+            given_args = tuple([_apart(channel, value, apart) for value in given_args])
+            given_kwargs = {key: _apart(channel, value, apart) for key, value in given_kwargs.items()}
             parts = pickling.dump_parts((given_args, given_kwargs))
     except Exception as error:
         raise TypeError(f"an argument of task {name}() cannot be sent to another process: {error}") from error
-    return Sent(*carried(channel, parts), list(inputs))
+    return Sent(*carried(channel, parts), list(inputs), apart)
 
 
 def carried(channel: AgentChannel, parts: Sequence[bytes | memoryview]) -> tuple[bytes | None, str]:
@@ -96,14 +99,15 @@ def _with_inputs(value: Any, inputs: dict[TaskReference, int]) -> Any:
     return value
 
 
-def _apart(channel: AgentChannel, value: Any) -> Any:
+def _apart(channel: AgentChannel, value: Any, apart: list[str]) -> Any:
     """Store an argument by itself if it is large: the same one in many calls is stored, and crosses, once."""
     if type(value) in {int, float, bool, type(None), Input, ObjectReference}:
         return value
     parts = pickling.dump_parts(value)
     if size_of(parts) <= MOST_INLINE_BYTES:
         return value
-    return Apart(store_parts(channel, parts))
+    apart.append(store_parts(channel, parts))
+    return Apart(apart[-1])
 
 
 class Receiver:

@@ -68,7 +68,7 @@ class TaskClient:
                 reference.unsent = (function_id, sent) if sent.inputs else None
                 self._pending[reference.task_id] = reference
             inputs = input_rows(self._channel, sent.inputs)
-            rows.append([reference.task_id, sent.call, sent.digest, inputs])
+            rows.append([reference.task_id, sent.call, sent.digest, inputs, sent.apart])
             size_bytes += len(sent.call or b"") + sum(len(value or b"") for _, value, _ in inputs)
             if size_bytes > _FRAME_BYTES:
                 self._send(function_id, rows)

@@ -667,6 +667,8 @@ class SubmittedTask:
     call: bytes | None = None
     call_digest: str = ""
     inputs: tuple[TaskInput, ...] = ()
+    apart: tuple[str, ...] = ()
+    """Digests of the arguments that were stored as blobs of their own; the call names them."""
 
 
 @message("worker.task_requests")

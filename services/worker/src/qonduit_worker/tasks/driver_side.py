@@ -141,6 +141,7 @@ class TaskDesk:
                 wanted.call,
                 wanted.call_digest,
                 list(wanted.inputs),
+                wanted.apart,
                 stage=stage,
                 owner=owner,
             )
@@ -270,8 +271,9 @@ class TaskDesk:
                 self._reports.changed()
                 self._touched.add(task.shape)
                 self._tell(task.owner, result)
-                if task.call_digest:
-                    self._callbacks.release(task.call_digest)
+                # Nobody reads them any more, so they need not lie there until the job's end.
+                for digest in filter(None, (task.call_digest, *task.apart)):
+                    self._callbacks.release(digest)
             case Interrupt(task=task, lease_id=lease_id, worker_id=worker_id):
                 self._interrupt(worker_id, lease_id, (task.task_id,))
             case Unknown(task_id=task_id, owner=owner):

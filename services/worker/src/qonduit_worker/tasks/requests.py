@@ -17,10 +17,11 @@ ID_CHARACTERS: Final = 64
 NAME_CHARACTERS: Final = 200
 MOST_TASKS_IN_A_CALL: Final = 10_000
 MOST_INPUTS: Final = 10_000
+MOST_APART: Final = 10_000
 _MOST_AMOUNT: Final = 2**60
 _MOST_RETRIES: Final = 1_000_000
 _MOST_TIMEOUT_S: Final = 10.0**9
-_FIELDS_OF_A_TASK: Final = 4
+_FIELDS_OF_A_TASK: Final = 5
 _FIELDS_OF_AN_INPUT: Final = 3
 
 
@@ -65,12 +66,14 @@ def refusals(fields: Mapping[str, Any], error: BadTaskError) -> list[TaskResult]
 
 def _task(task: object, function_id: str) -> SubmittedTask:
     if not isinstance(task, list) or len(task) != _FIELDS_OF_A_TASK:
-        raise BadTaskError("a task is a list of its id, its call, the call's digest and its inputs")
-    task_id, call, digest, inputs = task
+        raise BadTaskError("a task is a list: its id, call, the call's digest, inputs, what was stored apart")
+    task_id, call, digest, inputs, apart = task
     call, digest = _bytes_or_digest(call, digest)
     if not isinstance(inputs, list) or len(inputs) > MOST_INPUTS:
         raise BadTaskError(f"a task has at most {MOST_INPUTS} other tasks among its arguments")
-    return SubmittedTask(read_id(task_id), function_id, call, digest, tuple(map(_input, inputs)))
+    if not isinstance(apart, list) or len(apart) > MOST_APART or not all(map(_is_stored, apart)):
+        raise BadTaskError(f"what a task stored apart is a list of at most {MOST_APART} digests")
+    return SubmittedTask(read_id(task_id), function_id, call, digest, tuple(map(_input, inputs)), tuple(apart))
 
 
 def _input(given: object) -> TaskInput:
@@ -105,6 +108,10 @@ def _bytes_or_digest(value: object, digest: object) -> tuple[bytes | None, str]:
     if value is None and isinstance(digest, str) and is_digest(digest):
         return None, digest
     raise BadTaskError("there must be either bytes or the digest of bytes that were stored")
+
+
+def _is_stored(digest: object) -> bool:
+    return isinstance(digest, str) and is_digest(digest)
 
 
 def _shape_of(fields: Mapping[str, Any]) -> Shape:

@@ -40,6 +40,8 @@ class Task:
     call: bytes | None
     call_digest: str
     inputs: list[TaskInput]
+    apart: tuple[str, ...] = ()
+    """Digests of arguments that were stored by themselves for this call."""
     stage: Stage = Stage.NONE
     owner: Owner | None = None
     number: int = 0
