@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from qonduit_worker.blobs import BlobCache
     from qonduit_worker.storage import Storage
 
-_MOST_AT_ONCE_BYTES: Final = 128 * 1024
-"""Up to so many bytes are taken in the event loop: a thread would cost as much again."""
+_MOST_AT_ONCE_BYTES: Final = 1024 * 1024
+"""Up to so many bytes are taken in the event loop, which that holds up for a millisecond: a thread that has to wait
+for the interpreter, and then the loop for it, takes as long again."""
 
 
 @dataclass(slots=True)
