@@ -87,4 +87,5 @@ def local_devices(settings: QpuBrokerSettings) -> Upstream:
         hidden=(settings.data_dir, key_file),
     )
     process = SimulatorProcess(limits, settings.data_dir / "simulator")
-    return LocalDevices(DeviceCatalog(), process, noisy=settings.simulator_noise == "noisy")
+    noisy = settings.simulator_noise == "noisy"
+    return LocalDevices(DeviceCatalog(), process, noisy=noisy, idle_s=settings.simulator_idle_s)

@@ -22,5 +22,8 @@ class QpuBrokerSettings(ServiceSettings):
     max_qubits: int = Field(24, ge=1, le=40, description="Most qubits that one simulated circuit may use.")
     simulator_memory_bytes: int = Field(4 * 1024**3, ge=1024**3, description="Memory of the simulator's process.")
     simulator_time_limit_s: float = Field(600.0, gt=0, description="Longest that one job may simulate.")
+    simulator_idle_s: float = Field(
+        600.0, gt=0, description="The simulator's process is ended when no program has looked at devices for this long."
+    )
     simulator_threads: int = Field(2, ge=1, description="Threads of the simulator's process.")
     max_body_bytes: int = Field(64 * 1024**2, gt=0, description="Largest job that is accepted.")

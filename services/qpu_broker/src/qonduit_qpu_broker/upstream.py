@@ -66,6 +66,9 @@ class Upstream(Protocol):
     def devices(self) -> Sequence[Device]:
         """Return its devices, the ones to prefer first."""
 
+    def expect(self) -> None:
+        """Take note that a program looks at devices: submissions may follow."""
+
     def configuration(self, backend: str) -> bytes:
         """Return a device's configuration, JSON in the runtime API's shape; KeyError if it has no such device."""
 

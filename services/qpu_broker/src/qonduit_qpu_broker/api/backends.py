@@ -42,6 +42,7 @@ class BackendsApi:
 
     async def list(self, request: QpuRequest) -> Answer:
         """Answer GET /backends."""
+        self._upstream.expect()
         devices = [(device, self._queue_length(device.name)) for device in self._upstream.devices()]
         return of_json(devices_document(devices, request.api_version))
 
@@ -53,6 +54,7 @@ class BackendsApi:
     async def configuration(self, _request: QpuRequest, name: str) -> Answer:
         """Answer GET /backends/{name}/configuration."""
         self.device(name)
+        self._upstream.expect()
         return await self._described("configuration", name, self._upstream.configuration)
 
     async def properties(self, _request: QpuRequest, name: str) -> Answer:

@@ -26,26 +26,33 @@ _KEPT_DESCRIPTIONS = 4
 
 
 class LocalDevices:
-    """Simulated devices; one simulation at a time, in a process of its own."""
+    """Simulated devices; one simulation at a time, in a process of its own.
+
+    The process is warmed up when a program looks at devices, and ended when none has for a while: it holds as much
+    memory as two services, and most programs have no QPU job.
+    """
 
     slots = 1
     programs = frozenset({"sampler", "estimator", "executor"})
 
-    def __init__(self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool) -> None:
+    def __init__(self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool, idle_s: float) -> None:
         self._catalog = catalog
         self._process = process
         self._noisy = noisy
+        self._idle_s = idle_s
+        self._ending: asyncio.TimerHandle | None = None
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         self._prewarming: asyncio.Task[None] | None = None
         self.configuration = lru_cache(_KEPT_DESCRIPTIONS)(self._configuration)
         self.properties = lru_cache(_KEPT_DESCRIPTIONS)(self._properties)
 
     async def start(self) -> None:
-        """Begin to warm the simulator up; jobs that come first wait for it."""
-        self._prewarm()
+        """Do nothing yet."""
 
     async def stop(self) -> None:
         """End the simulator; what ran is run again after the next start."""
+        if self._ending is not None:
+            self._ending.cancel()
         tasks = [task for task in (*self._running.values(), self._prewarming) if task is not None]
         for task in tasks:
             task.cancel()
@@ -66,6 +73,23 @@ class LocalDevices:
             )
             for facts in self._catalog.devices()
         )
+
+    def expect(self) -> None:
+        """Warm the simulator up, and keep it for a while; jobs that come before it is ready wait for it."""
+        self._prewarm()
+        self._end_later()
+
+    def _end_later(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = asyncio.get_running_loop().call_later(self._idle_s, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self._running or (self._prewarming is not None and not self._prewarming.done()):
+            self._end_later()
+        else:
+            # A job that comes now waits until it has ended, then starts another one.
+            self._prewarming = asyncio.create_task(self._process.stop_when_free(), name="end-idle-simulator")
 
     def _configuration(self, backend: str) -> bytes:
         return json.dumps(self._catalog.configuration(backend)).encode()
@@ -91,6 +115,7 @@ class LocalDevices:
             raise
         finally:
             del self._running[submission.qpu_job_id]
+            self._end_later()
         if task.cancelled():
             self._prewarm()
             charged = time.monotonic() - begun[0] if begun else 0.0

@@ -85,6 +85,11 @@ class SimulatorProcess:
                 await self._end()
                 raise
 
+    async def stop_when_free(self) -> None:
+        """End the process after the job in hand; the next one starts another."""
+        async with self._busy:
+            await self._end()
+
     async def stop(self) -> None:
         """End the process; safe to call twice."""
         await self._end()
