@@ -85,6 +85,42 @@ def echo(value: object) -> object:
     return value
 
 
+decoded: list[int] = []
+
+
+class Noted:
+    """Tells when it is decoded; a value of its own each time."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        return decode_noted, (self.number,)
+
+
+def decode_noted(number: int) -> list[int]:
+    decoded.append(number)
+    return [number]
+
+
+async def test_values_are_decoded_while_others_are_on_their_way_each_place_its_own(driver: Driver) -> None:
+    decoded.clear()
+    driver.answers = False
+    first, second, third = await asyncio.to_thread(lambda: [work(), work(), work()])
+    waiting = asyncio.create_task(asyncio.to_thread(tasks.get, [first, second, third, first]))
+    await driver.lent.wait()
+    driver.done(first.task_id, value=Noted(1))
+    driver.done(third.task_id, value=Noted(3))  # Not next: it is decoded in its turn.
+    async with asyncio.timeout(PATIENCE_S):
+        while decoded != [1]:  # noqa: ASYNC110 - Another thread decodes.
+            await asyncio.sleep(0)
+    assert not waiting.done()
+    driver.done(second.task_id, value=Noted(2))
+    values = await asyncio.wait_for(waiting, PATIENCE_S)
+    assert values == [[1], [2], [3], [1]]
+    assert values[0] is not values[3]
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 async def test_a_forked_child_gets_the_values_of_its_own_tasks(driver: Driver) -> None:
     del driver

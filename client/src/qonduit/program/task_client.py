@@ -199,6 +199,8 @@ class TaskClient:
                     return done
             for reference in fresh:
                 look_at(reference)
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
 
     @staticmethod
     def _expire(waited_for: list[TaskReference], *, expire: bool) -> None:
