@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qonduit_service_kit.bus import GATEWAY_INBOX, SCHEDULER_INBOX, tasks_queue, worker_inbox
@@ -115,9 +115,6 @@ class Process:
 
     def usage(self) -> Usage:
         return self.used
-
-    def restart_peak(self) -> None:
-        self.used = replace(self.used, peak_mem_bytes=self.used.mem_bytes)
 
     async def wait(self) -> Exit:
         return await asyncio.shield(self._end)

@@ -242,21 +242,6 @@ def test_libraries_in_a_task_start_as_many_threads_as_it_has_cpus(submit: Submit
     assert submit(text).result(timeout=60) == [["1"] * 4 + ["FALSE"], ["3"] * 4 + [None]]
 
 
-def test_a_task_s_peak_of_memory_is_not_that_of_one_before_it(submit: Submit) -> None:
-    text = HEAD + (
-        "import os\n"
-        "@distribute_task(target={'cpu': 1, 'mem': 600 * 2**20})\n"
-        "def hold(mib):\n    kept = bytearray(mib * 2**20)\n    return os.getpid()\n"
-        "save_result([get(hold(mib)) for mib in (400, 1, 300)])\n"
-    )
-    job = submit(text)
-    assert len(set(job.result(timeout=60))) == 1, "one executor has run them all"
-    large, small, medium = (task.peak_mem_bytes >> 20 for task in job.tasks())
-    assert 400 < large < 600
-    assert small < 300
-    assert 300 < medium < 400 + small
-
-
 def test_tasks_are_seen_with_their_states_times_and_cost(submit: Submit) -> None:
     text = HEAD + (
         "import time\n"

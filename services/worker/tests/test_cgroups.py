@@ -40,14 +40,6 @@ def test_a_process_that_joins_is_counted(group: Cgroup) -> None:
     assert counted.oom_kills == 0
 
 
-def test_the_peak_counts_anew(group: Cgroup) -> None:
-    run_in(group, "kept = bytearray(60_000_000)")
-    group.restart_peak()
-    run_in(group, "kept = bytearray(20_000_000)")
-    if any((folder / "memory.max_usage_in_bytes").exists() for folder in group.folders):
-        assert 20_000_000 < group.readings().peak_mem_bytes < 60_000_000
-
-
 def test_over_the_memory_limit_is_told_apart(group: Cgroup, limits: Limits) -> None:
     assert run_in(group, f"kept = bytearray({limits.mem_bytes} + 1)") == -signal.SIGKILL
     assert group.readings().oom_kills == 1

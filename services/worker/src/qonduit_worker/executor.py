@@ -64,10 +64,6 @@ class SandboxProcess:
         """Read what its tree used so far."""
         return self._sandboxed.usage()
 
-    def restart_peak(self) -> None:
-        """Have the peak of its memory count from now on."""
-        self._sandboxed.restart_peak()
-
     async def wait(self) -> Exit:
         """Wait for the end of its tree."""
         return await self._sandboxed.wait()

@@ -87,11 +87,6 @@ class Cgroup:
         """Read what the kernel has counted."""
         return Readings(self._cpu_seconds(), self._number("usage"), self._number("peak"), self._oom_kills())
 
-    def restart_peak(self) -> None:
-        """Have the peak of memory count from now on, where the kernel can: in version 1."""
-        if "memory" in self._v1:
-            _write(self._v1["memory"] / "memory.max_usage_in_bytes", "0")
-
     def _cpu_seconds(self) -> float | None:
         if "cpuacct" in self._v1:
             return int((self._v1["cpuacct"] / "cpuacct.usage").read_text()) / 1e9

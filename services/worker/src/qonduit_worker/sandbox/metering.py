@@ -46,10 +46,6 @@ class Meter:
         self._last = Usage(cpu_s, mem, peak)
         return self._last
 
-    def restart_peak(self) -> None:
-        """Have the peak of memory count from now on, where that can be; elsewhere it stays that of the whole life."""
-        self._cgroup.restart_peak()
-
     def settle(self, reported_cpu_s: float) -> Usage:
         """The final numbers, when every process is gone.
 

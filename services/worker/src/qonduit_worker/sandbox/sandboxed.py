@@ -120,11 +120,6 @@ class Sandboxed:
         """What it has used so far, as of now; the final numbers once it has ended."""
         return self._parts.meter.last if self._finishing is not None else self._parts.meter.read()
 
-    def restart_peak(self) -> None:
-        """Have the peak of memory count from now on, where the kernel can."""
-        if self._finishing is None:
-            self._parts.meter.restart_peak()
-
     def terminate(self) -> None:
         """Send SIGTERM to the program; does nothing when it has ended."""
         if self._program_pidfd >= 0:

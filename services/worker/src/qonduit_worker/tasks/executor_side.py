@@ -63,10 +63,6 @@ class ExecutorProcess(Protocol):
         """Read what its tree used so far."""
         ...
 
-    def restart_peak(self) -> None:
-        """Have the peak of its memory count from now on, where the kernel can."""
-        ...
-
     async def wait(self) -> Exit:
         """Wait for the end of its tree."""
         ...
@@ -103,7 +99,7 @@ class ExecutorDesk:
         self._progress_at = 0.0
         """When the first task in hand began, by the clock of the event loop."""
         self._patience_s = RECALL_S
-        self._replies = ReplySender(grant, surroundings, process)
+        self._replies = ReplySender(grant, surroundings, process.usage, failed=process.kill)
         self.idle_since: float | None = time.time()
         self.lends_cpu = False
 

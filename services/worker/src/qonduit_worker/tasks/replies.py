@@ -13,10 +13,10 @@ from qonduit_service_kit.messages import ExecutorGranted, TaskReplies, TaskReply
 from qonduit_worker.tasks.results import in_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from qonduit_worker.sandbox import Usage
     from qonduit_worker.tasks.context import Surroundings
-    from qonduit_worker.tasks.executor_side import ExecutorProcess
 
 _log = get_logger(__name__)
 
@@ -37,21 +37,24 @@ class ReplySender:
         self,
         grant: ExecutorGranted,
         surroundings: Surroundings,
-        process: ExecutorProcess,
+        usage: Callable[[], Usage],
+        *,
+        failed: Callable[[], None],
     ) -> None:
         self._grant = grant
         self._post = surroundings.post
-        self._process = process
+        self._usage = usage
         self._owed: set[tuple[str, int]] = set()
         self._ended: list[TaskReply] = []
         self._batch_ended = False
         self._read_at = time.monotonic()
         self._unread_s = 0.0
-        self._billed_s = process.usage().cpu_seconds
-        self._counted_peak_bytes = 0
+        self._billed_s = usage().cpu_seconds
         self.peak_mem_bytes = 0
-        """The most memory that the process has held."""
+        """The most memory that the process held, as it was read last."""
         self._sending: asyncio.Task[None] | None = None
+        self._failed = failed
+        """Called when replies cannot be sent: the lease must end, so that its tasks are sent again."""
 
     def owe(self, tasks: Iterable[tuple[str, int]]) -> None:
         """Note that the driver's agent may believe these tasks to be here."""
@@ -82,7 +85,7 @@ class ReplySender:
                     self._owed.difference_update((reply.task_id, reply.attempt) for reply in part)
         except Exception:  # noqa: BLE001 - Whatever it was, the end of the lease tells that its tasks are lost.
             _log.exception("replies_not_sent", job=self._grant.job_id, lease=self._grant.lease_id)
-            self._process.kill()  # The lease must end, so that its tasks are sent again.
+            self._failed()
         finally:
             self._sending = None
 
@@ -100,15 +103,10 @@ class ReplySender:
             return
         self._unread_s = 0.0
         self._batch_ended, self._read_at = False, now
-        used = self._process.usage()
-        self._process.restart_peak()
-        # A kernel that cannot begin anew shows the same peak again when no task has gone beyond it.
-        same = used.peak_mem_bytes == self._counted_peak_bytes
-        peak_bytes = used.mem_bytes if same else used.peak_mem_bytes
-        self._counted_peak_bytes = used.peak_mem_bytes
-        self.peak_mem_bytes = max(self.peak_mem_bytes, used.peak_mem_bytes)
+        used = self._usage()
+        self.peak_mem_bytes = used.peak_mem_bytes
         missing_s = used.cpu_seconds - self._billed_s
         last = replies[-1]
         cpu_s = max(0.0, last.cpu_s + missing_s)
         self._billed_s += cpu_s - last.cpu_s
-        replies[-1] = replace(last, cpu_s=cpu_s, peak_mem_bytes=peak_bytes)
+        replies[-1] = replace(last, cpu_s=cpu_s, peak_mem_bytes=used.peak_mem_bytes)
