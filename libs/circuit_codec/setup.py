@@ -1,4 +1,4 @@
-"""Builds the extension where there is a C compiler; without one the package says that it has no codec."""
+"""Builds the extension where there is a C compiler; without one `pack` holds nothing and QPY carries all."""
 
 import qiskit.capi
 from setuptools import Extension, setup
