@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _log = get_logger("simulator")
 _START_TIMEOUT_S = 120.0
 _STDERR_TAIL = 4096
+_DYING_S = 2.0
+"""How long a process whose pipe broke may take to be gone by itself."""
 
 
 class SimulatorDiedError(Exception):
@@ -162,6 +164,10 @@ class SimulatorProcess:
 
     async def _post_mortem(self) -> str:
         process = self._process
+        if process is not None:
+            # Its pipe closes before its end is known; to kill it between the two would lose how it ended.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _DYING_S)
         await self._end()
         code = None if process is None else process.returncode
         last = self._stderr.decode(errors="replace").strip().splitlines()[-1:]
