@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peers.peer_host import MeasuringError
-from peers.session import SETTLE_S, proportional_bytes
+from peers.session import MEMORY_AFTER, SETTLE_S, proportional_bytes
 from peers.system import EXECUTORS
 from qonduit import Configuration, Job, QiskitFunction, QonduitError, ServerlessClient
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _HERE: Final = Path(__file__).parent
 _SENT: Final = ("system.py", "measures.py", "workloads.py")
 _IDLE_S: Final = 300.0
+_READ_S: Final = 4 * SETTLE_S
+"""For how long a program idles at its end so that the memory can be read."""
 _STARTED_S: Final = 60.0
 
 
@@ -68,8 +70,13 @@ def run_qonduit(names: list[str], timeout_s: float, layout: Layout) -> dict[str,
             submit([], 0).result(timeout=timeout_s)  # A first job: the caches of a worker in use are warm.
             numbers: dict[str, float] = {}
             if "memory" in names:
-                numbers["memory_mb"] = _idle_memory_mb(submit([], _IDLE_S), Path(folder))
-            found: dict[str, float] = submit(names, 0).result(timeout=timeout_s)
+                idle = submit([], _IDLE_S)
+                numbers["memory_mb"] = _idle_memory_mb(idle, Path(folder), _STARTED_S)
+                idle.cancel()
+            job = submit(names, _READ_S if MEMORY_AFTER in names else 0)
+            if MEMORY_AFTER in names:
+                numbers["memory_after_mb"] = _idle_memory_mb(job, Path(folder), timeout_s)
+            found: dict[str, float] = job.result(timeout=timeout_s)
         except (QonduitError, TimeoutError) as error:
             raise MeasuringError(str(error)) from error
     return numbers | {name: value for name, value in found.items() if name != "first_s" or "first" in names}
@@ -95,12 +102,10 @@ def _stack(folder: Path, layout: Layout) -> Iterator[None]:
         subprocess.run([qonduit, "down", *options], env=environment, capture_output=True, check=False)
 
 
-def _idle_memory_mb(job: Job, folder: Path) -> float:
-    """Read the memory of the whole stack, a program that waits included, some seconds after a task."""
-    if not any("POST_PROCESSING" in status for status in job.follow(timeout=_STARTED_S)):
+def _idle_memory_mb(job: Job, folder: Path, timeout_s: float) -> float:
+    """Read the memory of the whole stack, a program that waits included, some seconds after its last task."""
+    if not any("POST_PROCESSING" in status for status in job.follow(timeout=timeout_s)):
         raise MeasuringError(f"the idle program ended: {job.error_message()}")
     time.sleep(SETTLE_S)
     supervisor: int = json.loads((folder / "stack.json").read_text())["supervisor_pid"]
-    memory_mb = proportional_bytes([supervisor]) / 1e6
-    job.cancel()
-    return memory_mb
+    return proportional_bytes([supervisor]) / 1e6

@@ -79,9 +79,6 @@ def main() -> None:
     system = QonduitSystem()
     system.call(no_op)
     numbers = {"first_s": time.time() - arguments["begun"]}
-    if arguments["idle_s"]:
-        update_status(Job.POST_PROCESSING)  # What reads the memory waits for this.
-        time.sleep(arguments["idle_s"])
     names = arguments["names"]
     if "ownpm" in names:
         service = QiskitRuntimeService()
@@ -89,6 +86,9 @@ def main() -> None:
         if name in MEASURES:
             numbers |= MEASURES[name](system)
     save_result(numbers)
+    if arguments["idle_s"]:
+        update_status(Job.POST_PROCESSING)  # What reads the memory waits for this.
+        time.sleep(arguments["idle_s"])
 
 
 main()

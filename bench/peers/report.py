@@ -45,6 +45,7 @@ SMALL: Final = (
 CIRCUITS: Final = (
     Column("level_1_warm_s", "level 1 warm, s", 1, serial_key="level_1_warm_s"),
     Column("level_1_cold_s", "level 1 cold, s", 1, serial_key="level_1_warm_s"),
+    Column("memory_after_mb", "idle PSS after it, MB", 0),
     Column("level_3_warm_s", "level 3 warm, s", 1, serial_key="level_3_warm_s"),
     Column("level_3_cold_s", "level 3 cold, s", 1, serial_key="level_3_warm_s"),
     Column("own_pass_manager_warm_s", "own pass manager warm, s", 1, serial_key="level_1_warm_s"),

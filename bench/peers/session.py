@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from peers.system import System
 
 SETTLE_S: Final = 3.0
-"""An idle system's memory is read this long after its first task."""
+"""An idle system's memory is read this long after its last task."""
+MEMORY_AFTER: Final = "level1"
+"""After this measure the memory is read once more: all systems hold Qiskit then."""
 
 
 def proportional_bytes(roots: list[int]) -> int:
@@ -40,6 +42,13 @@ def proportional_bytes(roots: list[int]) -> int:
     return total
 
 
+def _idle_memory_mb() -> float:
+    """Return what this program, all below it, and the servers that it uses hold, some seconds after a task."""
+    time.sleep(SETTLE_S)
+    servers = [int(pid) for pid in os.environ.get("BENCH_SERVER_PIDS", "").split()]
+    return proportional_bytes([os.getpid(), *servers]) / 1e6
+
+
 def measure(system: System, begun: float, names: list[str]) -> dict[str, float]:
     """Start a system, take the measures, stop it."""
     numbers: dict[str, float] = {}
@@ -48,12 +57,12 @@ def measure(system: System, begun: float, names: list[str]) -> dict[str, float]:
         system.call(no_op)
         numbers["first_s"] = time.time() - begun
         if "memory" in names:
-            time.sleep(SETTLE_S)
-            servers = [int(pid) for pid in os.environ.get("BENCH_SERVER_PIDS", "").split()]
-            numbers["memory_mb"] = proportional_bytes([os.getpid(), *servers]) / 1e6
+            numbers["memory_mb"] = _idle_memory_mb()
         for name in names:
             if name in MEASURES:
                 numbers |= MEASURES[name](system)
+        if MEMORY_AFTER in names:
+            numbers["memory_after_mb"] = _idle_memory_mb()
     finally:
         system.stop()
     return {name: value for name, value in numbers.items() if name != "first_s" or "first" in names}

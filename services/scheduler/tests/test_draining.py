@@ -87,7 +87,7 @@ def test_what_waits_says_that_a_worker_is_draining(running: Any, job: Any) -> No
     running.drain()
     running.tick(5)
     (view,) = [view for view in running.bodies(m.ClusterReport)[-1].waiting if view.job_id == "j2"]
-    assert view.why == "needs 5 cpu; the largest free is 0 on w2; w1 has room but is draining"
+    assert view.why == "needs 5 cpu; the largest free is 0 on w2; w2 is kept free for it; w1 has room but is draining"
 
 
 def test_a_cluster_of_draining_workers_only_says_so(world: Any, job: Any) -> None:

@@ -37,7 +37,7 @@ def test_no_more_executors_than_fit_and_more_when_room_comes(running: Any) -> No
     assert len(running.executors_of("j1")) == 15
     running.tick(1.0)
     (waiting,) = running.bodies(m.ClusterReport)[-1].waiting
-    assert (waiting.count, waiting.why) == (85, "needs 1 cpu; the largest free is 0 on w1")
+    assert (waiting.count, waiting.why) == (85, "needs 1 cpu; the largest free is 0 on w1; w1 is kept free for it")
     running.set_waiting("j1", waiting=True)
     running.drain()
     assert len(running.executors_of("j1")) == 16

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from qonduit_scheduler.core import Undeliverable
+from qonduit_scheduler.policy import PolicySettings
 from qonduit_service_kit import messages as m
 from qonduit_service_kit.codec import encode
 from qonduit_service_kit.messages import LeaseKind
@@ -179,7 +180,7 @@ def test_what_waits_is_told_with_the_numbers_it_lacks(world: Any, job: Any) -> N
     world.pass_time(5)
     report = world.bodies(m.ClusterReport)[-1]
     assert [(view.job_id, view.kind, view.position, view.why) for view in report.waiting] == [
-        ("j2", LeaseKind.DRIVER, 1, "needs 16 cpu; the largest free is 12 on w1")
+        ("j2", LeaseKind.DRIVER, 1, "needs 16 cpu; the largest free is 12 on w1; w1 is kept free for it")
     ]
     assert report.waiting_total == 1
     assert [(view.worker_id, view.leases, view.free.cpu_millis) for view in report.workers] == [("w1", 1, 12000)]
@@ -230,11 +231,25 @@ def test_a_grant_to_a_vanished_inbox_goes_elsewhere(world: Any, job: Any) -> Non
     assert [send.to for send in again if isinstance(send.body, m.DriverGranted)] == [m.worker("w2")]
 
 
-def test_a_reserved_place_is_not_lost_to_an_urgent_job_of_the_same_shape(world: Any, job: Any) -> None:
+def test_a_users_priority_decides_for_which_job_a_worker_is_kept(world: Any, job: Any) -> None:
     world.submit(job("running", cpu=4))
     world.drain()
     world.submit(job("big", cpu=14))
     world.pass_time(130)
+    world.submit(job("urgent", cpu=14, priority=9))
+    world.drain()
+    for ended, expected in (("running", "urgent"), ("urgent", "big")):
+        _, lease = world.driver_of(ended)
+        world.end_lease("w1", lease.lease_id)
+        world.drain()
+        assert world.driver_of(expected) is not None
+
+
+def test_a_place_kept_for_long_is_not_lost_to_an_urgent_job(world: Any, job: Any) -> None:
+    world.submit(job("running", cpu=4))
+    world.drain()
+    world.submit(job("big", cpu=14))
+    world.pass_time(PolicySettings().trust_s + 10)
     world.submit(job("urgent", cpu=14, priority=9))
     world.drain()
     _, lease = world.driver_of("running")

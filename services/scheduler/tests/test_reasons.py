@@ -47,7 +47,7 @@ def test_a_worker_kept_for_another_names_that_one(world: Any, job: Any) -> None:
     world.submit(job("small", user="eve", cpu=4))
     world.drain()
     told = reasons(world)
-    assert told["small"] == ("needs 4 cpu and 1.0 GiB; w1 is kept free for bob's job big, which has waited longer")
+    assert told["small"] == ("needs 4 cpu and 1.0 GiB; w1 is kept free for bob's job big, which is more urgent")
     assert told["big"] == "needs 14 cpu; the largest free is 12 on w1; w1 is kept free for it"
 
 
@@ -58,8 +58,8 @@ def test_one_who_holds_much_is_told_the_share(world: Any, job: Any) -> None:
     world.submit(job("second", cpu=8))
     world.drain()
     assert reasons(world)["second"] == (
-        "needs 8 cpu; the largest free is 0 on w1; ada holds 75% of the cluster, so those who hold less than "
-        "their fair share of 50% go first"
+        "needs 8 cpu; the largest free is 0 on w1; w1 is kept free for it; ada holds 75% of the cluster, far beyond "
+        "the fair share of 50%, so those who hold less go first"
     )
 
 
@@ -70,4 +70,4 @@ def test_missing_gpus_are_named(new_world: Callable[..., Any], job: Any) -> None
     world.submit(job("j1", gpus=2))
     world.submit(job("j2", gpus=1))
     world.drain()
-    assert reasons(world) == {"j2": "needs 1 gpus; the most free is 0 on w1"}
+    assert reasons(world) == {"j2": "needs 1 gpus; the most free is 0 on w1; w1 is kept free for it"}

@@ -96,15 +96,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A worker kept free for an entry that has waited too long."""
+    """A worker kept free for an entry."""
 
     key: EntryKey
     user: str
     shape: Shape
     worker_id: str
     since: float
-    overdue: bool
-    """Past `reservation_after_s`, not only past `yield_after_s`: any executor may be asked to go."""
+    head: bool
+    """As it is among the most urgent, not because a user was asked to yield to it: it may move to another worker."""
     strict_at: float = float("-inf")
     """From then on nothing is trusted to end in time: only what fits beside for ever may go there."""
 
@@ -159,7 +159,7 @@ class Picture:
         self.reservations: dict[str, Reservation] = {}
         """By worker."""
         self.reserved_for: dict[EntryKey, Reservation] = {}
-        self.overdue_checked_at = now
+        self.kept_at = now
         self.at_limit: dict[tuple[str, Shape], Demand] = {}
         """By job and shape: what wants executors beyond its job's limit."""
         self.missed: dict[str, MissedExecutor] = {}

@@ -9,14 +9,14 @@ from qonduit_service_kit.messages import DriverGranted, ExecutorGranted, LeaseKi
 
 from qonduit_scheduler.attempts import expected_run_s, refresh_demands
 from qonduit_scheduler.fleet import Lease, Worker
-from qonduit_scheduler.policy import urgency
-from qonduit_scheduler.reserving import Passing, longest_in_time, passing
+from qonduit_scheduler.policy import size_credit, urgency
+from qonduit_scheduler.reserving import Passing, longest_in_time, passing, renew
 from qonduit_scheduler.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qonduit_scheduler.picture import Attempt, Picture
+    from qonduit_scheduler.picture import Attempt, Picture, Reservation
     from qonduit_scheduler.waiting import Entry
 
 _USERS_COMPARED: Final = 16
@@ -76,14 +76,17 @@ class _Search:
         picture, settings = self._picture, self._picture.settings
         best: tuple[float, float, str] | None = None
         for shape in picture.hope:
+            credit_s = size_credit(picture.fleet.size_of(shape), settings)
             for due_at, user in islice(picture.line.due[shape], _USERS_COMPARED):
                 due_in_s = due_at - self._now
-                if best is not None and max(due_in_s, -settings.lateness_s) > best[0]:
+                if best is not None and max(due_in_s, -settings.lateness_s - credit_s) > best[0]:
                     break
                 if shape in self._limits_s and self._candidate(user, shape) is None:
                     continue
                 share = picture.fairness.share_of_waiting(user)
-                urgent = urgency(due_in_s=due_in_s, share=share, entitled=self._entitled, settings=settings)
+                urgent = urgency(
+                    due_in_s=due_in_s, credit_s=credit_s, share=share, entitled=self._entitled, settings=settings
+                )
                 if best is None or (urgent, due_at, user) < best:
                     best = (urgent, due_at, user)
         return None if best is None else best[2]
@@ -117,12 +120,32 @@ def _give_up_hope(picture: Picture, worker: Worker) -> None:
 
 
 def _serve_reservations(picture: Picture, now: float) -> None:
+    """Grant what has a worker kept for it that has room now, then keep one for the next at once, before others pass.
+
+    Who is most urgent may have changed since workers were kept, so that is looked at again before.
+    """
+    served = False
+    while _servable(picture):
+        renew(picture, now)
+        for reservation in _servable(picture):
+            entry = picture.line.entries.get(reservation.key)
+            if entry is not None:  # Else its job has come to its limit with the one before.
+                grant(picture, entry, picture.fleet.workers[reservation.worker_id], now)
+                served = True
+    if served:
+        renew(picture, now)
+
+
+def _servable(picture: Picture) -> list[Reservation]:
+    """Return the reservations whose workers have room; those of workers that take nothing are dropped."""
+    found = []
     for reservation in list(picture.reservations.values()):
         worker = picture.fleet.workers.get(reservation.worker_id)
         if worker is None or not worker.is_open:
             picture.drop_reservation(reservation)
         elif fits(reservation.shape, worker.free):
-            grant(picture, picture.line.entries[reservation.key], worker, now)
+            found.append(reservation)
+    return found
 
 
 def _find_worker(picture: Picture, entry: Entry, now: float) -> Worker | None:

@@ -5,6 +5,7 @@ Nothing here knows events, workers' connections or time's passing; the simulator
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,24 +35,33 @@ class PolicySettings:
     """An executor more than its job needs is taken back after idling this long, at once if others wait."""
     yield_after_s: float = 5.0
     """Waiting this long makes users who hold more give executors back after the task in hand."""
-    reservation_after_s: float = 120.0
-    """Waiting this long makes a worker be kept free for the one who waits, most urgent first."""
+    claim_after_s: float = 120.0
+    """Waiting this long makes even users who hold less give executors back to the one for whom a worker is kept."""
     reservations: int = 16
-    """Most workers kept free at a time."""
-    kept_fraction: float = 0.5
+    """Most workers kept free at a time, each for one of the most urgent."""
+    kept_fraction: float = 0.125
     """And no more of all workers than this, but one."""
+    margin: float = 1.5
+    """What is to end in time on a kept worker must be predicted to run this many times shorter than it has."""
     trust_s: float = 3600.0
     """One who has had a worker kept for this long is no longer passed by what is predicted to end in time."""
-    stretch: float = 20.0
-    """What waits is due after this many times its predicted run time, so that short ones go first."""
-    patience_s: float = 2000.0
+    stretch: float = 11.0
+    """What waits is due after about this many times its predicted run time, so that short ones go first."""
+    stretch_power: float = 0.85
+    """Of the predicted run time beside `typical_s`: below 1, as predictions err more the further they are from it."""
+    typical_s: float = 60.0
+    """The predicted run time to which `stretch` applies as it is."""
+    patience_s: float = 750.0
     """Nothing is due later than this, however long it will run, unless the work that waits already takes longer."""
-    size_credit_s: float = 1000.0
-    """A shape of a whole worker is due this much sooner: room for it is rare."""
-    unfairness_s: float = 6000.0
-    """Holding the whole cluster beyond one's fair share makes all that a user wants less urgent by this."""
-    lateness_s: float = 600.0
-    """Being due sooner, or overdue for longer, than this counts no more between users who hold more and less."""
+    size_credit_s: float = 2880.0
+    """A shape of a whole worker is due this much sooner: room for it is rare. Others by the root of their size."""
+    tolerated: float = 0.35
+    """Of what the cluster has beyond a user's fair share, the fraction that they may hold before what they want is less
+    urgent."""
+    unfairness_s: float = 40_000.0
+    """By how much, for all of the cluster."""
+    lateness_s: float = 2500.0
+    """Being overdue for longer than this, beyond a shape's credit, counts no more between users."""
     unknown_s: float = 60.0
     """Predicted run time where nothing is known."""
     departed_s: float = 60.0
@@ -105,6 +115,11 @@ def should_yield(*, waiting_used: Shape, need: Shape, holder_used: Shape, total:
     return dominant_share(add(waiting_used, need), total) < dominant_share(holder_used, total)
 
 
+def size_credit(size: float, settings: PolicySettings) -> float:
+    """Return how many seconds sooner a shape is due that takes this fraction of the largest worker."""
+    return settings.size_credit_s * math.sqrt(size)
+
+
 def due_after(*, expected_s: float, size: float, backlog_s: float, settings: PolicySettings) -> float:
     """Return after how many seconds of waiting something is due; may be negative.
 
@@ -113,29 +128,39 @@ def due_after(*, expected_s: float, size: float, backlog_s: float, settings: Pol
     bounded slowdown: Feitelson et al., "Theory and Practice in Parallel Job Scheduling", 1997). `size` is the
     largest fraction of the largest worker that the shape takes; `backlog_s` is for how long the cluster would work for
     what waits already: a long one can't expect to be served before, and if it did, all would be late and short ones
-    not short any more.
+    not short any more. What is long approaches that patience and never reaches it: of two long ones the longer is due
+    later.
     """
     patience_s = max(settings.patience_s, backlog_s)
-    return min(settings.stretch * expected_s, patience_s) - settings.size_credit_s * size
+    relative = (expected_s / settings.typical_s) ** settings.stretch_power
+    wanted_s = settings.stretch * settings.typical_s * relative
+    return patience_s * -math.expm1(-wanted_s / patience_s) - size_credit(size, settings)
 
 
-def urgency(*, due_in_s: float, share: float, entitled: float, settings: PolicySettings) -> float:
-    """Return the order between users, lowest first: seconds until due, more for users above their fair share.
+def tolerated_share(entitled: float, settings: PolicySettings) -> float:
+    """Return the share of the cluster up to which a user's work is as urgent as everybody's."""
+    return entitled + settings.tolerated * (1 - entitled)
 
-    Like the fairness knob of Tetris (Grandl et al., SIGCOMM 2014) over dominant shares: users at or below their
-    fair share are served by urgency alone. It is bounded, so that holding much more than that weighs more than it.
+
+def urgency(*, due_in_s: float, credit_s: float, share: float, entitled: float, settings: PolicySettings) -> float:
+    """Return the order between users, lowest first: seconds until due, more for users far above their fair share.
+
+    Like the fairness knob of Tetris (Grandl et al., SIGCOMM 2014) over dominant shares: users who hold no more than
+    is tolerated beyond their fair share are served by urgency alone. It is bounded (`credit_s` is the shape's
+    `size_credit`), so that holding much more than that weighs more than having waited for ever.
     """
-    bound_s = settings.lateness_s
-    return max(-bound_s, min(due_in_s, bound_s)) + settings.unfairness_s * max(0.0, share - entitled)
+    latest_s = -settings.lateness_s - credit_s
+    excess = max(0.0, share - tolerated_share(entitled, settings))
+    return max(latest_s, min(due_in_s, settings.patience_s)) + settings.unfairness_s * excess
 
 
 def remaining_s(*, expected_s: float, elapsed_s: float) -> float:
     """Return how much longer something will run that was expected to run for `expected_s`.
 
-    Beyond its prediction it is expected to run for half as long again as it has (the correction of Tsafrir et al.,
+    Beyond its prediction it is expected to run for a third as long again as it has (the correction of Tsafrir et al.,
     in proportion because run times are heavy-tailed).
     """
-    return expected_s - elapsed_s if elapsed_s < expected_s else elapsed_s / 2
+    return expected_s - elapsed_s if elapsed_s < expected_s else elapsed_s / 3
 
 
 def opening(free: Shape, ends: Iterable[tuple[float, Shape]], need: Shape) -> tuple[float, Shape] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from qonduit_scheduler.memory import Memory
@@ -12,17 +13,20 @@ if TYPE_CHECKING:
 
 _NAMES: Final = 20_000
 _USERS: Final = 5_000
-_OF_A_NAME: Final = 2
+_OF_A_NAME: Final = 6
 _OF_MANY: Final = 8
+_SHORTEST_S: Final = 0.001
+"""So that a geometric mean exists."""
 Scope: TypeAlias = "tuple[LeaseKind, str, str]"
 
 
 class RunTimes:
     """A bounded memory of the last run times, in seconds, of drivers by function title and of tasks by name.
 
-    The prediction is the mean of the user's last two of that name (Tsafrir, Etsion, Feitelson, "Backfilling Using
+    The prediction is made of the user's last few of that name (Tsafrir, Etsion, Feitelson, "Backfilling Using
     System-Generated Predictions Rather Than User Runtime Estimates", TPDS 2007), else of the user's last few of any
-    name, else of everybody's last few, else `unknown_s`. It is lost with the leader: a soft hint, never a limit.
+    name, else of everybody's last few, else it is `unknown_s`. It is their geometric mean: run times are heavy-tailed,
+    and one long one must not make the next few look long. It is lost with the leader: a soft hint, never a limit.
     """
 
     def __init__(self, unknown_s: float) -> None:
@@ -33,6 +37,7 @@ class RunTimes:
 
     def ran(self, kind: LeaseKind, user: str, name: str, run_s: float) -> None:
         """Remember that something has run for `run_s` seconds."""
+        run_s = max(run_s, _SHORTEST_S)
         of_name = (*(self._of_name.get((kind, user, name)) or ()), run_s)
         self._of_name.remember((kind, user, name), of_name[-_OF_A_NAME:])
         of_user = (*(self._of_user.get((kind, user)) or ()), run_s)
@@ -41,6 +46,7 @@ class RunTimes:
 
     def told(self, kind: LeaseKind, user: str, name: str, run_s: float) -> None:
         """Remember a name's mean run time that others have computed; it replaces what was known of the name."""
+        run_s = max(run_s, _SHORTEST_S)
         if self._of_name.get((kind, user, name)) != (run_s,):
             self.ran(kind, user, name, run_s)
             self._of_name.remember((kind, user, name), (run_s,))
@@ -48,7 +54,7 @@ class RunTimes:
     def predict(self, kind: LeaseKind, user: str, name: str) -> float:
         """Return how long the next one will run, in seconds."""
         known = self._known(kind, user, name) or self._of_all.get(kind)
-        return sum(known) / len(known) if known else self._unknown_s
+        return statistics.geometric_mean(known) if known else self._unknown_s
 
     def promise(self, kind: LeaseKind, user: str, name: str) -> float:
         """Return the same where something of this user is known, else infinity: too little to let others wait for."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import ClusterReport, LeaseKind, Shape, TaskDemand, WaitingView, WorkerView
 
+from qonduit_scheduler.policy import tolerated_share
 from qonduit_scheduler.shapes import cpu_text, fits, in_words, mem_text
 
 if TYPE_CHECKING:
@@ -124,25 +125,26 @@ class Reasons:
             if reservation.key != entry.key and worker is not None and fits(entry.shape, worker.free):
                 owner = picture.line.entries[reservation.key]
                 what = "job" if owner.kind is LeaseKind.DRIVER else "tasks of job"
-                return (
-                    f"{worker.worker_id} is kept free for {owner.user}'s {what} {owner.job_id}, which has waited longer"
-                )
+                return f"{worker.worker_id} is kept free for {owner.user}'s {what} {owner.job_id}, which is more urgent"
         return "no single worker has all of that free at once"
 
     def _and_besides(self, entry: Entry) -> str:
-        """Add what else is good to know: a worker is kept for it, or its user holds much."""
+        """Add what else is good to know: a worker is kept for it, its user holds much, one with room is draining."""
         picture = self._picture
+        known = []
         reservation = picture.reserved_for.get(entry.key)
         if reservation is not None:
-            return f"; {reservation.worker_id} is kept free for it"
+            known.append(f"{reservation.worker_id} is kept free for it")
         share = picture.fairness.share_of_waiting(entry.user)
-        if share > self._entitled:
-            return (
-                f"; {entry.user} holds {share:.0%} of the cluster, so those who hold less than their fair share "
-                f"of {self._entitled:.0%} go first"
+        if share > tolerated_share(self._entitled, picture.settings):
+            known.append(
+                f"{entry.user} holds {share:.0%} of the cluster, far beyond the fair share of {self._entitled:.0%}, "
+                "so those who hold less go first"
             )
         drained = [w.worker_id for w in self._draining[:REPORTED_WORKERS] if fits(entry.shape, w.free)]
-        return f"; {drained[0]} has room but is draining" if drained else ""
+        if drained:
+            known.append(f"{drained[0]} has room but is draining")
+        return "".join(f"; {fact}" for fact in known)
 
 
 def _closed(picture: Picture) -> str:

@@ -1,9 +1,10 @@
-"""Waiting for too long: workers kept free for what is overdue, and users who give executors back to others."""
+"""Workers kept free for the most urgent that wait, and users who give executors back to others."""
 
 from __future__ import annotations
 
 import math
 from enum import Enum, auto
+from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -11,12 +12,12 @@ from qonduit_service_kit.messages import LeaseKind, Shape
 
 from qonduit_scheduler import attempts
 from qonduit_scheduler.picture import Picture, Reservation
-from qonduit_scheduler.policy import deficit, opening, should_yield
+from qonduit_scheduler.policy import deficit, opening, should_yield, size_credit, urgency
 from qonduit_scheduler.shapes import NOTHING, add, fits
 
 if TYPE_CHECKING:
     from qonduit_scheduler.fleet import Lease, Worker
-    from qonduit_scheduler.waiting import Entry
+    from qonduit_scheduler.waiting import Entry, EntryKey
 
 
 class Passing(Enum):
@@ -34,21 +35,21 @@ _COMPARED: Final = 64
 
 
 def renew(picture: Picture, now: float) -> None:
-    """Keep workers free for what is overdue, most urgent first, each the one that is predicted to have room first.
+    """Keep workers free for the most urgent that wait, each the one that is predicted to have room first.
 
     Chosen anew each time, as predictions change, but for reservations by which executors were asked to go and
     those whose owner has been late for long: they stay where they are.
     """
-    former = dict(picture.reservations)
+    former, claimed = dict(picture.reservations), now - picture.settings.claim_after_s
     stay = {r.worker_id: r for r in former.values() if _stays(picture, r, now)}
     picture.reservations, picture.reserved_for = stay, {r.key: r for r in stay.values()}
     most = max(1, min(picture.settings.reservations, int(len(picture.fleet.workers) * picture.settings.kept_fraction)))
-    kept = sum(reservation.overdue for reservation in stay.values())
-    for entry in _overdue(picture, now):
+    kept = sum(reservation.head for reservation in stay.values())
+    for entry in _most_urgent(picture, now, most + len(stay)):
         if kept >= most:
             break
         held = picture.reserved_for.get(entry.key)
-        if held is not None and held.overdue:
+        if held is not None and (held.head or entry.waiting_since > claimed):
             continue
         if held is not None:
             picture.drop_reservation(held)
@@ -58,9 +59,9 @@ def renew(picture: Picture, now: float) -> None:
         if worker_id in picture.fleet.workers:
             picture.grew(picture.fleet.workers[worker_id])
     for reservation in list(picture.reservations.values()):
-        if reservation.overdue:
-            worker = picture.fleet.workers[reservation.worker_id]
-            _ask_executors_back(picture, picture.line.entries[reservation.key], worker, now, users=None)
+        entry = picture.line.entries[reservation.key]
+        if reservation.head and entry.waiting_since <= claimed:
+            _ask_executors_back(picture, entry, picture.fleet.workers[reservation.worker_id], now, users=None)
 
 
 def _stays(picture: Picture, reservation: Reservation, now: float) -> bool:
@@ -68,7 +69,7 @@ def _stays(picture: Picture, reservation: Reservation, now: float) -> bool:
     if worker is None or not worker.is_open or not fits(reservation.shape, worker.capacity):
         return False
     asked = any(lease.kind is LeaseKind.EXECUTOR and lease.revoked_at is not None for lease in worker.leases.values())
-    return not reservation.overdue or asked or now >= reservation.strict_at
+    return not reservation.head or asked or now >= reservation.strict_at
 
 
 def _reserve(picture: Picture, entry: Entry, former: dict[str, Reservation], now: float) -> bool:
@@ -88,18 +89,28 @@ def _reserve(picture: Picture, entry: Entry, former: dict[str, Reservation], now
             entry.shape,
             worker.worker_id,
             since,
-            overdue=True,
+            head=True,
             strict_at=entry.trusts_until,
         )
     )
     return True
 
 
-def _overdue(picture: Picture, now: float) -> list[Entry]:
-    """Return the heads of lanes that have waited past the bound, most urgent first."""
-    bound = now - picture.settings.reservation_after_s
-    overdue = (entry for entry in picture.line.heads() if entry.waiting_since <= bound)
-    return sorted(overdue, key=lambda entry: (entry.due_at, entry.key))
+def _most_urgent(picture: Picture, now: float, count: int) -> list[Entry]:
+    """Return the most urgent entries, at most one of a user and shape, in the order in which they would be placed."""
+    settings, fairness, entitled = picture.settings, picture.fairness, picture.fairness.entitled()
+
+    def order(entry: Entry) -> tuple[float, EntryKey]:
+        urgent = urgency(
+            due_in_s=entry.due_at - now,
+            credit_s=size_credit(picture.fleet.size_of(entry.shape), settings),
+            share=fairness.share_of_waiting(entry.user),
+            entitled=entitled,
+            settings=settings,
+        )
+        return urgent, entry.key
+
+    return nsmallest(count, picture.line.heads(), key=order)
 
 
 def _first_open(picture: Picture, entry: Entry, now: float) -> tuple[Worker, float] | None:
@@ -160,7 +171,7 @@ def passing(picture: Picture, worker: Worker, entry: Entry, now: float) -> Passi
     if opens is None:
         return Passing.NOT
     opens_in_s, room = opens
-    if entry.holds_s <= opens_in_s and now < reservation.strict_at:
+    if entry.holds_s * picture.settings.margin <= opens_in_s and now < reservation.strict_at:
         return Passing.IN_TIME
     return Passing.BESIDE if fits(add(entry.shape, reservation.shape), room) else Passing.NOT
 
@@ -175,7 +186,7 @@ def longest_in_time(picture: Picture, entry: Entry, now: float) -> float:
         worker = picture.fleet.workers[reservation.worker_id]
         if now < reservation.strict_at and worker.is_open and fits(entry.shape, worker.free):
             opens = _opens(picture, worker, reservation, now)
-            longest_s = max(longest_s, opens[0] if opens is not None else -1.0)
+            longest_s = max(longest_s, opens[0] / picture.settings.margin if opens is not None else -1.0)
     return longest_s
 
 
@@ -185,7 +196,7 @@ def longest_in_time(picture: Picture, entry: Entry, now: float) -> float:
 def make_users_yield(picture: Picture, now: float) -> None:
     """Let the user who holds most give executors back to one with a smaller share who has waited long enough."""
     used, total = picture.fairness.used, picture.fairness.total
-    served = {reservation.user for reservation in picture.reservations.values()}
+    served = {reservation.user for reservation in picture.reservations.values() if not reservation.head}
     for _, user in picture.fairness.order:
         if user in served:
             continue
@@ -226,12 +237,14 @@ def _ask_holder(picture: Picture, entry: Entry, holder: str, now: float) -> None
     entry.asked_for_room_at = now
     names = sorted({lease.worker_id for lease in picture.executors_of[holder].values()})
     for name in names:
-        worker = picture.fleet.workers[name]
-        if not worker.is_open or name in picture.reservations:
+        worker, kept_for = picture.fleet.workers[name], picture.reservations.get(name)
+        if not worker.is_open or (kept_for is not None and kept_for.key != entry.key):
             continue
         if _ask_executors_back(picture, entry, worker, now, users={holder}):
             # What they free is kept until all of it is there: others would take it piece by piece.
-            picture.reserve(Reservation(entry.key, entry.user, entry.shape, name, now, overdue=False))
+            if entry.key in picture.reserved_for:
+                picture.drop_reservation(picture.reserved_for[entry.key])
+            picture.reserve(Reservation(entry.key, entry.user, entry.shape, name, now, head=False))
             return
 
 

@@ -18,10 +18,14 @@ class SchedulerSettings(ServiceSettings, env_prefix="QONDUIT_SCHEDULER_"):
     settle_s: float = Field(2.0, ge=0, description="After a takeover: time for workers to tell what they run.")
     idle_s: float = Field(2.0, ge=0, description="A spare executor is taken back after idling this long.")
     yield_after_s: float = Field(5.0, ge=0, description="Waiting this long makes users who hold more yield executors.")
-    reservation_after_s: float = Field(120.0, ge=0, description="Waiting this long makes a worker be kept free.")
-    stretch: float = Field(20.0, gt=0, description="What waits is due after this many times its predicted run time.")
-    patience_s: float = Field(2000.0, ge=0, description="But no later than this: lower it for shorter longest waits.")
-    unfairness_s: float = Field(6000.0, ge=0, description="How much holding the whole cluster delays a user's next.")
+    claim_after_s: float = Field(
+        120.0, ge=0, description="Waiting this long makes others give executors back, whoever holds more."
+    )
+    stretch: float = Field(11.0, gt=0, description="What waits is due after this many times its predicted run time.")
+    patience_s: float = Field(750.0, gt=0, description="But no later than this: lower it for shorter longest waits.")
+    unfairness_s: float = Field(
+        40_000.0, ge=0, description="How much a user's next is delayed by holding far more than the fair share."
+    )
     departed_s: float = Field(60.0, ge=0, description="A worker that left counts this long as one that could return.")
     probe_s: float = Field(1.0, gt=0, description="Time between probes of the own inbox.")
     silence_s: float = Field(5.0, gt=0, description="An inbox silent for this long means that another one leads.")
@@ -36,7 +40,7 @@ class SchedulerSettings(ServiceSettings, env_prefix="QONDUIT_SCHEDULER_"):
             settle_s=self.settle_s,
             idle_s=self.idle_s,
             yield_after_s=self.yield_after_s,
-            reservation_after_s=self.reservation_after_s,
+            claim_after_s=self.claim_after_s,
             stretch=self.stretch,
             patience_s=self.patience_s,
             unfairness_s=self.unfairness_s,

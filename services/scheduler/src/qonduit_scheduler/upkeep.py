@@ -12,7 +12,7 @@ from qonduit_scheduler.picture import Attempt, Phase, Picture
 if TYPE_CHECKING:
     from qonduit_scheduler.fleet import Lease
 
-_OVERDUE_CHECK_S: Final = 1.0
+_KEEP_AGAIN_S: Final = 1.0
 """Between looks at who waits too long: these alone look at every lane."""
 
 
@@ -26,9 +26,9 @@ def tick(picture: Picture, now: float) -> None:
     for worker in picture.fleet.draining():
         workers.drain(picture, worker, now)
     attempts.tell_again(picture, now)
-    if now - picture.overdue_checked_at < _OVERDUE_CHECK_S:
+    if now - picture.kept_at < _KEEP_AGAIN_S:
         return
-    picture.overdue_checked_at = now
+    picture.kept_at = now
     reserving.renew(picture, now)
     reserving.make_users_yield(picture, now)
 
