@@ -370,6 +370,23 @@ async def test_what_a_task_used_is_booked_on_its_stage_once(scene: DriverScene) 
     assert scene.booked == [("MAPPING", 1.5, 77)]
 
 
+async def test_what_a_task_used_until_its_cancel_reached_it_is_booked_once(scene: DriverScene) -> None:
+    scene.submit("a", "b")
+    scene.desk.handle(TasksTaken("job", 1, "lease", "w2", 1, (("a", 1), ("b", 1))))
+    scene.desk.cancel({"tasks": ["a", "b"]})
+    await scene.is_done("a", "b")
+    reply = TaskReply("a", 1, TaskOutcome.CANCELED, cpu_s=1.5, peak_mem_bytes=77)
+    scene.reply(reply)
+    scene.reply(reply)
+    scene.reply(reply, lease="another")
+    assert scene.booked == [("MAPPING", 1.5, 77)]
+    scene.desk.handle(ExecutorLost("job", 1, "lease", "its worker is gone"))
+    scene.reply(TaskReply("b", 1, TaskOutcome.CANCELED, cpu_s=9.0))
+    assert scene.booked == [("MAPPING", 1.5, 77)], "of a lost executor nothing more is believed"
+    records = await settled(scene)
+    assert (records[0].state, records[0].cpu_s, records[0].peak_mem_bytes) == ("CANCELED", 1.5, 77)
+
+
 # --- Tasks of tasks ----------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from qonduit_service_kit.messages import (
     SubmittedTask,
     TaskFunction,
     TaskReplies,
+    TaskReply,
     TaskRequests,
     TaskResult,
     TaskResults,
@@ -87,6 +88,8 @@ class TaskDesk:
         self._requests_seen: dict[str, int] = {}
         self._waiting: set[str] = set()
         """Leases whose task in hand waits for others."""
+        self._interrupted: dict[str, dict[str, Task]] = {}
+        """By lease: tasks that have ended here and may still run there."""
         self._lending = Lending(bus, context.worker_id, context.lease_id)
         self._ended = False
         """The program is over: nobody is told any more."""
@@ -195,13 +198,11 @@ class TaskDesk:
                 self._taken(message)
             case TaskReplies():
                 for reply in message.replies:
-                    task = self._ledger.unfinished_task(reply.task_id)
-                    if task is not None:
-                        self._callbacks.book(task.stage, reply.cpu_s, reply.peak_mem_bytes)
-                        self._changed(task)
+                    self._book(message.lease_id, reply)
                     self._apply_all(self._ledger.reply(message.lease_id, reply))
             case ExecutorLost():
                 self._waiting.discard(message.lease_id)
+                self._interrupted.pop(message.lease_id, None)
                 self._apply_all(self._ledger.lost(message.lease_id, message.cause))
                 self._touched.update(self._ledger.shapes)
                 self._turn_soon()
@@ -214,6 +215,19 @@ class TaskDesk:
                 self._output.take(message)
             case _:
                 raise TypeError(f"{type(message).__name__} is no message about tasks")
+
+    def _book(self, lease_id: str, reply: TaskReply) -> None:
+        """Count what a task used, also after its cancel: once, as a reply that comes twice finds nothing."""
+        task = self._ledger.unfinished_task(reply.task_id)
+        if task is not None:
+            self._changed(task)
+        else:
+            task = self._interrupted.get(lease_id, {}).pop(reply.task_id, None)
+            if task is None:
+                return
+            self._pages.used(task, reply.cpu_s, reply.peak_mem_bytes)
+            self._reports.changed()
+        self._callbacks.book(task.stage, reply.cpu_s, reply.peak_mem_bytes)
 
     def _taken(self, message: TasksTaken) -> None:
         self._demand.know(message.lease_id, message.worker_id)
@@ -275,6 +289,7 @@ class TaskDesk:
                 for digest in filter(None, (task.call_digest, *task.apart)):
                     self._callbacks.release(digest)
             case Interrupt(task=task, lease_id=lease_id, worker_id=worker_id):
+                self._interrupted.setdefault(lease_id, {})[task.task_id] = task
                 self._interrupt(worker_id, lease_id, (task.task_id,))
             case Unknown(task_id=task_id, owner=owner):
                 unknown = self._unknown if owner is None else self._for_owner(owner)[1]

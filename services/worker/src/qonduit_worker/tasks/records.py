@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import TASKS_A_PAGE, TaskRecord, TasksPage
@@ -40,6 +41,15 @@ class TaskPages:
         self._pages[page][index] = record(finished.task, finished, now)
         self._unfinished[page] -= 1
         self._dirty[page] = None
+
+    def used(self, task: Task, cpu_s: float, peak_mem_bytes: int) -> None:
+        """Note what a task used that had ended here before; too late for a page that is forgotten."""
+        page, index = divmod(task.number, TASKS_A_PAGE)
+        ended = self._pages[page][index] if page in self._pages else None
+        if isinstance(ended, TaskRecord):
+            peak_mem_bytes = max(peak_mem_bytes, ended.peak_mem_bytes)
+            self._pages[page][index] = replace(ended, cpu_s=ended.cpu_s + cpu_s, peak_mem_bytes=peak_mem_bytes)
+            self._dirty[page] = None
 
     def due(self) -> list[TasksPage]:
         """Return the pages that have changed since they were returned last."""
