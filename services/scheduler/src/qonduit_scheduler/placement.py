@@ -12,6 +12,7 @@ from qonduit_scheduler.fleet import Lease, Worker
 from qonduit_scheduler.policy import size_credit, urgency
 from qonduit_scheduler.reserving import Passing, longest_in_time, passing, renew
 from qonduit_scheduler.shapes import fits
+from qonduit_scheduler.waiting import USERS_COMPARED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from qonduit_scheduler.picture import Attempt, Picture, Reservation
     from qonduit_scheduler.waiting import Entry
 
-_USERS_COMPARED: Final = 16
-"""Users who want a shape, most urgent first, whose shares are compared: bounds a decision's time."""
 _ENTRIES_COMPARED: Final = 8
 """Entries of a lane among which one is sought that is short enough to pass."""
 
@@ -77,7 +76,7 @@ class _Search:
         best: tuple[float, float, str] | None = None
         for shape in picture.hope:
             credit_s = size_credit(picture.fleet.size_of(shape), settings)
-            for due_at, user in islice(picture.line.due[shape], _USERS_COMPARED):
+            for due_at, user in islice(picture.line.due[shape], USERS_COMPARED):
                 due_in_s = due_at - self._now
                 if best is not None and max(due_in_s, -settings.lateness_s - credit_s) > best[0]:
                     break

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qonduit_service_kit.messages import LeaseKind, Shape
 
+USERS_COMPARED: Final = 16
+"""Users who want a shape, soonest due first, whose shares are compared: bounds a decision's time."""
 EntryKey: TypeAlias = tuple[int, float, str, str]
 """(-priority, due_at, job id, '' or the shape's label): the order within a user, unique in the queue."""
 
@@ -118,10 +121,10 @@ class WaitingLine:
             del self._shapes[bisect_left(self._shapes, entry.shape)]
 
     def heads(self) -> Iterator[Entry]:
-        """Yield the first entry of each lane."""
-        for lanes in self.lanes.values():
-            for lane in lanes.values():
-                yield self.entries[lane[0]]
+        """Yield the first entries of each shape's lanes, of no more users than are compared, soonest due first."""
+        for shape, dues in self.due.items():
+            for _, user in islice(dues, USERS_COMPARED):
+                yield self.entries[self.lanes[user][shape][0]]
 
     def of_shape(self, shape: Shape) -> list[Entry]:
         """Return all entries of a shape, in each user's order."""
