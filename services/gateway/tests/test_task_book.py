@@ -108,6 +108,23 @@ async def test_pages_that_come_together_are_committed_together_and_told_once(boo
     assert len(writes) <= 2
 
 
+async def test_who_begins_to_watch_while_pages_are_committed_is_told_of_them(book: Book) -> None:
+    watchers = Watchers()
+    tasks = TaskBook(book.database, watchers)
+    job_id = await book.job()
+    watch, write = watchers.watch(job_id), book.database.write
+
+    async def write_while_one_begins_to_watch(work: Any, **options: Any) -> Any:
+        found = await write(work, **options)
+        watch.__enter__()  # It has read the job before the commit, and seen no tasks.
+        return found
+
+    book.database.write = write_while_one_begins_to_watch  # type: ignore[method-assign]
+    await tasks.take(tasks_page(job_id, 0, 1, TaskState.DONE))
+    assert watch.tasks == TaskTally(1, {TaskState.DONE: 1})
+    watch.__exit__(None, None, None)
+
+
 def _count_writes(database: Database) -> list[None]:
     writes: list[None] = []
     write = database.write

@@ -11,6 +11,8 @@ from qonduit_gateway.database import task_rows
 from qonduit_gateway.jobs.tasks import TaskTally
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qonduit_service_kit.messages import PackedTasksPage
     from sqlalchemy import Connection
 
@@ -68,7 +70,11 @@ class TaskBook:
     async def _write(self, batch: _Batch) -> None:
         self._batch = _Batch()
         try:
-            tallies = await self._database.write(lambda connection: self._store(connection, batch))
+            attempts, tallies = await self._database.write(lambda connection: self._store(connection, batch))
+            # Who began to watch meanwhile may have read the job before the commit, and was not among those watching.
+            late = {job_id: n for job_id, n in attempts.items() if job_id not in tallies and self._watched(job_id)}
+            if late:
+                tallies |= await self._database.read(lambda connection: _tallies(connection, late))
         except Exception as error:  # noqa: BLE001 - Each whose page is in the batch is told.
             batch.error = error
             tallies = {}
@@ -77,8 +83,15 @@ class TaskBook:
         for job_id, tally in tallies.items():
             self._watchers.tell_tasks(job_id, tally)
 
-    def _store(self, connection: Connection, batch: _Batch) -> dict[str, TaskTally]:
+    def _store(self, connection: Connection, batch: _Batch) -> tuple[dict[str, int], dict[str, TaskTally]]:
         attempts = task_rows.store(connection, batch.pages.values())
-        watched = [job_id for job_id in attempts if self._watchers.watched(job_id)]
-        counts = task_rows.present_counts(connection, watched)
-        return {job_id: TaskTally(attempts[job_id], by_state) for job_id, by_state in counts.items()}
+        watched = {job_id: number for job_id, number in attempts.items() if self._watched(job_id)}
+        return attempts, _tallies(connection, watched)
+
+    def _watched(self, job_id: str) -> bool:
+        return self._watchers.watched(job_id)
+
+
+def _tallies(connection: Connection, attempts: Mapping[str, int]) -> dict[str, TaskTally]:
+    counts = task_rows.present_counts(connection, list(attempts))
+    return {job_id: TaskTally(attempts[job_id], by_state) for job_id, by_state in counts.items()}
