@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import textwrap
@@ -161,5 +160,4 @@ async def test_no_token_no_answer(ibm: FakeIbm, tmp_path: Path) -> None:
             print(json.dumps(str(error)))
         """,
     )
-    assert "Unable to retrieve instances" in json.dumps(ended.told)
-    ibm.cloud.revoke_all()
+    assert "Unable to retrieve instances" in ended.told

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qonduit_scheduler.fleet import Lease
 
 _KEEP_AGAIN_S: Final = 1.0
-"""Between looks at who waits too long: these alone look at every lane."""
+"""Between choices of the workers that are kept free, and looks at who should yield: these look at many lanes."""
 
 
 def tick(picture: Picture, now: float) -> None:

@@ -221,13 +221,11 @@ class TaskDesk:
         task = self._ledger.unfinished_task(reply.task_id)
         if task is not None:
             self._changed(task)
-        else:
-            task = self._interrupted.get(lease_id, {}).pop(reply.task_id, None)
-            if task is None:
-                return
+        elif task := self._interrupted.get(lease_id, {}).pop(reply.task_id, None):
             self._pages.used(task, reply.cpu_s, reply.peak_mem_bytes)
             self._reports.changed()
-        self._callbacks.book(task.stage, reply.cpu_s, reply.peak_mem_bytes)
+        if task is not None:
+            self._callbacks.book(task.stage, reply.cpu_s, reply.peak_mem_bytes)
 
     def _taken(self, message: TasksTaken) -> None:
         self._demand.know(message.lease_id, message.worker_id)
