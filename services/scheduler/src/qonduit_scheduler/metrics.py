@@ -33,7 +33,9 @@ class SchedulerMetrics:
         self.leader = gauge("leader", "1 while this scheduler leads.")
         self.term = gauge("term", "Its term of leadership; 0 while it doesn't lead.")
         self.waiting = gauge("waiting", "Drivers, and executors of a job and shape, that wait.", "kind")
-        self.oldest = gauge("oldest_waiting_seconds", "How long the longest waiting of the most urgent of each shape has waited.")
+        self.oldest = gauge(
+            "oldest_waiting_seconds", "How long the longest waiting of the most urgent of each shape has waited."
+        )
         self.workers = gauge("workers", "Live workers.", "state")
         self.capacity = gauge("capacity", "What the workers offer: cores, bytes, devices.", "resource")
         self.allocated = gauge("allocated", "What leases hold: cores, bytes, devices.", "resource")
