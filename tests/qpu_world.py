@@ -38,6 +38,7 @@ class Service:
     name: str
     folder: Path
     settings: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     ready: dict[str, int] = field(default_factory=dict)
 
@@ -48,6 +49,7 @@ class Service:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
+            **self.environment,
             **{prefix + name.upper(): value for name, value in self.settings.items()},
             prefix + "READY_FILE": str(ready_file),
             prefix + "DATA_DIR": str(self.folder / self.name),
@@ -115,14 +117,19 @@ class Services:
             connection.close()
 
 
-def start_services(broker: PrivateBroker, folder: Path, **settings: str) -> Services:
-    """Start storage and a QPU broker on a new vhost."""
+def start_services(
+    broker: PrivateBroker, folder: Path, environment: dict[str, str] | None = None, **settings: str
+) -> Services:
+    """Start storage and a QPU broker, with more in its environment, on a new vhost."""
     url = broker.vhost_url(f"qpu-{uuid.uuid4().hex[:8]}")
     storage = Service("storage", folder, {})
     storage.start()
     address = f"127.0.0.1:{storage.ready['grpc_port']}"
     qpu_broker = Service(
-        "qpu_broker", folder, {"amqp_url": url, "storage_address": address, "queue_delay_s": "0.1"} | settings
+        "qpu_broker",
+        folder,
+        {"amqp_url": url, "storage_address": address, "queue_delay_s": "0.1"} | settings,
+        environment or {},
     )
     qpu_broker.start()
     return Services(url, folder, storage, qpu_broker)
@@ -197,7 +204,8 @@ class Sandbox:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.endpoint.environment(), **more}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-W", "ignore", str(path),
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=environment, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def run(self, script: str, **more: str) -> Finished:

@@ -864,6 +864,10 @@ class QpuRequest:
     body: bytes | None = None
     body_digest: str = ""
     """Set instead of `body` when the bytes are in storage."""
+    qpu_budget_s: float | None = None
+    """QPU seconds that the job may use; None for no limit."""
+    user_qpu_budget_s: float | None = None
+    """QPU seconds that its user may use in 28 days; None for no limit."""
 
 
 @message("worker.qpu_reply", 1)
@@ -908,7 +912,28 @@ class QpuTransition:
     text: str = ""
     """For FAILED and CANCELLED: the reason."""
     qpu_seconds: float | None = None
-    """Set once final; billed once."""
+    """Set with the last step if they are known by then; what is billed comes as `QpuCharged`."""
+    ahead: int | None = None
+    """For QUEUED: how many jobs for the device were before it, as far as the broker knows."""
+    wait_s: float | None = None
+    """For QUEUED: the seconds that it may wait, if enough is known of the device."""
+
+
+@message("gateway.qpu_charged")
+@dataclass(frozen=True, slots=True)
+class QpuCharged:
+    """What one QPU job, or one dedicated session, cost in the end; told until confirmed, booked once by its charge id."""
+
+    charge_id: str
+    """The QPU job's id; an id of the dedicated session, where that is charged by the clock and its jobs are not."""
+    job_id: str
+    user: str
+    backend: str
+    mode: str
+    """'job', 'batch' or 'dedicated'."""
+    qpu_seconds: float
+    at: float
+    """Seconds since the epoch."""
 
 
 @message("qpu.program_ended")
@@ -918,3 +943,5 @@ class ProgramEnded:
 
     job_id: str
     attempt: int
+    last: bool = False
+    """Whether the job is over with it: then nobody wants the results of what still runs, which is cancelled too."""

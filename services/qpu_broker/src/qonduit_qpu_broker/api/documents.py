@@ -12,6 +12,7 @@ from qonduit_service_kit.messages import QpuState
 if TYPE_CHECKING:
     from qonduit_qpu_broker.ledger.records import JobRecord, SessionRecord
     from qonduit_qpu_broker.ledger.sessions import SessionTimes
+    from qonduit_qpu_broker.queueing import Place
     from qonduit_qpu_broker.upstream import Device
 
 DETAILED_DEVICES_SINCE = "2025-01-01"
@@ -19,6 +20,8 @@ DETAILED_DEVICES_SINCE = "2025-01-01"
 CHARGE_TIME_SINCE = "2026-03-15"
 """Before it, usage is in quantum seconds."""
 INTERACTIVE_TTL_S = 60
+RAN_TOO_LONG = 1305
+"""With it, the client takes a cancelled job for one that exceeded its longest execution time."""
 
 
 def moment(at: float | None) -> str | None:
@@ -38,13 +41,13 @@ def usage_document(job: JobRecord, api_version: str) -> dict[str, Any]:
     seconds = job.qpu_s or 0.0
     if _is_before(api_version, CHARGE_TIME_SINCE):
         return {"seconds": seconds, "quantum_seconds": seconds}
-    return {"qpu_charge_time_seconds": seconds, "status": "complete" if job.state.final else "pending"}
+    return {"qpu_charge_time_seconds": seconds, "status": "pending" if job.qpu_s is None else "complete"}
 
 
 def job_document(job: JobRecord, api_version: str, *, params: Any = None) -> dict[str, Any]:
     """Return a job; with its params if given."""
     state: dict[str, Any] = {"status": job.state.value}
-    if job.reason and job.state == QpuState.FAILED:
+    if job.reason and (job.state == QpuState.FAILED or job.reason_code == RAN_TOO_LONG):
         state |= {"reason": job.reason, "reason_code": job.reason_code}
     document: dict[str, Any] = {
         "id": job.qpu_job_id,
@@ -67,14 +70,16 @@ def job_document(job: JobRecord, api_version: str, *, params: Any = None) -> dic
     return document
 
 
-def operator_document(job: JobRecord, api_version: str) -> dict[str, Any]:
-    """Return a job as the gateway needs it: with the job it belongs to, and its times."""
+def operator_document(job: JobRecord, api_version: str, place: Place | None) -> dict[str, Any]:
+    """Return a job as the gateway needs it: with the job it belongs to, its times, and where it stands if it waits."""
     return {
         **job_document(job, api_version),
         "qonduit_job_id": job.job_id,
         "timestamps": _timestamps(job),
         "qpu_seconds": job.qpu_s,
         "reason": job.reason,
+        "ahead": None if place is None else place.ahead,
+        "estimated_wait_seconds": None if place is None else place.wait_s,
     }
 
 
@@ -147,7 +152,7 @@ def devices_document(devices: list[tuple[Device, int]], api_version: str) -> dic
                 "name": device.name,
                 "status": {"name": "online" if device.online else "offline", "reason": ""},
                 "qubits": device.qubits,
-                "queue_length": waiting,
+                "queue_length": waiting + device.waiting,
                 "is_simulator": False,
                 "processor_type": {"family": device.family, "revision": device.revision},
                 "basis_gates": list(device.basis_gates),
@@ -165,7 +170,7 @@ def status_document(device: Device, waiting: int) -> dict[str, Any]:
         "state": device.online,
         "status": "active" if device.online else "offline",
         "message": "",
-        "length_queue": waiting,
+        "length_queue": waiting + device.waiting,
         "backend_version": device.version,
     }
 
