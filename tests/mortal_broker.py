@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry
+from qiskit import QuantumCircuit
+from qiskit_ibm_runtime import RuntimeEncoder
 from qonduit_qpu_broker.api.backends import BackendsApi
 from qonduit_qpu_broker.api.jobs import JobsApi
 from qonduit_qpu_broker.api.router import Router
@@ -31,7 +33,7 @@ from qonduit_service_kit.messages import Address, QpuCharged, QpuRequest, QpuTra
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pytest
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.payloads import Payloads
 
 T = TypeVar("T")
+DEVICE = "ibmq_manila"
 HERE = Address("qonduit.workers", "w1")
 DOUBT_S = 0.2
 _LIFE: ContextVar[Steps] = ContextVar("life")
@@ -114,20 +117,18 @@ class _Line:
 class MortalBroker:
     """One life of a broker: all its parts but the inbox and storage."""
 
-    def __init__(self, ibm: FakeIbm, ledger: Path, heard: Heard, steps: Steps, **account: Any) -> None:
+    def __init__(
+        self, read: Callable[[], Sequence[Account]], ledger: Path, heard: Heard, steps: Steps, *, session_idle_s: float
+    ) -> None:
         self.steps = steps
         self.ledger = MortalLedger(ledger, steps)
         outbox = Outbox(self.ledger, heard.on(steps))
         self.metrics = BrokerMetrics(CollectorRegistry())
         book = ChargeBook(self.ledger, outbox, self.metrics)
-        crn = ibm.instances[0].crn
-        key = next(iter(ibm.instances[0].api_keys))
-        options = {"submissions_a_minute": 1000, "instances": (crn,)} | account
-        accounts = (Account(name="lab", token=key, url=ibm.url, **options),)
         wake = asyncio.Event()
-        fleet = Fleet(lambda: accounts, self.ledger, wake.set)
+        self.fleet = Fleet(read, self.ledger, wake.set)
         self.upstream = IbmUpstream(
-            fleet, self.ledger, book, poll_s=0.02, doubt_s=DOUBT_S, results_s=2.0, session_idle_s=60.0
+            self.fleet, self.ledger, book, poll_s=0.02, doubt_s=DOUBT_S, results_s=2.0, session_idle_s=session_idle_s
         )
         self.dispatcher = Dispatcher(
             self.ledger,
@@ -180,15 +181,27 @@ class MortalBroker:
         return await self._router.answer(request)
 
 
-class Lives:
-    """A broker that is started again when it has died; what asks it asks again, as an endpoint does."""
+def account_of(ibm: FakeIbm, number: int = 0, **more: Any) -> Account:
+    """Return an account for one instance of the fake service."""
+    instance = ibm.instances[number]
+    key = next(iter(instance.api_keys))
+    options: dict[str, Any] = {"submissions_a_minute": 1000, "instances": (instance.crn,)}
+    return Account(name=instance.name, token=key, url=ibm.url, **(options | more))
 
-    def __init__(self, ibm: FakeIbm, folder: Path, last: int | None, **account: Any) -> None:
-        self._make: Callable[[Steps], MortalBroker] = lambda steps: MortalBroker(
-            ibm, folder / "ledger.sqlite3", self.heard, steps, **account
-        )
+
+class Lives:
+    """A broker that is started again when it has died; what asks it asks again, as an endpoint does.
+
+    Attributes:
+        accounts: Those that it uses; a change takes `reload`.
+    """
+
+    def __init__(self, folder: Path, *accounts: Account, last: int | None = None, session_idle_s: float = 60.0) -> None:
+        self.accounts = list(accounts)
         self.heard = Heard()
         self.first = Steps(last)
+        self._folder = folder
+        self._session_idle_s = session_idle_s
         self._broker: MortalBroker | None = None
         self._changing = asyncio.Lock()
 
@@ -199,7 +212,13 @@ class Lives:
                 before, steps = self._broker, Steps() if self._broker is not None else self.first
                 if before is not None:
                     await before.stop()
-                self._broker = self._make(steps)
+                self._broker = MortalBroker(
+                    lambda: self.accounts,
+                    self._folder / "ledger.sqlite3",
+                    self.heard,
+                    steps,
+                    session_idle_s=self._session_idle_s,
+                )
                 with suppress(Died):
                     await self._broker.start()
         return self._broker
@@ -226,13 +245,31 @@ class Lives:
                     # Not all that becomes true is told; what is told is looked at at once.
                     await asyncio.wait_for(self.heard.changed.wait(), 0.05)
 
+    async def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the ledger."""
+        ledger = (await self.broker()).ledger
+        return await LedgerThread.run(ledger, lambda open_: [tuple(row) for row in open_.execute(statement)])
+
     async def stop(self) -> None:
         """End the last one."""
         if self._broker is not None:
             await self._broker.stop()
 
 
-def request(method: str, path: str, document: object = None, *, number: int = 1, job_id: str = "job-1") -> QpuRequest:
+def job_body(session_id: str = "", **more: Any) -> bytes:
+    """Return what a program posts for a small job."""
+    circuit = QuantumCircuit(2, 2)
+    circuit.x(0)
+    circuit.measure([0, 1], [0, 1])
+    document: dict[str, Any] = {"program_id": "sampler", "backend": DEVICE, "params": {"pubs": [(circuit, None, 10)]}}
+    if session_id:
+        document["session_id"] = session_id
+    return json.dumps(document | more, cls=RuntimeEncoder).encode()
+
+
+def request(
+    method: str, path: str, document: object = None, *, number: int = 1, job_id: str = "job-1", **more: Any
+) -> QpuRequest:
     """Return a program's request."""
     body = None if document is None else json.dumps(document).encode() if not isinstance(document, bytes) else document
     return QpuRequest(
@@ -247,6 +284,7 @@ def request(method: str, path: str, document: object = None, *, number: int = 1,
         call_number=number,
         caller="driver",
         body=body,
+        **more,
     )
 
 

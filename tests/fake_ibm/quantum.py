@@ -284,6 +284,7 @@ class Quantum:
         session = self._session(request)
         session.accepting = bool((await request.json()).get("accepting_jobs", True))
         self._settle(session)
+        await self.running.tell()
         return web.Response(status=204)
 
     async def _cancel_session(self, request: web.Request) -> web.Response:
@@ -293,6 +294,7 @@ class Quantum:
             if job.session_id == session.session_id and job.status == "Queued":
                 await self.running.cancel(job)
         self._settle(session)
+        await self.running.tell()
         return web.Response(status=204)
 
     def _began(self, job: UpstreamJob) -> None:

@@ -75,7 +75,7 @@ class Running:
         async with self._lanes.setdefault(job.backend, asyncio.Semaphore(_LANES)):
             job.status, job.running_at = "Running", time.time()
             self._began(job)
-            await self._tell()
+            await self.tell()
             request = SimulationRequest(job.program, job.backend, noisy=False)
             async with self._simulating:
                 reply, result = await asyncio.to_thread(self._engine.run, request, job.body)
@@ -87,9 +87,9 @@ class Running:
     async def _end(self, job: UpstreamJob, status: str, charged_s: float) -> None:
         job.status, job.finished_at, job.charged_s = status, time.time(), charged_s
         self._ended(job)
-        await self._tell()
+        await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
         async with self.changed:
             self.changed.notify_all()
 

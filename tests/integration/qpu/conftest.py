@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_ibm import FakeIbm, Instance
+from mortal_broker import make_requests_steps
 from qpu_world import Services, Worker, start_services
 
 if TYPE_CHECKING:
@@ -31,3 +33,15 @@ async def worker(services: Services, tmp_path: Path) -> AsyncIterator[Worker]:
     yield made
     with suppress(TimeoutError):
         await made.stop()
+
+
+@pytest.fixture
+async def ibm(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeIbm]:
+    """The fake of IBM's service with two instances, and a broker in this process on it."""
+    service = FakeIbm(Instance(plan="paygo"), Instance("second", number=2, api_keys=frozenset({"second-key"})))
+    await service.start()
+    for name, value in service.hosts().items():
+        monkeypatch.setenv(name, value)
+    make_requests_steps(monkeypatch)
+    yield service
+    await service.stop()

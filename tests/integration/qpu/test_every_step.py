@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-from fake_ibm import FakeIbm, Instance
-from mortal_broker import Lives, make_requests_steps, request
-from qiskit import QuantumCircuit
-from qiskit_ibm_runtime import RuntimeEncoder
+from mortal_broker import DEVICE, Lives, account_of, job_body, request
 from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-DEVICE = "ibmq_manila"
+    from fake_ibm import FakeIbm
+
 STEPS = [QpuState.QUEUED, QpuState.RUNNING, QpuState.COMPLETED]
-
-
-@pytest.fixture
-async def ibm(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeIbm]:
-    service = FakeIbm(Instance(plan="paygo"))
-    await service.start()
-    for name, value in service.hosts().items():
-        monkeypatch.setenv(name, value)
-    make_requests_steps(monkeypatch)
-    yield service
-    await service.stop()
-
-
-def job_body(session_id: str = "") -> bytes:
-    circuit = QuantumCircuit(2, 2)
-    circuit.x(0)
-    circuit.measure([0, 1], [0, 1])
-    document: dict[str, Any] = {"program_id": "sampler", "backend": DEVICE, "params": {"pubs": [(circuit, None, 10)]}}
-    return json.dumps(document | ({"session_id": session_id} if session_id else {}), cls=RuntimeEncoder).encode()
 
 
 def ended(ledger: sqlite3.Connection) -> bool:
@@ -50,11 +27,20 @@ def ended(ledger: sqlite3.Connection) -> bool:
     return bool(done == 1 and left == 0)
 
 
+def running(ledger: sqlite3.Connection) -> bool:
+    """Whether the job runs."""
+    return bool(ledger.execute("SELECT COUNT(*) FROM qpu_jobs WHERE running_at IS NOT NULL").fetchone()[0])
+
+
+def finished(ledger: sqlite3.Connection) -> bool:
+    """Whether the job has ended."""
+    return bool(ledger.execute("SELECT COUNT(*) FROM qpu_jobs WHERE finished_at IS NOT NULL").fetchone()[0])
+
+
 def closed(ledger: sqlite3.Connection) -> bool:
     """Whether also all sessions are closed."""
-    return ended(ledger) and not ledger.execute(
-        "SELECT COUNT(*) FROM upstream_sessions WHERE closed_at IS NULL"
-    ).fetchone()[0]  # fmt: skip
+    (left,) = ledger.execute("SELECT COUNT(*) FROM upstream_sessions WHERE closed_at IS NULL").fetchone()
+    return ended(ledger) and not left
 
 
 async def dying_at_each_step(
@@ -64,7 +50,7 @@ async def dying_at_each_step(
     for last in range(1, 1000):
         ibm.forget()
         (folder / str(last)).mkdir()
-        lives = Lives(ibm, folder / str(last), last)
+        lives = Lives(folder / str(last), account_of(ibm), last=last)
         try:
             await live(lives)
         finally:
@@ -98,3 +84,67 @@ async def test_a_job(ibm: FakeIbm, tmp_path: Path) -> None:
 
     deaths = await dying_at_each_step(ibm, tmp_path, live, check)
     assert deaths > 20
+
+
+async def test_a_job_in_a_session(ibm: FakeIbm, tmp_path: Path) -> None:
+    ibm.quantum.running.run_s = 0.1
+
+    async def live(lives: Lives) -> None:
+        session = await lives.ask(request("POST", "/sessions", {"mode": "dedicated", "backend": DEVICE}))
+        await lives.ask(request("POST", "/jobs", job_body(session["id"])))
+        await lives.until(finished)
+        await lives.ask(request("PATCH", f"/sessions/{session['id']}", {"accepting_jobs": False}))
+        await lives.until(closed)
+
+    def check(lives: Lives) -> None:
+        (job,) = ibm.quantum.jobs.values()
+        used = ibm.quantum.sessions[job.session_id]
+        assert all(one is used or one.activated_at is None for one in ibm.quantum.sessions.values())
+        assert used.closed_at is not None
+        assert told(lives) == STEPS
+        assert {(charge.mode, charge.qpu_seconds) for charge in lives.heard.charges} == {
+            ("dedicated", round(used.held_s(used.closed_at)))
+        }
+        assert len({charge.charge_id for charge in lives.heard.charges}) == 1
+
+    assert await dying_at_each_step(ibm, tmp_path, live, check) > 30
+
+
+async def test_a_job_that_is_cancelled_while_it_runs(ibm: FakeIbm, tmp_path: Path) -> None:
+    async def live(lives: Lives) -> None:
+        async with ibm.quantum.running.held(ibm.quantum.running.run_open):
+            answer = await lives.ask(request("POST", "/jobs", job_body()))
+            await lives.until(running)
+            await lives.ask(request("POST", f"/jobs/{answer['id']}/cancel"))
+            await lives.until(ended)
+
+    def check(lives: Lives) -> None:
+        (job,) = ibm.quantum.jobs.values()
+        assert job.status == "Cancelled"
+        assert {charge.qpu_seconds for charge in lives.heard.charges} == {job.charged_s}
+        assert told(lives) == [QpuState.QUEUED, QpuState.RUNNING, QpuState.CANCELLED]
+
+    assert await dying_at_each_step(ibm, tmp_path, live, check) > 20
+
+
+async def test_a_private_job_whose_result_can_be_read_once(ibm: FakeIbm, tmp_path: Path) -> None:
+    """Between its being read and its being in the ledger lies one step; only there a death costs the result."""
+    lost: list[int] = []
+
+    async def live(lives: Lives) -> None:
+        answer = await lives.ask(request("POST", "/jobs", job_body(private=True)))
+        await lives.until(ended)
+        document = await lives.ask(request("GET", f"/jobs/{answer['id']}"))
+        if document["state"]["status"] == "Failed":
+            assert "can't be read" in document["state"]["reason"]
+            lost.append(lives.first.count)
+        else:
+            result = await lives.ask(request("GET", f"/jobs/{answer['id']}/results"))
+            assert result["__type__"] == "PrimitiveResult"
+
+    def check(lives: Lives) -> None:
+        (job,) = ibm.quantum.jobs.values()
+        assert {charge.qpu_seconds for charge in lives.heard.charges} == {job.charged_s}
+
+    await dying_at_each_step(ibm, tmp_path, live, check)
+    assert len(lost) <= 2, "read, and about to be written"

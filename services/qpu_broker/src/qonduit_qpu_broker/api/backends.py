@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES
@@ -52,6 +54,10 @@ class BackendsApi:
     async def status(self, _request: QpuRequest, name: str) -> Answer:
         """Answer GET /backends/{name}/status."""
         device = self.device(name)
+        if not device.version:
+            # A provider's list does not hold it.
+            version = json.loads(await self._upstream.configuration(name)).get("backend_version", "")
+            device = replace(device, version=str(version))
         return of_json(status_document(device, self._queue_length(name)))
 
     async def configuration(self, _request: QpuRequest, name: str) -> Answer:

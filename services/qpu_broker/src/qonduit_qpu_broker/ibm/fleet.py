@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.upstream import Device
 
 _log = get_logger("ibm")
+_START_S = 10.0
 _LOOK_AGAIN_S = 30.0
 _CRN = "crn:"
 
@@ -47,8 +49,8 @@ class Fleet:
     async def start(self) -> None:
         """Sign in to all accounts; those that don't answer are tried on. AccountsError."""
         self._sign_in(self._read())
-        if self._finding:
-            await asyncio.wait(self._finding.values(), timeout=_LOOK_AGAIN_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.found(), _START_S)
         self._looking = asyncio.create_task(self._look_for_ever(), name="ibm-devices")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
 
@@ -72,6 +74,11 @@ class Fleet:
             return
         self._sign_in(accounts)
         _log.info("the accounts were read again", accounts=[account.name for account in accounts])
+
+    async def found(self) -> None:
+        """Return once all accounts' instances and devices are known."""
+        if self._finding:
+            await asyncio.wait(self._finding.values())
 
     def get(self, crn: str) -> Instance | None:
         """Return an instance, also one that is retired, or None."""

@@ -65,11 +65,11 @@ class Submitter:
         if row is not None and row.upstream_id:
             return row.upstream_id
         upstream_id = "" if row is None else await self._found(qpu_job_id, row.intent_at)
-        backoff = Backoff()
+        backoff, least_s = Backoff(), 0.0
         while not upstream_id:
-            await self._turn(cancelled, qpu_job_id, 0.0 if not backoff.tries else backoff.next_s())
+            await self._turn(cancelled, qpu_job_id, least_s)
             upstream_id = await self._post(qpu_job_id, await body(), api_version)
-            backoff.tries += 1
+            least_s = backoff.next_s()
         # A crash before this line finds the intent, and then the job by its tag.
         await self._ledger.insist(lambda ledger: rows.accepted(ledger, qpu_job_id, upstream_id))
         return upstream_id
