@@ -180,6 +180,7 @@ class Quantum:
             backend=posted["backend"],
             body=body,
             api_version=request.headers.get("IBM-API-Version", ""),
+            echo=json.dumps(posted["params"]).encode() if "echo" in posted["params"] else None,
             session_id=posted.get("session_id", ""),
             tags=list(posted.get("tags") or ()),
             private=bool(posted.get("private")),

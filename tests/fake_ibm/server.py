@@ -85,10 +85,10 @@ class FakeIbm:
         """Return how often each kind of request came, by method and first part of the path."""
         return Counter((seen.method, seen.path.strip("/").split("/")[0]) for seen in self.seen)
 
-    async def start(self) -> None:
-        """Serve on a free loopback port."""
+    async def start(self, *more: web.RouteDef) -> None:
+        """Serve on a free loopback port, with more routes if there are any."""
         application = web.Application(client_max_size=_MOST_BYTES, middlewares=[self._guard])
-        application.add_routes([*self.cloud.routes(), *self.quantum.routes()])
+        application.add_routes([*self.cloud.routes(), *self.quantum.routes(), *more])
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
