@@ -140,7 +140,7 @@ async def test_usage_is_absolute_per_attempt_and_summed_over_attempts(book: Book
 
     total = await book.database.read(lambda connection: history_rows.usage(connection, job_id))
 
-    assert total == [StageUsage(Stage.MAPPING, 2.0, 7.0, 0.5, 5)]
+    assert total == [StageUsage(Stage.MAPPING, 2.0, 7.0, 0.0, 5)]
     assert next(change.usage for change in book.told if change.ended) == tuple(total)
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from qonduit_api.v1 import qpu_pb2
+from integration.gateway.rig import PATIENCE_S
+from qonduit_api.v1 import jobs_pb2, qpu_pb2
 from qonduit_service_kit.errors import from_rpc_error
-from qonduit_service_kit.messages import GATEWAY, QpuReply, QpuRequest
+from qonduit_service_kit.messages import GATEWAY, EventKind, QpuCharged, QpuReply, QpuRequest, Stage, StageUsage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,3 +105,31 @@ async def test_qpu_jobs_of_a_job_are_listed_in_the_order_of_their_submission(
     assert first.HasField("start_time")
     assert not first.HasField("end_time")
     assert {("qonduit_job_id", job.job_id)} <= set(broker_side[0].query)
+
+
+async def test_qpu_seconds_come_from_the_brokers_charges_alone_also_after_the_jobs_end(
+    client: Client, cluster: Cluster
+) -> None:
+    await client.upload()
+    job = await client.run()
+    spec = await cluster.submitted(job.job_id)
+    await cluster.begin(spec)
+    await cluster.say(QpuCharged("q-early", job.job_id, client.name, "ibm_torino", "job", 0.5, 1.0))
+    await _charged(client, job.job_id, 0.5)
+    usage = (StageUsage(Stage.EXECUTING_QPU, 2.0, 0.0, 9.0),)
+    await cluster.tell(spec, EventKind.FINISHED, usage=usage)
+    await client.until(job.job_id, "DONE")
+    late = QpuCharged("session-1", job.job_id, client.name, "ibm_torino", "dedicated", 1.25, 2.0)
+    for message in (late, late, QpuCharged("q-other", "no-such-job", client.name, "ibm_torino", "job", 7.0, 2.0)):
+        await cluster.say(message)
+    stages = await _charged(client, job.job_id, 1.75)
+    assert stages["RUNNING: EXECUTING_QPU"] == 1.75
+
+
+async def _charged(client: Client, job_id: str, wanted: float) -> dict[str, float]:
+    """Wait until a job's bill has these QPU seconds; return them by stage."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            usage = await client.jobs.GetUsage(jobs_pb2.GetUsageRequest(job_id=job_id))
+            if usage.total.qpu_seconds == wanted:
+                return {stage.status: stage.qpu_seconds for stage in usage.stages}

@@ -62,6 +62,7 @@ class Address:
 
 
 GATEWAY = Address("qonduit.gateway", "inbox")
+"""Whoever has something for the gateway sends it here: scheduler, workers, and the QPU broker."""
 SCHEDULER = Address("qonduit.scheduler", "inbox")
 QPU_BROKER = Address("qonduit.qpu", "inbox")
 ALL_WORKERS = Address("qonduit.workers.all", "")
@@ -164,6 +165,7 @@ class StageUsage:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     qpu_s: float = 0.0
+    """Always 0 by now, and never billed: what QPU work cost, the broker alone says (QpuCharged)."""
     peak_mem_bytes: int = 0
 
 
@@ -908,7 +910,26 @@ class QpuTransition:
     text: str = ""
     """For FAILED and CANCELLED: the reason."""
     qpu_seconds: float | None = None
-    """Set once final; billed once."""
+    """Set once final, for the program's own eyes: its bill comes from QpuCharged."""
+
+
+@message("gateway.qpu_charged")
+@dataclass(frozen=True, slots=True)
+class QpuCharged:
+    """What one QPU job, or one dedicated session, cost in the end.
+
+    The QPU broker tells it until it is confirmed; it is booked once, by its charge id.
+    """
+
+    charge_id: str
+    """The QPU job's id; a dedicated session's id, where the session is charged by the clock and its jobs are not."""
+    job_id: str
+    user: str
+    backend: str
+    mode: str
+    """'job', 'batch' or 'dedicated'."""
+    qpu_seconds: float
+    at: float
 
 
 @message("qpu.program_ended")

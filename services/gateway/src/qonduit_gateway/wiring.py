@@ -22,6 +22,7 @@ from qonduit_service_kit.messages import (
     JobEvent,
     PackedTasksPage,
     PlacementRefused,
+    QpuCharged,
     QpuReply,
     SchedulerHello,
 )
@@ -46,6 +47,7 @@ from qonduit_gateway.inbox import Inbox
 from qonduit_gateway.instruments import Instruments
 from qonduit_gateway.ledger import JobLedger
 from qonduit_gateway.outgoing import OutgoingFactory
+from qonduit_gateway.qpu_book import QpuBook
 from qonduit_gateway.qpu_link import QpuLink
 from qonduit_gateway.relay import OutboxRelay
 from qonduit_gateway.scheduler_link import SchedulerLink
@@ -115,6 +117,7 @@ class Gateway:
         self.outgoing = OutgoingFactory(signer, limit=settings.limit_shape, clock=time.time)
         self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
         self.tasks = TaskBook(self.database, self.watchers)
+        self.charges = QpuBook(self.database, self.instruments)
         self.ledger = JobLedger(
             self.database,
             self.outgoing,
@@ -179,8 +182,9 @@ class Gateway:
                 AttemptLost: self.ledger.lost,
                 ClusterReport: self._heard,
                 QpuReply: self.qpu.reply,
+                QpuCharged: self.charges.take,
             },
-            in_any_order=frozenset({PackedTasksPage}),
+            in_any_order=frozenset({PackedTasksPage, QpuCharged}),
         )
 
     def _server(self) -> GrpcServer:

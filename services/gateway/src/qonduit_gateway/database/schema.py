@@ -141,8 +141,21 @@ job_usage = Table(
     Column("sequence", BigInteger, nullable=False, comment="of the event that brought these totals"),
     Column("wall_s", Double, nullable=False),
     Column("cpu_s", Double, nullable=False),
-    Column("qpu_s", Double, nullable=False),
+    Column("qpu_s", Double, nullable=False),  # As the worker said; the bill's are in qpu_charges.
     Column("peak_mem_bytes", BigInteger, nullable=False),
+)
+
+qpu_charges = Table(
+    "qpu_charges",
+    metadata,
+    Column("charge_id", String(64), primary_key=True, comment="of a QPU job, or of a session charged by the clock"),
+    Column("job_id", ForeignKey("jobs.job_id"), nullable=False),
+    Column("user_name", String(64), nullable=False),
+    Column("backend", String(255), nullable=False),
+    Column("mode", String(16), nullable=False, comment="'job', 'batch' or 'dedicated'"),
+    Column("qpu_s", Double, nullable=False),
+    Column("at", Double, nullable=False, comment="when the QPU broker knew it"),
+    Index(None, "job_id"),
 )
 
 task_pages = Table(
