@@ -350,6 +350,8 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
         for name in ("cpu_millis", "mem_bytes", "gpus"):
             if request.HasField(name):
                 setattr(user.limit, name, getattr(request, name))
+        if request.HasField("qpu_seconds"):
+            user.qpu_seconds_limit = request.qpu_seconds
         return cluster_pb2.SetUserLimitResponse(user=user)
 
 

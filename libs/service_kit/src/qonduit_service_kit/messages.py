@@ -148,6 +148,10 @@ class JobSpec:
     priority: int = 0
     limit: Shape = field(default_factory=lambda: Shape(16_000, 32 * 1024**3, 16))
     """Most that the driver's executors may hold together."""
+    qpu_budget_s: float | None = None
+    """Most QPU seconds that the job may be charged, in all its attempts; None for no limit."""
+    user_qpu_budget_s: float | None = None
+    """Most QPU seconds that its user may be charged in any 28 days; None for no limit."""
 
 
 class LeaseKind(StrEnum):
@@ -301,6 +305,9 @@ class TaskDemand:
     from it those that were lost while nobody looked."""
     dependencies: tuple[str, ...] = ()
     """The function's requirements, for executors on machines that have not got its environment."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as in JobSpec: tasks may use QPUs."""
 
 
 @message("scheduler.driver_waiting")
@@ -348,6 +355,9 @@ class ExecutorGranted:
     """Of the worker that was granted it: a later life of that worker refuses it."""
     dependencies: tuple[str, ...] = ()
     """As the demand for it says."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as the demand for it says."""
 
 
 @message("worker.lease_revoked")
@@ -866,6 +876,9 @@ class QpuRequest:
     body: bytes | None = None
     body_digest: str = ""
     """Set instead of `body` when the bytes are in storage."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as in JobSpec, with every request of a program."""
 
 
 @message("worker.qpu_reply", 1)

@@ -114,7 +114,9 @@ class Gateway:
         self.instruments = Instruments(registry)
         self.watchers = Watchers()
         self.cluster = ClusterView()
-        self.outgoing = OutgoingFactory(signer, limit=settings.limit_shape, clock=time.time)
+        self.outgoing = OutgoingFactory(
+            signer, limit=settings.limit_shape, clock=time.time, limit_qpu_seconds=settings.limit_qpu_seconds
+        )
         self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
         self.tasks = TaskBook(self.database, self.watchers)
         self.charges = QpuBook(self.database, self.instruments)
@@ -218,6 +220,7 @@ class Gateway:
             WorkerOrders(self.bus, self.cluster),
             artifact_limit_bytes=limit,
             default_limit=settings.limit_shape,
+            default_qpu_seconds=settings.limit_qpu_seconds,
             user_changed=self._callers.forget,
         )
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)

@@ -31,6 +31,13 @@ def book(connection: Connection, charge: QpuCharged) -> bool | None:
     )
 
 
+def total_of_user(connection: Connection, user_name: str, *, since: float) -> float:
+    """Return the QPU seconds that a user was charged since a time."""
+    query = select(func.coalesce(func.sum(qpu_charges.c.qpu_s), 0.0))
+    query = query.where(qpu_charges.c.user_name == user_name, qpu_charges.c.at >= since)
+    return float(connection.execute(query).scalar_one())
+
+
 def total(connection: Connection, job_id: str) -> float:
     """Return the QPU seconds that a job was charged, in whichever of its attempts."""
     query = select(func.coalesce(func.sum(qpu_charges.c.qpu_s), 0.0)).where(qpu_charges.c.job_id == job_id)

@@ -41,6 +41,7 @@ users = Table(
     Column("limit_cpu_millis", BigInteger, comment="of one job's tasks together; without it the server's"),
     Column("limit_mem_bytes", BigInteger),
     Column("limit_gpus", Integer),
+    Column("limit_qpu_seconds", Double, comment="in any 28 days; 0 for no limit, without it the server's"),
 )
 
 tokens = Table(
@@ -113,6 +114,7 @@ jobs = Table(
     Column("result_bytes", BigInteger, nullable=False),
     Column("tell_again_at", Double, nullable=False, comment="when scheduler or worker are told again, if still silent"),
     Column("told_count", Integer, nullable=False, comment="how often they were told since the state changed"),
+    Column("qpu_budget_s", Double, comment="most QPU seconds that it may be charged; without it no limit"),
     Index(None, "owner", "created_at", "job_id"),
     Index(None, "state", "tell_again_at"),
 )
@@ -156,6 +158,7 @@ qpu_charges = Table(
     Column("qpu_s", Double, nullable=False),
     Column("at", Double, nullable=False, comment="when the QPU broker knew it"),
     Index(None, "job_id"),
+    Index(None, "user_name", "at"),
 )
 
 task_pages = Table(
