@@ -226,7 +226,8 @@ class Gateway:
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         files_pb2_grpc.add_FileServiceServicer_to_server(FileService(self.storage), server)
-        qpu_pb2_grpc.add_QpuServiceServicer_to_server(QpuService(self.qpu, self.database), server)
+        qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
+        qpu_pb2_grpc.add_QpuServiceServicer_to_server(qpus, server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)
 
 

@@ -49,6 +49,25 @@ class Outcome:
     code: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How one instance (or the local devices) is doing, for people."""
+
+    name: str
+    """"local", or the account's name."""
+    instance: str
+    """Its CRN, or nothing."""
+    state: str
+    """"ok", "limited" (by the submission limit or Retry-After), "failing" (circuit open), "refused" (credentials
+    not accepted)."""
+    text: str
+    """A sentence: why, and what to do."""
+    until: float | None
+    """When it is tried again, seconds since the epoch."""
+    in_flight: int
+    """Submissions upstream that have not ended."""
+
+
 class Upstream(Protocol):
     """Runs submissions on its devices. Also a service part: start and stop."""
 
@@ -65,6 +84,9 @@ class Upstream(Protocol):
 
     def devices(self) -> Sequence[Device]:
         """Return its devices, the ones to prefer first."""
+
+    def conditions(self) -> Sequence[Condition]:
+        """Return how its instances are doing."""
 
     def expect(self) -> None:
         """Take note that a program looks at devices: submissions may follow."""

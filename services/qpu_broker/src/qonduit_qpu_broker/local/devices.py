@@ -13,7 +13,7 @@ from qonduit_service_kit.messages import QpuState
 
 from qonduit_qpu_broker.local.process import SimulatorDiedError, SimulatorProcess
 from qonduit_qpu_broker.simulator.frames import SimulationRequest
-from qonduit_qpu_broker.upstream import Device, Outcome, Submission
+from qonduit_qpu_broker.upstream import Condition, Device, Outcome, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,6 +73,10 @@ class LocalDevices:
             )
             for facts in self._catalog.devices()
         )
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return that all is well: simulations need nobody's leave."""
+        return (Condition("local", "", "ok", "Simulated here.", None, len(self._running)),)
 
     def expect(self) -> None:
         """Warm the simulator up, and keep it for a while; jobs that come before it is ready wait for it."""
