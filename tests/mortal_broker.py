@@ -17,6 +17,7 @@ from qiskit import QuantumCircuit
 from qiskit_ibm_runtime import RuntimeEncoder
 from qonduit_qpu_broker.api.backends import BackendsApi
 from qonduit_qpu_broker.api.jobs import JobsApi
+from qonduit_qpu_broker.api.operator import OperatorApi
 from qonduit_qpu_broker.api.router import Router
 from qonduit_qpu_broker.api.sessions import SessionsApi
 from qonduit_qpu_broker.charging import ChargeBook
@@ -153,7 +154,15 @@ class MortalBroker:
             max_body_bytes=1 << 20,
         )
         sessions = SessionsApi(self.ledger, self.dispatcher, backends, self.upstream, 28_800)
-        self._router = Router(backends, jobs, sessions)
+        operator = OperatorApi(
+            self.ledger,
+            self.upstream,
+            self.dispatcher.queue_length,
+            self.dispatcher.place,
+            jobs=jobs,
+            sessions_api=sessions,
+        )
+        self._router = Router(backends, jobs, sessions, operator)
         self._parts = (
             self.ledger,
             book,

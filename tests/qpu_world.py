@@ -258,10 +258,10 @@ class Worker:
             elif isinstance(delivery.message, QpuTransition):
                 await sandbox.endpoint.handle_transition(delivery.message)
 
-    async def sandbox(self, job_id: str = "", *, attempt: int = 1, user: str = "ada") -> Sandbox:
+    async def sandbox(self, job_id: str = "", *, attempt: int = 1, user: str = "ada", **budgets: float) -> Sandbox:
         """Return a new sandbox's endpoint, serving on loopback."""
         listener = socket.create_server(("127.0.0.1", 0))
-        context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id)
+        context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id, **budgets)
         blobs = StoredBlobs(self._payloads)
         made: list[Sandbox] = []
         endpoint = QpuEndpoint(

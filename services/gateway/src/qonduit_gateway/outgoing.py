@@ -36,9 +36,12 @@ _NOWHERE = Address("", "")
 class OutgoingFactory:
     """Makes what is sent about jobs."""
 
-    def __init__(self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float], limit_qpu_seconds: float = 0.0
+    ) -> None:
         self._signer = signer
         self._limit = limit
+        self._limit_qpu_seconds = limit_qpu_seconds
         self._clock = clock
 
     def make(self, job: Job, effect: Effect) -> Outgoing:
@@ -83,6 +86,8 @@ class OutgoingFactory:
             dependencies=asked.program.dependencies,
             priority=asked.priority,
             limit=asked.limit.over(self._limit),
+            qpu_budget_s=asked.qpu_budget_s,
+            user_qpu_budget_s=asked.limit.qpu_seconds_over(self._limit_qpu_seconds) or None,
         )
 
     def _ticket(self, job: Job) -> str:

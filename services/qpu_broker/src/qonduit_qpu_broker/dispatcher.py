@@ -69,6 +69,8 @@ class Dispatcher:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._handed: set[str] = set()
         """Those of the running that their upstream has."""
+        self._cancelled: dict[str, str] = {}
+        """Why those of the running that are to be cancelled are."""
         self._charging: dict[str, asyncio.Task[None]] = {}
         self._wake = wake
         """Set also by upstreams: when they may have places that they had not."""
@@ -133,6 +135,7 @@ class Dispatcher:
     def _ended(self, chosen: Waiting, task: asyncio.Task[None]) -> None:
         self._running.pop(chosen.qpu_job_id, None)
         self._handed.discard(chosen.qpu_job_id)
+        self._cancelled.pop(chosen.qpu_job_id, None)
         self._queue.ended(chosen, self._book.shares, time.time())
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -160,6 +163,8 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 -- a fault of ours must not leave a program waiting for ever.
             _log.exception("an upstream broke its promise", qpu_job_id=qpu_job_id)
             outcome = Outcome(QpuState.FAILED, None, reason="Internal error of the QPU broker; its log has more.")
+        if outcome.state is QpuState.CANCELLED and not outcome.reason:
+            outcome = replace(outcome, reason=self._cancelled.get(qpu_job_id, ""))
         await self.finish(job, outcome)
 
     async def _submission(self, job: JobRecord) -> Submission:
@@ -250,6 +255,7 @@ class Dispatcher:
             # One that neither waits nor runs was left by a fault of ours: what it cost is asked for.
             await self.finish(job, Outcome(QpuState.CANCELLED, 0.0 if waited else None, reason=reason))
             return
+        self._cancelled[job.qpu_job_id] = reason
         if job.qpu_job_id in self._handed:
             await self._upstream.cancel(job.qpu_job_id)
         else:

@@ -12,6 +12,7 @@ from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 
 from qonduit_qpu_broker.api.backends import BackendsApi
 from qonduit_qpu_broker.api.jobs import JobsApi
+from qonduit_qpu_broker.api.operator import OperatorApi
 from qonduit_qpu_broker.api.router import Router
 from qonduit_qpu_broker.api.sessions import SessionsApi
 from qonduit_qpu_broker.charging import ChargeBook
@@ -70,11 +71,14 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
         max_body_bytes=settings.max_body_bytes,
     )
     sessions = SessionsApi(ledger, dispatcher, backends, upstream, settings.session_max_ttl_s)
+    operator = OperatorApi(
+        ledger, upstream, dispatcher.queue_length, dispatcher.place, jobs=jobs, sessions_api=sessions
+    )
     inbox = Inbox(
         bus=bus,
         ledger=ledger,
         payloads=payloads,
-        router=Router(backends, jobs, sessions),
+        router=Router(backends, jobs, sessions, operator),
         sessions_api=sessions,
         dispatcher=dispatcher,
         metrics=metrics,

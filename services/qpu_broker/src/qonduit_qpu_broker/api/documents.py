@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from qonduit_qpu_broker.ledger.records import JobRecord, SessionRecord
     from qonduit_qpu_broker.ledger.sessions import SessionTimes
     from qonduit_qpu_broker.queueing import Place
-    from qonduit_qpu_broker.upstream import Device
+    from qonduit_qpu_broker.upstream import Condition, Device
 
 DETAILED_DEVICES_SINCE = "2025-01-01"
 """Before it, a list of devices is a list of names."""
@@ -70,8 +73,9 @@ def job_document(job: JobRecord, api_version: str, *, params: Any = None) -> dic
     return document
 
 
-def operator_document(job: JobRecord, api_version: str, place: Place | None) -> dict[str, Any]:
+def operator_document(job: JobRecord, api_version: str, place_of: Callable[[str, float], Place]) -> dict[str, Any]:
     """Return a job as the gateway needs it: with the job it belongs to, its times, and where it stands if it waits."""
+    place = place_of(job.backend, job.created_at) if job.state == QpuState.QUEUED else None
     return {
         **job_document(job, api_version),
         "qonduit_job_id": job.job_id,
@@ -130,6 +134,26 @@ def session_document(session: SessionRecord, times: SessionTimes) -> dict[str, A
         "last_job_completed": moment(times.last_finished),
         "elapsed_time": round(_session_seconds(session, times, now)),
         "timestamps": [{"status": name, "timestamp": moment(at)} for name, at in stamps if at is not None],
+    }
+
+
+def operator_session_document(session: SessionRecord, times: SessionTimes) -> dict[str, Any]:
+    """Return a session or batch as the gateway needs it: with the job it belongs to, and what is left in it."""
+    return {
+        **session_document(session, times),
+        "qonduit_job_id": session.job_id,
+        "qonduit_unfinished": times.unfinished,
+    }
+
+
+def overview_document(conditions: Iterable[Condition], devices: Iterable[tuple[Device, int]]) -> dict[str, Any]:
+    """Return how instances are doing and how long the queues are, for people."""
+    return {
+        "instances": [asdict(condition) for condition in conditions],
+        "devices": [
+            {"name": device.name, "queue_length": waiting, "status": "online" if device.online else "offline"}
+            for device, waiting in devices
+        ],
     }
 
 

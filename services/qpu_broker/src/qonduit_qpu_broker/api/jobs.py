@@ -150,27 +150,24 @@ class JobsApi:
                 body = await self._payloads.get(job.body_digest, max_bytes=self._max_body_bytes)
             params = (await self._parse(body)).get("params")
         if not request.job_id:
-            return of_json(self._for_operator(job, request.api_version))
+            return of_json(operator_document(job, request.api_version, self._dispatcher.place))
         return of_json(job_document(job, request.api_version, params=params))
 
     async def list(self, request: QpuRequest) -> Answer:
         """Answer GET /jobs."""
         wanted = _filter(request)
         found, count = await self._ledger.run(lambda ledger: listing.list_jobs(ledger, wanted))
-        word = job_document if request.job_id else self._for_operator
+        if request.job_id:
+            documents = [job_document(job, request.api_version) for job in found]
+        else:
+            documents = [operator_document(job, request.api_version, self._dispatcher.place) for job in found]
         return of_json(
             {
-                "jobs": [word(job, request.api_version) for job in found],
+                "jobs": documents,
                 "count": count,
                 "limit": wanted.limit,
                 "offset": wanted.offset,
             }
-        )
-
-    def _for_operator(self, job: JobRecord, api_version: str) -> dict[str, Any]:
-        waits = job.state == QpuState.QUEUED
-        return operator_document(
-            job, api_version, self._dispatcher.place(job.backend, job.created_at) if waits else None
         )
 
     async def results(self, request: QpuRequest, qpu_job_id: str) -> Answer:
@@ -204,7 +201,7 @@ class JobsApi:
                 return NO_CONTENT
             raise Conflict(f"Job {qpu_job_id} is {job.state.value} and can't be cancelled.", code=1254)
         await self._ledger.run(lambda ledger: jobs.note_cancel(ledger, qpu_job_id, request.request_id))
-        await self._dispatcher.cancel(job, "Cancelled by its program.")
+        await self._dispatcher.cancel(job, f"Cancelled by its {'program' if request.job_id else 'user'}.")
         return NO_CONTENT
 
     async def delete(self, request: QpuRequest, qpu_job_id: str) -> Answer:

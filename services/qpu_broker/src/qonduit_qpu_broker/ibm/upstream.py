@@ -152,7 +152,7 @@ class IbmUpstream:
             upstream_id = await self._submit(instance, submission, cancelled)
             return await self._follow(instance, submission, upstream_id, started, cancelled)
         except WithdrawnError:
-            return Outcome(QpuState.CANCELLED, 0.0, reason="Cancelled before it was submitted.")
+            return Outcome(QpuState.CANCELLED, 0.0)
         except UpstreamError as error:
             return Outcome(QpuState.FAILED, None, reason=str(error), code=error.code or error.status)
         finally:

@@ -105,6 +105,7 @@ CREATE TABLE charges (
 CREATE INDEX charges_of_user ON charges (user, at);
 CREATE INDEX charges_of_job ON charges (job_id);
 CREATE INDEX unpublished_charges ON charges (at) WHERE published = 0;
+CREATE INDEX jobs_of_user ON qpu_jobs (user, position);
 CREATE INDEX uncharged_jobs ON qpu_jobs (position) WHERE finished_at IS NOT NULL AND qpu_s IS NULL;
 CREATE TABLE upstream_jobs (
     qpu_job_id TEXT PRIMARY KEY REFERENCES qpu_jobs (qpu_job_id),
@@ -129,11 +130,11 @@ CREATE INDEX upstream_sessions_of_session ON upstream_sessions (session_id);
 """
 
 _CHARGES_OF_OLD_JOBS = """
-INSERT INTO charges (charge_id, job_id, user, backend, mode, qpu_seconds, at)
-    SELECT j.qpu_job_id, j.job_id, j.user, j.backend, COALESCE(s.mode, 'job'), j.qpu_s, j.finished_at
+INSERT INTO charges (charge_id, job_id, user, backend, mode, qpu_seconds, at, published)
+    SELECT j.qpu_job_id, j.job_id, j.user, j.backend, COALESCE(s.mode, 'job'), j.qpu_s, j.finished_at, 1
     FROM qpu_jobs j LEFT JOIN qpu_sessions s USING (session_id) WHERE j.qpu_s IS NOT NULL;
 """
-"""Told to the gateway too, which books each once and knew the seconds of these jobs from their workers only."""
+"""Not told to the gateway, which knows the seconds of these jobs from their workers."""
 
 _STEPS = (_TABLES, _PROVIDERS + _CHARGES_OF_OLD_JOBS)
 """What leads from each version to the next."""

@@ -144,7 +144,7 @@ class LocalDevices:
         if task.cancelled():
             self._prewarm()
             charged = time.monotonic() - begun[0] if begun else 0.0
-            return Outcome(QpuState.CANCELLED, charged, reason="Cancelled by its program.")
+            return Outcome(QpuState.CANCELLED, charged)
         return task.result()
 
     async def _simulate(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:

@@ -102,6 +102,8 @@ class BrokerCalls:
             caller=self._caller,
             body=body,
             body_digest=digest,
+            qpu_budget_s=self._context.qpu_budget_s,
+            user_qpu_budget_s=self._context.user_qpu_budget_s,
         )
         reply = await self._reply_to(request)
         data = await self._blobs.get(reply.body_digest) if reply.body_digest else reply.body or b""

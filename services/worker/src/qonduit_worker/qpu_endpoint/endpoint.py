@@ -50,7 +50,7 @@ class QpuEndpoint:
         self._identity = identities.Identity(context.job_id)
         self._calls = BrokerCalls(bus, blobs, context)
         self._jobs = JobTable()
-        self._routes = Routes(self._identity, self._calls, self._jobs, devices)
+        self._routes = Routes(self._identity, self._calls, self._jobs, devices, budget_s=context.qpu_budget_s)
         self._on_transition = on_transition
         self._runner: web.AppRunner | None = None
 

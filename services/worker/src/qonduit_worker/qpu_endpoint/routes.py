@@ -37,7 +37,10 @@ _log = get_logger("qpu-endpoint")
 class Routes:
     """Answers one program's client."""
 
-    def __init__(self, identity: Identity, calls: BrokerCalls, jobs: JobTable, devices: DeviceCache) -> None:
+    def __init__(
+        self, identity: Identity, calls: BrokerCalls, jobs: JobTable, devices: DeviceCache, *, budget_s: float | None
+    ) -> None:
+        self._budget_s = budget_s
         self._identity = identity
         self._calls = calls
         self._jobs = jobs
@@ -98,7 +101,7 @@ class Routes:
         return web.json_response(identities.catalog_document())
 
     async def _usage(self, _request: web.Request) -> web.Response:
-        return web.json_response(identities.usage_document(self._jobs.consumed_s))
+        return web.json_response(identities.usage_document(self._jobs.consumed_s, self._budget_s))
 
     async def _device(self, request: web.Request) -> web.Response:
         call = _call_of(request)
