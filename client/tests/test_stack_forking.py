@@ -112,9 +112,7 @@ def test_services_are_told_apart_by_their_command_lines(stack: Stack) -> None:
 
 
 def test_services_that_cannot_be_forked_are_started_each_by_itself(stack: Stack) -> None:
-    kit = Path(stack.environment["PYTHONPATH"]) / "qonduit_service_kit"
-    kit.mkdir()
-    (kit / "__init__.py").write_text(_THREADED)
+    (Path(stack.environment["PYTHONPATH"]) / "qonduit_service_kit" / "__init__.py").write_text(_THREADED)
     done = stack.up()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("services share no memory, because they cannot be forked") == 1
