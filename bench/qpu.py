@@ -50,8 +50,8 @@ def service(queue_s: float = 0.0) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def stack(ibm: dict[str, Any], **account: Any) -> Iterator[Any]:
-    """Run a stack on the service, and return a function that runs a measure in a job, and the broker's process."""
+def stack(ibm: dict[str, Any], **account: Any) -> Iterator[Stack]:
+    """Run a stack on the service."""
     from qonduit import QiskitFunction, ServerlessClient  # noqa: PLC0415 - The profile is set by then.
 
     qonduit = str(Path(sys.executable).with_name("qonduit"))
@@ -70,7 +70,7 @@ def stack(ibm: dict[str, Any], **account: Any) -> Iterator[Any]:
         try:
             client = ServerlessClient()
             function = client.upload(QiskitFunction("qpu-bench", entrypoint=PROGRAM.name, working_dir=str(HERE)))
-            yield lambda measure, **options: function.run(measure=measure, **{"with": options})
+            yield Stack(function, qonduit, data_dir)
         finally:
             subprocess.run([qonduit, "down", "--data-dir", data_dir], check=True, stdout=subprocess.DEVNULL)
 
@@ -96,7 +96,7 @@ def compare(rounds: int, jobs: int) -> dict[str, dict[str, list[float]]]:
     with service() as ibm, stack(ibm) as job:
         sides = {
             "direct": lambda measure, **options: directly(ibm, measure, **options),
-            "through": lambda measure, **options: job(measure, **options).result(),
+            "through": job.measure,
         }
         for number in range(rounds):
             for side in sorted(sides, reverse=bool(number % 2)):
@@ -114,21 +114,34 @@ def requests(rounds: int) -> dict[str, list[float]]:
             before = seen(ibm)
             directly(ibm, "waiting", jobs=10)
             between = seen(ibm)
-            job("waiting", jobs=10).result()
+            job.measure("waiting", jobs=10)
             found["direct"].append(between - before)
             found["through"].append(seen(ibm) - between)
     return found
 
 
+class Stack:
+    """A stack that runs."""
+
+    def __init__(self, function: Any, qonduit: str, data_dir: str) -> None:
+        self._function = function
+        self._status = [qonduit, "status", "--json", "--data-dir", data_dir]
+
+    def measure(self, measure: str, **options: Any) -> dict[str, float]:
+        """Run a measure in a job."""
+        return dict(self._function.run(measure=measure, **{"with": options}).result())
+
+    def broker(self) -> psutil.Process:
+        """Return the QPU broker's process."""
+        services = json.loads(subprocess.check_output(self._status))["services"]
+        return psutil.Process(next(one["pid"] for one in services if one["name"] == "qpu_broker"))
+
+
 def broker_cpu(jobs: int, seconds: float, **account: Any) -> float:
     """Return the share of a core that the broker takes while jobs wait, in percent."""
     with service(queue_s=3600.0) as ibm, stack(ibm, **account) as job:
-        job("queued", jobs=jobs).result()
-        (broker,) = (
-            one
-            for one in psutil.process_iter(["cmdline"])
-            if "qonduit_qpu_broker" in " ".join(one.info["cmdline"] or ())
-        )
+        job.measure("queued", jobs=jobs)
+        broker = job.broker()
         settle, before = time.time(), broker.cpu_times()
         time.sleep(seconds)
         after = broker.cpu_times()

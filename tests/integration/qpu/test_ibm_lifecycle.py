@@ -67,6 +67,7 @@ async def test_a_refusal_is_told_as_ibm_words_it_and_costs_nothing(ibm: FakeIbm,
 
 async def test_seconds_that_are_final_late_are_booked_when_they_are(ibm: FakeIbm, lives: Lives) -> None:
     ibm.quantum.usage_pending_s = 1.0
+    ibm.faults.append(Fault("GET", "/jobs/.*/metrics", status=500, times=2))
     qpu_job_id = await submit(lives)
     await lives.until(ENDED)
     assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": 0.0, "status": "pending"}
@@ -74,6 +75,27 @@ async def test_seconds_that_are_final_late_are_booked_when_they_are(ibm: FakeIbm
     charged_s = only(ibm).charged_s
     assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": charged_s, "status": "complete"}
     assert await lives.rows("SELECT charge_id, mode, qpu_seconds FROM charges") == [(qpu_job_id, "job", charged_s)]
+
+
+async def test_a_job_that_ibm_does_not_know_any_more_fails_and_one_answer_is_not_believed(
+    ibm: FakeIbm, lives: Lives
+) -> None:
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        first = await submit(lives, 1)
+        await lives.until(count("SELECT COUNT(*) FROM upstream_jobs WHERE upstream_id != ''"))
+        ibm.faults += [Fault("GET", "/jobs/[^/]*", status=404), Fault("GET", "/jobs", status=404, times=3)]
+        job = only(ibm)
+        job.deleted = True
+        await asyncio.wait_for(ibm.faults[0].seen.wait(), 20)
+        job.deleted = False
+    await lives.until(ENDED)
+    assert (await state(lives, first))["status"] == "Completed"
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        second = await submit(lives, 2)
+        await lives.until(count("SELECT MIN(upstream_id != '') FROM upstream_jobs"))
+        list(ibm.quantum.jobs.values())[-1].deleted = True
+        await lives.until(ENDED)
+    assert await state(lives, second) == {"status": "Failed", "reason": "Job not found.", "reason_code": 1291}
 
 
 async def test_a_job_that_waits_is_cancelled_for_nothing(ibm: FakeIbm, lives: Lives) -> None:

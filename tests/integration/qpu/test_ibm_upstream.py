@@ -72,7 +72,6 @@ async def test_a_job_is_submitted_followed_and_charged(world: IbmWorld, shared: 
         Fault("GET", "/jobs/[^/]*", how=How.RESET, times=3),
         Fault("GET", "/jobs/.*/results", how=How.MIDWAY, times=2),
         Fault("GET", "/jobs/.*/results", status=502, times=2),
-        Fault("GET", "/jobs/.*/metrics", status=500, times=2),
     ],
     ids=lambda fault: f"{fault.method}{fault.path}-{fault.how.name}-{fault.status}-{fault.takes_effect}",
 )

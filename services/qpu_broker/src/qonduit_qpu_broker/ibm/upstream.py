@@ -203,23 +203,40 @@ class IbmUpstream:
         cancelled: asyncio.Event,
     ) -> Outcome:
         follower = await self._follower(instance)
-        document = await follower.until_final(upstream_id, started, cancelled)
-        metrics = (await instance.ask("GET", f"/jobs/{upstream_id}/metrics")).json()
+        seen_running = False
+
+        async def seen(at: float) -> None:
+            nonlocal seen_running
+            seen_running = True
+            await started(at)
+
+        document = await follower.until_final(upstream_id, seen, cancelled)
+        charged_s, started_at = _charged_s(document), None
+        if not seen_running or charged_s is None:
+            metrics = await self._metrics(instance, upstream_id)
+            charged_s, started_at = _charged_s(metrics), _moment((metrics.get("timestamps") or {}).get("running"))
         state = document["state"]
         failed = QpuState(state["status"]) is not QpuState.COMPLETED
         # Read last, and handed on at once: a private result can be read only once.
         result = await self._result(instance, submission, upstream_id, failed=failed)
         if result is None:
             reason = f"Its result can't be read: the provider does not give it out (its id there is {upstream_id})."
-            return Outcome(QpuState.FAILED, _charged_s(metrics), reason=reason, code=_LOST_RESULT)
+            return Outcome(QpuState.FAILED, charged_s, reason=reason, code=_LOST_RESULT)
         return Outcome(
             QpuState(state["status"]),
-            _charged_s(metrics),
+            charged_s,
             result=result,
             reason=str(state.get("reason") or ""),
             code=int(state.get("reason_code") or 0),
-            started_at=_moment((metrics.get("timestamps") or {}).get("running")),
+            started_at=started_at,
         )
+
+    async def _metrics(self, instance: Instance, upstream_id: str) -> dict[str, Any]:
+        """Return a job's metrics, or nothing: its program does not wait for them, and `charge` asks again."""
+        try:
+            return (await instance.call("GET", f"/jobs/{upstream_id}/metrics")).json()
+        except UpstreamError:
+            return {}
 
     async def _result(
         self, instance: Instance, submission: Submission, upstream_id: str, *, failed: bool
@@ -241,7 +258,7 @@ class IbmUpstream:
     async def _follower(self, instance: Instance) -> Follower:
         follower = self._followers.get(instance.crn)
         if follower is None:
-            follower = self._followers[instance.crn] = Follower(instance, self._poll_s)
+            follower = self._followers[instance.crn] = Follower(instance, self._poll_s, self._doubt_s)
             await follower.start()
         return follower
 
@@ -268,9 +285,9 @@ class IbmUpstream:
         await self._sessions.release(session_id)
 
 
-def _charged_s(metrics: dict[str, Any]) -> float | None:
-    """Return the seconds charged; None while they may change."""
-    usage = metrics.get("usage") or {}
+def _charged_s(document: dict[str, Any]) -> float | None:
+    """Return the seconds charged, from a job or its metrics; None while they may change."""
+    usage = document.get("usage") or {}
     return float(usage.get("qpu_charge_time_seconds") or 0.0) if usage.get("status") == "complete" else None
 
 
