@@ -67,8 +67,9 @@ class Dispatcher:
         self._max_body_bytes = max_body_bytes
         self._queue = Queue(metrics, queue_delay_s)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._held: frozenset[str] = frozenset()
         self._handed: set[str] = set()
-        """Those of the running that their upstream has."""
+        """Those of the running that their upstream has, beside those that it held before the start."""
         self._cancelled: dict[str, str] = {}
         """Why those of the running that are to be cancelled are."""
         self._charging: dict[str, asyncio.Task[None]] = {}
@@ -78,10 +79,14 @@ class Dispatcher:
     async def start(self) -> None:
         """Queue again what was unfinished, and ask again for what was not charged."""
         unfinished = await self._ledger.run(jobs.unfinished)
-        held = await self._upstream.held()
+        self._held = await self._upstream.held()
         for job in unfinished:
-            if job.qpu_job_id in held:
+            if job.qpu_job_id in self._held:
                 self._begin(self._queue.resume(job, self._book.shares))
+                if job.cancelling:
+                    await self._cancel_running(job, job.cancelling)
+            elif job.cancelling:
+                await self.finish(job, Outcome(QpuState.CANCELLED, 0.0, reason=job.cancelling))
             else:
                 self.enqueue(job)
         for qpu_job_id in await self._ledger.run(charges.uncharged):
@@ -198,12 +203,7 @@ class Dispatcher:
         return body
 
     async def _started(self, job: JobRecord, at: float) -> None:
-        def note(ledger: sqlite3.Connection) -> JobRecord | None:
-            if job.session_id:
-                sessions.activate(ledger, job.session_id, at)
-            return jobs.advance(ledger, job.qpu_job_id, QpuState.RUNNING, at=at)
-
-        if await self._ledger.insist(note) is not None:
+        if await self._ledger.insist(lambda ledger: _begun(ledger, job, at)) is not None:
             self._metrics.waited.labels(job.backend).observe(max(0.0, at - job.created_at))
         self._outbox.wake()
 
@@ -223,8 +223,6 @@ class Dispatcher:
         A crash before the transaction finds the job unfinished and its upstream tells the outcome again; a crash
         after it finds all written, and what is still to be told or asked in the ledger.
         """
-        if outcome.started_at is not None:
-            await self._started(job, outcome.started_at)
         digest = await self._stored(job, outcome.result)
         kept = replace(outcome, result=b"") if digest else outcome
         ended, charge, settled = await self._ledger.insist(lambda ledger: _end(ledger, job, kept, digest))
@@ -233,6 +231,8 @@ class Dispatcher:
         if ended is None:
             return
         self._metrics.finished.labels(job.backend, outcome.state).inc()
+        if outcome.started_at is not None:
+            self._metrics.waited.labels(job.backend).observe(max(0.0, outcome.started_at - job.created_at))
         if outcome.charged_s is None:
             self._charge_later(job.qpu_job_id)
         if settled:
@@ -247,7 +247,11 @@ class Dispatcher:
         await self._book.book_job(qpu_job_id, await self._upstream.charge(qpu_job_id))
 
     async def cancel(self, job: JobRecord, reason: str) -> None:
-        """Cancel a job: one that waits at once and for nothing, one that runs as soon as its upstream lets go."""
+        """Cancel a job: one that waits at once and for nothing, one that runs as soon as its upstream lets go.
+
+        A crash from the first line on finds in the ledger that it is to be cancelled.
+        """
+        await self._ledger.insist(lambda ledger: jobs.note_cancelling(ledger, job.qpu_job_id, reason))
         waited = job.qpu_job_id in self._queue
         self._queue.remove(job.qpu_job_id)
         running = self._running.get(job.qpu_job_id)
@@ -255,14 +259,17 @@ class Dispatcher:
             # One that neither waits nor runs was left by a fault of ours: what it cost is asked for.
             await self.finish(job, Outcome(QpuState.CANCELLED, 0.0 if waited else None, reason=reason))
             return
-        self._cancelled[job.qpu_job_id] = reason
-        if job.qpu_job_id in self._handed:
-            await self._upstream.cancel(job.qpu_job_id)
-        else:
-            running.cancel()  # On its way: its body may be waited for as long as storage is away.
+        await self._cancel_running(job, reason)
         done, _ = await asyncio.wait([running], timeout=_CANCEL_PATIENCE_S)
         if done and running.cancelled():
             await self.finish(job, Outcome(QpuState.CANCELLED, 0.0, reason=reason))
+
+    async def _cancel_running(self, job: JobRecord, reason: str) -> None:
+        self._cancelled[job.qpu_job_id] = reason
+        if job.qpu_job_id in self._handed | self._held:
+            await self._upstream.cancel(job.qpu_job_id)
+        else:
+            self._running[job.qpu_job_id].cancel()  # Its body may be waited for as long as storage is away.
 
 
 def _terms(ledger: sqlite3.Connection, job: JobRecord) -> SessionTerms | None:
@@ -272,11 +279,20 @@ def _terms(ledger: sqlite3.Connection, job: JobRecord) -> SessionTerms | None:
     return SessionTerms(session.session_id, session.mode, job.backend, session.created_at + session.max_ttl_s)
 
 
+def _begun(ledger: sqlite3.Connection, job: JobRecord, at: float) -> JobRecord | None:
+    """Write that the device has begun with a job, and return it if that is new."""
+    if job.session_id:
+        sessions.activate(ledger, job.session_id, at)
+    return jobs.advance(ledger, job.qpu_job_id, QpuState.RUNNING, at=at)
+
+
 def _end(
     ledger: sqlite3.Connection, job: JobRecord, outcome: Outcome, digest: str
 ) -> tuple[JobRecord | None, QpuCharged | None, bool]:
     """Write a job's end and its charge; and return what was written, and whether its session ended with it."""
     now = time.time()
+    if outcome.started_at is not None:
+        _begun(ledger, job, outcome.started_at)
     ended = jobs.advance(
         ledger,
         job.qpu_job_id,

@@ -141,7 +141,7 @@ class Upstream(Protocol):
         """
 
     async def cancel(self, qpu_job_id: str) -> None:
-        """Have a submission's `run` end as cancelled soon; nothing happens if it isn't running."""
+        """Have a submission's `run` end as cancelled soon; nothing happens if it neither runs nor was `held`."""
 
     async def release(self, session_id: str) -> None:
         """Close what a session holds: no submission follows. Comes again until it was carried out."""

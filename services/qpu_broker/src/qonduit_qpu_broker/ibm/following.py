@@ -108,7 +108,8 @@ class Follower:
 
     def _pause_s(self, quiet_s: float) -> float:
         """Return how long not to look: less when something happened just now, more when nothing has for long."""
-        return min(self._fastest_s * _SLOWEST, max(min(self._fastest_s, quiet_s, _FIRST_LOOK_S), quiet_s / _PATIENCE))
+        soon_s = min(self._fastest_s, max(_FIRST_LOOK_S, quiet_s))
+        return min(self._fastest_s * _SLOWEST, max(soon_s, quiet_s / _PATIENCE))
 
     async def _unfinished(self) -> dict[str, str]:
         """Return the status of each unfinished job, by id."""

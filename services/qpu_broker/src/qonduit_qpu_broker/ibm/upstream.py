@@ -144,7 +144,7 @@ class IbmUpstream:
 
     async def run(self, submission: Submission, started: Callable[[float], Awaitable[None]]) -> Outcome:
         """Submit a job once, follow it to its end and fetch its result."""
-        cancelled = self._cancelled[submission.qpu_job_id] = asyncio.Event()
+        cancelled = self._cancelled.setdefault(submission.qpu_job_id, asyncio.Event())
         if submission.session is not None:
             self._sessions.join(submission.session.session_id)
         try:
@@ -162,9 +162,9 @@ class IbmUpstream:
                 self._sessions.leave(submission.session.session_id)
 
     async def cancel(self, qpu_job_id: str) -> None:
-        """Have a job end, wherever it is."""
-        if (cancelled := self._cancelled.get(qpu_job_id)) is not None:
-            cancelled.set()
+        """Have a job end, wherever it is; also one that was held and does not run yet."""
+        if qpu_job_id in self._places:
+            self._cancelled.setdefault(qpu_job_id, asyncio.Event()).set()
 
     async def _submit(self, instance: Instance, submission: Submission, cancelled: asyncio.Event) -> str:
         session = submission.session

@@ -204,6 +204,11 @@ def note_cancel(ledger: sqlite3.Connection, qpu_job_id: str, request_id: str) ->
     ledger.execute("UPDATE qpu_jobs SET cancel_request_id = ? WHERE qpu_job_id = ?", (request_id, qpu_job_id))
 
 
+def note_cancelling(ledger: sqlite3.Connection, qpu_job_id: str, reason: str) -> None:
+    """Remember that a job is to be cancelled: it may take its time, and the broker may be another one by then."""
+    ledger.execute("UPDATE qpu_jobs SET cancelling = ? WHERE qpu_job_id = ?", (reason, qpu_job_id))
+
+
 def note_delete(ledger: sqlite3.Connection, qpu_job_id: str, request_id: str) -> None:
     """Hide a job from its program and drop its bytes; what it cost stays."""
     ledger.execute(

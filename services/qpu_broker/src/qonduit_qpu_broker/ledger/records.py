@@ -53,6 +53,8 @@ class JobRecord:
     delete_request_id: str
     job_budget_s: float | None
     user_budget_s: float | None
+    cancelling: str
+    """Why it is to be cancelled, if it is."""
 
     @property
     def budget(self) -> Budget:
