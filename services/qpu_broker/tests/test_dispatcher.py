@@ -15,7 +15,7 @@ from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.metrics import BrokerMetrics
 from qonduit_qpu_broker.outbox import Outbox
 from qonduit_qpu_broker.problems import Unavailable
-from qonduit_qpu_broker.upstream import Outcome
+from qonduit_qpu_broker.upstream import Device, Outcome
 from qonduit_service_kit.messages import Address, QpuState
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class _Device:
 
     def __init__(self, before_end: Callable[[], Awaitable[object]]) -> None:
         self._before_end = before_end
+
+    def devices(self) -> tuple[Device, ...]:
+        return ()
 
     async def held(self) -> frozenset[str]:
         return frozenset()

@@ -61,7 +61,7 @@ class Provider:
 def run(jobs: list[Record], seconds: dict[str, float]) -> tuple[Provider, list[tuple[float, Waiting]]]:
     """Run all jobs, each for its seconds; return the provider, and when each job was sent."""
     provider, shares = Provider(), Shares(HALF_LIFE_S, 0.0)
-    queue = Queue(BrokerMetrics(CollectorRegistry()), 0.0)
+    queue = Queue(BrokerMetrics(CollectorRegistry()))
     coming = sorted(jobs, key=lambda job: job.created_at, reverse=True)
     ends: list[tuple[float, str, Waiting]] = []
     started: list[tuple[float, Waiting]] = []

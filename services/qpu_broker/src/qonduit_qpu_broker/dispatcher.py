@@ -65,7 +65,8 @@ class Dispatcher:
         self._book = book
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._queue = Queue(metrics, queue_delay_s)
+        self._queue = Queue(metrics)
+        self._delay_s = queue_delay_s
         self._running: dict[str, asyncio.Task[None]] = {}
         self._held: frozenset[str] = frozenset()
         self._handed: set[str] = set()
@@ -108,7 +109,8 @@ class Dispatcher:
         """Queue a job that is in the ledger; again is the same as once."""
         if job.qpu_job_id in self._running or job.qpu_job_id in self._queue:
             return
-        self._queue.add(job)
+        simulated = any(device.simulated for device in self._upstream.devices() if device.name == job.backend)
+        self._queue.add(job, self._delay_s if simulated else 0.0)
         self._wake.set()
 
     def queue_length(self, backend: str) -> int:

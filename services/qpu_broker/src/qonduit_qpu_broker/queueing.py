@@ -34,9 +34,8 @@ class Place:
 class Queue:
     """Pure but for a gauge: time is a parameter, and nothing is awaited."""
 
-    def __init__(self, metrics: BrokerMetrics, delay_s: float) -> None:
+    def __init__(self, metrics: BrokerMetrics) -> None:
         self._metrics = metrics
-        self._delay_s = delay_s
         self._waiting: dict[str, Waiting] = {}
         self._running: Counter[str] = Counter()
         self._ended_at: dict[str, float] = {}
@@ -46,10 +45,10 @@ class Queue:
     def __contains__(self, qpu_job_id: object) -> bool:
         return qpu_job_id in self._waiting
 
-    def add(self, job: JobRecord) -> None:
-        """Let a job wait."""
+    def add(self, job: JobRecord, delay_s: float = 0.0) -> None:
+        """Let a job wait, for `delay_s` at least."""
         self._waiting[job.qpu_job_id] = Waiting(
-            job.qpu_job_id, job.user, job.backend, job.session_id, job.created_at, job.created_at + self._delay_s
+            job.qpu_job_id, job.user, job.backend, job.session_id, job.created_at, job.created_at + delay_s
         )
         self._metrics.queued.labels(job.backend).inc()
 
@@ -115,4 +114,4 @@ class Queue:
         older = sum(job.backend == backend and job.created_at < created_at for job in self._waiting.values())
         ahead = older + self._running[backend]
         interval_s = self._interval_s.get(backend)
-        return Place(ahead, None if interval_s is None and ahead else ahead * (interval_s or 0.0) + self._delay_s)
+        return Place(ahead, None if interval_s is None and ahead else ahead * (interval_s or 0.0))
