@@ -182,7 +182,7 @@ class LocalDevices:
 
     def conditions(self) -> tuple[Condition, ...]:
         """Return that it is well; a simulator that dies is started again by the next job."""
-        return (Condition("local", "", "ok", "Simulated on this machine.", None, len(self._running)),)
+        return (Condition("local", "", "ok", "Simulated here.", None, len(self._running)),)
 
     def _prewarm(self) -> None:
         if self._prewarming is None or self._prewarming.done():
