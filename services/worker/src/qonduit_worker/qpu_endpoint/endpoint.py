@@ -13,6 +13,7 @@ from qonduit_worker.qpu_endpoint.connections import listen
 from qonduit_worker.qpu_endpoint.context import ProgramContext
 from qonduit_worker.qpu_endpoint.job_table import JobTable
 from qonduit_worker.qpu_endpoint.routes import Routes
+from qonduit_worker.qpu_endpoint.workloads import Workloads
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,7 +53,14 @@ class QpuEndpoint:
         self._identity = identities.Identity(context.job_id)
         self._calls = BrokerCalls(bus, blobs, context)
         self._jobs = JobTable()
-        self._routes = Routes(self._identity, self._calls, self._jobs, devices, blobs)
+        self._routes = Routes(
+            identity=self._identity,
+            calls=self._calls,
+            jobs=self._jobs,
+            devices=devices,
+            blobs=blobs,
+            workloads=Workloads(self._calls, context.user),
+        )
         self._on_transition = on_transition
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
     from qonduit_worker.qpu_endpoint.identity import Identity
     from qonduit_worker.qpu_endpoint.job_table import JobTable
+    from qonduit_worker.qpu_endpoint.workloads import Workloads
 
 _BIG_BODIES: Final = 4
 """How many larger bodies are received at a time: a program must not fill the worker's disk."""
@@ -48,13 +50,21 @@ class Routes:
     """Answers one program's client."""
 
     def __init__(
-        self, identity: Identity, calls: BrokerCalls, jobs: JobTable, devices: DeviceCache, blobs: Blobs
+        self,
+        *,
+        identity: Identity,
+        calls: BrokerCalls,
+        jobs: JobTable,
+        devices: DeviceCache,
+        blobs: Blobs,
+        workloads: Workloads,
     ) -> None:
         self._identity = identity
         self._calls = calls
         self._jobs = jobs
         self._devices = devices
         self._blobs = blobs
+        self._workloads = workloads
         self._numbers = CallNumbers()
         self._big_bodies = asyncio.Semaphore(_BIG_BODIES)
 
@@ -68,6 +78,7 @@ class Routes:
         # A HEAD is another question, which must not be answered from what all sandboxes share.
         application.router.add_get(identities.BASE + "/backends{rest:.*}", self._device, allow_head=False)
         application.router.add_get(identities.BASE + "/jobs/{qpu_job_id}", self._job, allow_head=False)
+        application.router.add_get(identities.BASE + "/workloads", self._list_workloads)
         application.router.add_post(identities.BASE + "/{collection:jobs|sessions}", self._post)
         application.router.add_route("*", identities.BASE + "/{rest:.*}", self._forward)
         return application
@@ -126,6 +137,12 @@ class Routes:
         call = _call_of(request)
         return in_memory(await self._jobs.poll(request.match_info["qpu_job_id"], lambda: self._calls.whole(call)))
 
+    async def _list_workloads(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await self._workloads.answer(request.query, _version_of(request)))
+        except ValueError as error:
+            return problem(400, f"The filter can't be read: {error}")
+
     # --- Answered by the broker ----------------------------------------------------------------
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
@@ -140,6 +157,8 @@ class Routes:
                 done = answer.status < _REFUSED and not _is_gone(request)
             finally:
                 self._numbers.settle(number, answered=done)
+        if path == "/sessions" and answer.status < _REFUSED:
+            self._workloads.note_opened(json.loads(answer.body)["id"])
         return await streamed(request, answer, self._blobs)
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -174,12 +193,16 @@ def _is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
+def _version_of(request: web.Request) -> str:
+    return request.headers.get("IBM-API-Version", "")[:_VERSION_LENGTH]
+
+
 def _call_of(request: web.Request, body: Body | None = None, number: int = 0) -> Call:
     return Call(
         method=request.method,
         path=request.path.removeprefix(identities.BASE),
         query=tuple(request.query.items()),
-        api_version=request.headers.get("IBM-API-Version", "")[:_VERSION_LENGTH],
+        api_version=_version_of(request),
         body=body,
         call_number=number,
     )
