@@ -16,12 +16,14 @@ import aiohttp
 import pytest
 from qonduit_worker.qpu_endpoint.connections import MAX_CONNECTIONS
 from qonduit_worker.qpu_endpoint.identity import Identity
+from qpu_world import Worker, start_services
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from qpu_world import Sandbox, Services, Worker
+    from qonduit_service_kit.testing import PrivateBroker
+    from qpu_world import Sandbox, Services
 
 MIB = 1024**2
 
@@ -183,13 +185,16 @@ def _zeros_in_little(size: int) -> bytes:
 
 
 async def test_a_zip_bomb_ends_its_own_job_and_no_other(
-    worker: Worker, services: Services, http: aiohttp.ClientSession
+    broker: PrivateBroker, tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
+    services = start_services(broker, tmp_path, simulator_memory_bytes=str(2048 * MIB))
+    worker = Worker(services, tmp_path)
+    await worker.start()
     sandbox = await worker.sandbox()
-    bomb = _zeros_in_little(5 * 1024 * MIB)
+    bomb = _zeros_in_little(3 * 1024 * MIB)
     value = {"__type__": "ndarray", "__value__": base64.b64encode(bomb).decode()}
-    body = JOB | {"params": {"pubs": [["x", value, 10]], "version": 2}}
-    status, job = await _ask(http, sandbox, "POST", "/jobs", data=io.BytesIO(json.dumps(body).encode()))
+    body = json.dumps(JOB | {"params": {"pubs": [["x", value, 10]], "version": 2}}).encode()
+    status, job = await _ask(http, sandbox, "POST", "/jobs", data=io.BytesIO(body))
     assert status == 200
     failed = await sandbox.until("Failed")
     assert failed.qpu_job_id == job["id"]
@@ -198,6 +203,8 @@ async def test_a_zip_bomb_ends_its_own_job_and_no_other(
     process = services.qpu_broker.process
     assert process is not None
     assert process.poll() is None
+    await worker.stop()
+    services.stop()
 
 
 async def test_ids_of_another_program_are_not_there_on_any_path(worker: Worker, http: aiohttp.ClientSession) -> None:
