@@ -58,10 +58,10 @@ others none isolates tasks. Celery returns results over RabbitMQ, Dramatiq and t
 
 64 random circuits of 20 to 50 qubits, transpiled for the 133 qubits of `FakeTorino`, from the first call until the last
 circuit is unpacked. Efficiency is (`serial` of the same round / 2) / time: serial is one process, one thread, no
-system. Cold: the first batch after a start, no executor of a peer has imported Qiskit; warm: the next batch. The pass
-manager is made once a process, except for "own pass manager": there each task makes one (level 1) from
-`service.backend(name)`, with `QiskitRuntimeLocalService` for the peers and the real `QiskitRuntimeService` for ours;
-its efficiency is counted from the serial time without that.
+system. Cold: the first batch after a start, no executor of a peer has imported Qiskit; warm: the next batch, at level 1
+the median of the next three. The pass manager is made once a process, except for "own pass manager": there each task
+makes one (level 1) from `service.backend(name)`, with `QiskitRuntimeLocalService` for the peers and the real
+`QiskitRuntimeService` for ours; its efficiency is counted from the serial time without that.
 
 {circuits}
 """
@@ -75,7 +75,9 @@ def main() -> None:
     names = options.only.split(",")
     rounds: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
     for number in range(options.rounds):
-        turn = number % len(systems)
+        # Serial, the last of them, and ours, the first, come one after the other in each of five rounds: the efficiency
+        # compares them, and a shared machine is not the same some minutes later.
+        turn = (number + 1) % len(systems)
         for system in systems:
             rounds[system].append({})
         for group in _groups(names):

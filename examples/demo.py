@@ -55,7 +55,7 @@ def show(job: Job) -> dict[str, object]:
 
 
 def run(
-    client: ServerlessClient, title: str, config: Configuration | None = None, **arguments: object
+    client: ServerlessClient, title: str, config: Configuration | None = None, **arguments: Any
 ) -> dict[str, object]:
     """Upload one of the example programs, run it, and show the run."""
     console.rule(f"[bold]{title}")

@@ -39,6 +39,7 @@ class Service:
     name: str
     folder: Path
     settings: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     ready: dict[str, int] = field(default_factory=dict)
 
@@ -49,6 +50,7 @@ class Service:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
+            **self.environment,
             **{prefix + name.upper(): value for name, value in self.settings.items()},
             prefix + "READY_FILE": str(ready_file),
             prefix + "DATA_DIR": str(self.folder / self.name),
@@ -116,14 +118,19 @@ class Services:
             connection.close()
 
 
-def start_services(broker: PrivateBroker, folder: Path, **settings: str) -> Services:
-    """Start storage and a QPU broker on a new vhost."""
+def start_services(
+    broker: PrivateBroker, folder: Path, environment: dict[str, str] | None = None, **settings: str
+) -> Services:
+    """Start storage and a QPU broker, with more in its environment, on a new vhost."""
     url = broker.vhost_url(f"qpu-{uuid.uuid4().hex[:8]}")
     storage = Service("storage", folder, {})
     storage.start()
     address = f"127.0.0.1:{storage.ready['grpc_port']}"
     qpu_broker = Service(
-        "qpu_broker", folder, {"amqp_url": url, "storage_address": address, "queue_delay_s": "0.1"} | settings
+        "qpu_broker",
+        folder,
+        {"amqp_url": url, "storage_address": address, "queue_delay_s": "0.1"} | settings,
+        environment or {},
     )
     qpu_broker.start()
     return Services(url, folder, storage, qpu_broker)
@@ -216,7 +223,8 @@ class Sandbox:
             command = ["-c", "from qonduit.program.runner import run_driver; run_driver()"]
         return await asyncio.create_subprocess_exec(
             python, *([] if "PYTHONWARNINGS" in more else ["-W", "ignore"]), *command,
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=environment, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def run(self, script: str, *, python: str = sys.executable, as_driver: bool = False, **more: str) -> Finished:
@@ -269,10 +277,10 @@ class Worker:
             elif isinstance(delivery.message, QpuTransition):
                 await sandbox.endpoint.handle_transition(delivery.message)
 
-    async def sandbox(self, job_id: str = "", *, attempt: int = 1, user: str = "ada") -> Sandbox:
+    async def sandbox(self, job_id: str = "", *, attempt: int = 1, user: str = "ada", **budgets: float) -> Sandbox:
         """Return a new sandbox's endpoint, serving on loopback."""
         listener = socket.create_server(("127.0.0.1", 0))
-        context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id)
+        context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id, **budgets)
         blobs = StoredBlobs(self._payloads, self._folder)
         made: list[Sandbox] = []
         endpoint = QpuEndpoint(

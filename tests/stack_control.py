@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from qonduit import ServerlessClient
 
+if TYPE_CHECKING:
+    from qonduit import Job
+
 QONDUIT = str(Path(sys.executable).with_name("qonduit"))
+CHARGE_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -94,3 +99,13 @@ class Stack:
     def metrics_url(self, service: str) -> str:
         """Return where a service's metrics are."""
         return f"http://127.0.0.1:{self.services[service]['ports']['metrics_port']}/metrics"
+
+
+def charged(job: Job, at_least: float = 1e-9) -> dict[str, float]:
+    """Wait until a job was charged so many QPU seconds, which may be after its end; return them by stage."""
+    deadline = time.monotonic() + CHARGE_TIMEOUT_S
+    while (usage := job.usage()).total.qpu_s < at_least * 0.99:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{job.job_id} was charged {usage.total.qpu_s} QPU seconds, not {at_least}")
+        time.sleep(0.05)
+    return {stage.status: stage.qpu_s for stage in usage.stages}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
-from grpc_status import rpc_status
+from fake_qpus import FakeQpus, QpuWorld
+from fake_refusals import fail
+from google.rpc import code_pb2  # type: ignore[import-untyped]
 from qonduit_api.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -22,6 +22,7 @@ from qonduit_api.v1 import (
     functions_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    qpu_pb2_grpc,
     types_pb2,
 )
 
@@ -29,24 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN = "good-token"
-
-
-def fail(context: grpc.ServicerContext, code: int, reason: str, text: str, **violations: str) -> NoReturn:
-    details = []
-    for message in (
-        error_details_pb2.ErrorInfo(reason=reason, domain="qonduit"),
-        error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=name, description=what)
-                for name, what in violations.items()
-            ]
-        ),
-    ):
-        packed = AnyMessage()
-        packed.Pack(message)
-        details.append(packed)
-    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=text, details=details)))
-    raise AssertionError("abort raises")
 
 
 @dataclass
@@ -65,6 +48,7 @@ class State:
     workers: list[cluster_pb2.Worker] = field(default_factory=list)
     queue: list[cluster_pb2.QueueEntry] = field(default_factory=list)
     users: dict[str, cluster_pb2.User] = field(default_factory=dict)
+    qpu: QpuWorld = field(default_factory=QpuWorld)
     artifact_limit_bytes: int = 50 * 1024**2
     lose_next_run_reply: bool = False
     watchers: int = 0
@@ -350,6 +334,8 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
         for name in ("cpu_millis", "mem_bytes", "gpus"):
             if request.HasField(name):
                 setattr(user.limit, name, getattr(request, name))
+        if request.HasField("qpu_seconds"):
+            user.qpu_seconds_limit = request.qpu_seconds
         return cluster_pb2.SetUserLimitResponse(user=user)
 
 
@@ -385,6 +371,7 @@ class FakeGateway:
         jobs_pb2_grpc.add_JobServiceServicer_to_server(_Jobs(self.state), self._server)
         files_pb2_grpc.add_FileServiceServicer_to_server(self.files, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(_Cluster(self.state), self._server)
+        qpu_pb2_grpc.add_QpuServiceServicer_to_server(FakeQpus(self.state.qpu), self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 

@@ -90,6 +90,7 @@ def test_listings_are_whole_lines_and_json_on_demand(run: Run, gateway: FakeGate
         (["files", "rm", "missing.tar"], cli.FAILED, "missing.tar"),
         (["upload", "missing.py"], cli.FAILED, "missing.py"),
         (["run", "demo", "--time-limit", "-1"], cli.USAGE, "time_limit_s must not be negative"),
+        (["run", "demo", "--qpu-budget", "-1"], cli.USAGE, "qpu_budget_s must not be negative"),
         (["run", "demo", "--cpu", "nan"], cli.USAGE, "cpu must not be negative, and is nan"),
         (["run", "demo", "--mem", "512"], cli.USAGE, "512M, 4G or 4GiB"),
         (["upload", "/"], cli.USAGE, "is a folder"),

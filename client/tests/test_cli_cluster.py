@@ -148,6 +148,10 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
     assert out == "The tasks of each job of ada hold at most 32 cpu, 32.0 GiB together.\n"
     assert "32 cpu, 64.0 GiB, 2 GPU" in run("users", "limit", "ada", "--mem", "64GiB", "--gpus", "2")[1]
     assert "32 cpu, 64.0 GiB, 2 GPU" in run("users", "ls")[1]
+    assert "no limit" in run("users", "ls")[1]
+    assert "ada may use 600 QPU seconds in any 28 days.\n" in run("users", "limit", "ada", "--qpu-seconds", "600")[1]
+    assert "600" in run("users", "ls")[1]
+    assert "ada may use QPUs without limit.\n" in run("users", "limit", "ada", "--qpu-seconds", "0")[1]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +165,7 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
         (["users", "limit", "ada"], cli.USAGE, "--cpu"),
         (["users", "limit", "ada", "--cpu", "0"], cli.USAGE, "above 0"),
         (["users", "limit", "ada", "--cpu", "nan"], cli.USAGE, "above 0"),
+        (["users", "limit", "ada", "--qpu-seconds", "-1"], cli.USAGE, "not be negative"),
         (["users", "limit", "ada", "--mem", "lots"], cli.USAGE, "512M"),
         (["users", "limit", "ada", "--gpus", "1"], cli.FAILED, "ada"),
     ],

@@ -74,7 +74,7 @@ def test_run_sends_arguments_and_what_the_job_asks_for(
     (request,) = gateway.state.runs
     assert request.arguments_json == b'{"shots":[1,2]}'
     assert (request.resources.cpu_millis, request.resources.mem_bytes) == (500, 2**30)
-    assert (request.time_limit_seconds, request.priority) == (9, 3)
+    assert (request.time_limit_seconds, request.priority, request.qpu_budget_seconds) == (9, 3, 0)
     assert len(request.idempotency_key) == 32
     assert (job.status(), client.job(job.job_id).status()) == ("QUEUED", "QUEUED")
     assert [found.job_id for found in client.jobs(function, status="QUEUED")] == [job.job_id]
@@ -251,6 +251,18 @@ def test_ibms_client_is_the_same_and_prefers_what_the_environment_names(
     monkeypatch.setenv("QONDUIT_TOKEN", "good-token")
     with IBMServerlessClient(token="an IBM API key", instance="crn:v1:...", channel="ibm_cloud") as client:
         assert client.list() == []
+
+
+def test_a_budget_of_qpu_seconds_goes_by_itself_or_with_the_configuration(
+    gateway: FakeGateway, function: RunnableQiskitFunction
+) -> None:
+    function.run(config=Configuration(qpu_budget_s=60))
+    function.run(qpu_budget_s=1.5, shots=1)
+    function.run(config=Configuration(qpu_budget_s=60, priority=2), qpu_budget_s=5)
+    asked = [(run.qpu_budget_seconds, run.priority, run.arguments_json) for run in gateway.state.runs]
+    assert asked == [(60, 0, b"{}"), (1.5, 0, b'{"shots":1}'), (5, 2, b"{}")]
+    with pytest.raises(ValueError, match="qpu_budget_s must not be negative"):
+        function.run(qpu_budget_s=-1)
 
 
 def test_settings_of_other_systems_are_ignored_with_a_warning() -> None:

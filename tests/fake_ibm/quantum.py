@@ -16,6 +16,8 @@ from fake_ibm.running import Running
 from fake_ibm.state import Instance, UpstreamJob, UpstreamSession
 
 BASE: Final = "/experimental/api/v1"
+INSTANCE: Final = web.RequestKey("instance", Instance)
+"""On a request: the instance that it is for."""
 _PROGRAMS: Final = frozenset({"sampler", "estimator", "executor"})
 _MOST_LISTED: Final = 200
 _MOST_TTL_S: Final = 28_800
@@ -37,6 +39,12 @@ class Quantum:
 
     def __init__(self, devices: tuple[str, ...]) -> None:
         self.devices = devices
+        self.running = Running(self._began, self._ended)
+        self._catalog = DeviceCatalog()
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new, but for what runs."""
         self.offline: set[str] = set()
         self.submissions_a_minute: int | None = None
         self.tag_lag_s = 0.0
@@ -44,9 +52,8 @@ class Quantum:
         self.lost_results: set[str] = set()
         self.jobs: dict[str, UpstreamJob] = {}
         self.sessions: dict[str, UpstreamSession] = {}
-        self.running = Running(self._began, self._ended)
-        self._catalog = DeviceCatalog()
         self._submitted: list[float] = []
+        self.running.queue_s = self.running.run_s = 0.0
 
     def routes(self) -> list[web.RouteDef]:
         """Return what it serves."""
@@ -128,7 +135,7 @@ class Quantum:
         )
 
     async def _usage(self, request: web.Request) -> web.Response:
-        instance: Instance = request["instance"]
+        instance: Instance = request[INSTANCE]
         consumed = self._consumed_s(instance)
         return web.json_response(
             {
@@ -148,7 +155,7 @@ class Quantum:
     # --- Jobs ----------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
-        instance: Instance = request["instance"]
+        instance: Instance = request[INSTANCE]
         body = await request.read()
         posted = json.loads(body)
         session = self.sessions.get(posted.get("session_id", ""))
@@ -173,6 +180,7 @@ class Quantum:
             backend=posted["backend"],
             body=body,
             api_version=request.headers.get("IBM-API-Version", ""),
+            echo=json.dumps(posted["params"]).encode() if "echo" in posted["params"] else None,
             session_id=posted.get("session_id", ""),
             tags=list(posted.get("tags") or ()),
             private=bool(posted.get("private")),
@@ -184,7 +192,7 @@ class Quantum:
 
     def _job(self, request: web.Request) -> UpstreamJob:
         job = self.jobs.get(request.match_info["job_id"])
-        if job is None or job.deleted or job.crn != request["instance"].crn:
+        if job is None or job.deleted or job.crn != request[INSTANCE].crn:
             raise web.HTTPNotFound(reason="Job not found.")
         return job
 
@@ -205,7 +213,7 @@ class Quantum:
         found = [
             job
             for job in self.jobs.values()
-            if job.crn == request["instance"].crn
+            if job.crn == request[INSTANCE].crn
             and not job.deleted
             and wanted_tags <= set(job.tags)
             and (not wanted_tags or job.created_at + self.tag_lag_s <= now)
@@ -254,7 +262,7 @@ class Quantum:
     # --- Sessions ------------------------------------------------------------------------------
 
     async def _open_session(self, request: web.Request) -> web.Response:
-        instance: Instance = request["instance"]
+        instance: Instance = request[INSTANCE]
         posted = await request.json()
         mode = posted.get("mode", "dedicated")
         if mode == "dedicated" and instance.plan == "open":
@@ -266,7 +274,7 @@ class Quantum:
 
     def _session(self, request: web.Request) -> UpstreamSession:
         session = self.sessions.get(request.match_info["session_id"])
-        if session is None or session.crn != request["instance"].crn:
+        if session is None or session.crn != request[INSTANCE].crn:
             raise web.HTTPNotFound(reason="Session not found.")
         return session
 
@@ -277,6 +285,7 @@ class Quantum:
         session = self._session(request)
         session.accepting = bool((await request.json()).get("accepting_jobs", True))
         self._settle(session)
+        await self.running.tell()
         return web.Response(status=204)
 
     async def _cancel_session(self, request: web.Request) -> web.Response:
@@ -286,6 +295,7 @@ class Quantum:
             if job.session_id == session.session_id and job.status == "Queued":
                 await self.running.cancel(job)
         self._settle(session)
+        await self.running.tell()
         return web.Response(status=204)
 
     def _began(self, job: UpstreamJob) -> None:
@@ -306,7 +316,7 @@ class Quantum:
 
     async def _workloads(self, request: web.Request) -> web.Response:
         """List what is there: the only way to find sessions that nobody remembers."""
-        query, now, crn = request.query, time.time(), request["instance"].crn
+        query, now, crn = request.query, time.time(), request[INSTANCE].crn
         found: list[dict[str, Any]] = []
         for session in self.sessions.values():
             mode = "batch" if session.mode == "batch" else "session"

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qonduit_qpu_broker.simulator.engine import Engine
-from qonduit_qpu_broker.simulator.frames import SimulationRequest
+from qonduit_qpu_broker.simulator.frames import SimulationReply, SimulationRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -75,21 +75,26 @@ class Running:
         async with self._lanes.setdefault(job.backend, asyncio.Semaphore(_LANES)):
             job.status, job.running_at = "Running", time.time()
             self._began(job)
-            await self._tell()
-            request = SimulationRequest(job.program, job.backend, noisy=False)
-            async with self._simulating:
-                reply, result = await asyncio.to_thread(self._engine.run, request, job.body)
+            await self.tell()
+            reply, result = await self._run(job)
             await asyncio.sleep(job.running_at + self.run_s - time.time())
             await self.run_open.wait()
             job.result, job.reason, job.reason_code = result, reply.reason, reply.code
             await self._end(job, "Completed" if reply.ok else "Failed", reply.charged_s)
 
+    async def _run(self, job: UpstreamJob) -> tuple[SimulationReply, bytes]:
+        if job.echo is not None:
+            return SimulationReply(ok=True, charged_s=0.01), job.echo
+        request = SimulationRequest(job.program, job.backend, noisy=False)
+        async with self._simulating:
+            return await asyncio.to_thread(self._engine.run, request, job.body)
+
     async def _end(self, job: UpstreamJob, status: str, charged_s: float) -> None:
         job.status, job.finished_at, job.charged_s = status, time.time(), charged_s
         self._ended(job)
-        await self._tell()
+        await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
         async with self.changed:
             self.changed.notify_all()
 

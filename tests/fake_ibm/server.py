@@ -11,7 +11,7 @@ from qonduit_qpu_broker.local.catalog import UnknownDeviceError
 
 from fake_ibm.cloud import Cloud
 from fake_ibm.faults import Fault, refusal
-from fake_ibm.quantum import BASE, Quantum
+from fake_ibm.quantum import BASE, INSTANCE, Quantum
 from fake_ibm.state import Instance
 
 if TYPE_CHECKING:
@@ -70,14 +70,25 @@ class FakeIbm:
             "USAGE_DATA_OPT_OUT": "True",
         }
 
+    def hosts(self) -> dict[str, str]:
+        """Return the variables that lead a client with an account of its own to the identity service."""
+        names = ("IAM_URL", "GLOBAL_SEARCH_URL", "GLOBAL_CATALOG_URL", "NO_PROXY")
+        return {name: value for name, value in self.environment().items() if name in names}
+
+    def forget(self) -> None:
+        """Be as new, but for what runs."""
+        self.faults.clear()
+        self.seen.clear()
+        self.quantum.forget()
+
     def counts(self) -> Counter[tuple[str, str]]:
         """Return how often each kind of request came, by method and first part of the path."""
         return Counter((seen.method, seen.path.strip("/").split("/")[0]) for seen in self.seen)
 
-    async def start(self) -> None:
-        """Serve on a free loopback port."""
+    async def start(self, *more: web.RouteDef) -> None:
+        """Serve on a free loopback port, with more routes if there are any."""
         application = web.Application(client_max_size=_MOST_BYTES, middlewares=[self._guard])
-        application.add_routes([*self.cloud.routes(), *self.quantum.routes()])
+        application.add_routes([*self.cloud.routes(), *self.quantum.routes(), *more])
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -114,7 +125,7 @@ class FakeIbm:
             instance = self.cloud.instance_of(request)
             if instance is None:
                 return refusal(401, "Unauthorized.")
-            request["instance"] = instance
+            request[INSTANCE] = instance
         try:
             return await handler(request)
         except UnknownDeviceError as error:

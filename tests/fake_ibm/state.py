@@ -48,6 +48,8 @@ class UpstreamJob:
     body: bytes
     """What was posted, as it came."""
     api_version: str
+    echo: bytes | None = None
+    """Its result, for a job that is not to be simulated."""
     session_id: str = ""
     tags: list[str] = field(default_factory=list)
     private: bool = False

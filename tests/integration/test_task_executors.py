@@ -214,6 +214,65 @@ async def test_a_batch_behind_a_long_task_is_left_to_others(
     assert await scene.answers(2) == {"long": OK, "last": OK}
 
 
+async def test_a_batch_behind_a_short_one_is_in_the_process_before_that_ends_and_a_third_is_not(
+    scene: ExecutorScene,
+) -> None:
+    await given(scene, "a", expected_s=0.1)
+    await scene.submit("b", expected_s=0.1)
+    second = await scene.process.is_told("tasks_run", 1)
+    assert [row[0] for row in second["tasks"]] == ["b"]
+    await scene.submit("c", expected_s=0.1)
+    assert await scene.bus.count(QUEUE) == 1, "it is there for any executor"
+    scene.result("a")
+    third = await scene.process.is_told("tasks_run", 2)
+    assert [row[0] for row in third["tasks"]] == ["c"]
+    scene.result("b")
+    scene.result("c")
+    assert await scene.answers(3) == {"a": OK, "b": OK, "c": OK}
+
+
+async def test_a_batch_behind_one_that_is_longer_than_expected_goes_back_and_no_other_comes(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "RECALL_S", 0.01)
+    await given(scene, "long", expected_s=0.001)
+    await scene.submit("b", expected_s=0.001)
+    await scene.process.is_told("tasks_recall")
+    scene.result("b", "RETURNED")
+    assert await scene.answers(1) == {"b": RETURNED}
+    await scene.submit("next")
+    other = Heard()
+    subscription = await scene.bus.consume(QUEUE, other.hear)
+    (batch,) = await other.until(lambda: other.all)
+    assert batch.tasks[0].task_id == "next"
+    await subscription.cancel()
+    scene.result("long")
+    await scene.submit("last")
+    told = await scene.process.is_told("tasks_run", 2)
+    assert [row[0] for row in told["tasks"]] == ["last"]
+
+
+async def test_a_death_blames_nothing_of_the_batch_behind(scene: ExecutorScene) -> None:
+    await given(scene, "a", expected_s=0.1)
+    await scene.submit("b", expected_s=0.1)
+    await scene.process.is_told("tasks_run", 1)
+    scene.process.kill()
+    await scene.ended()
+    assert await scene.answers(2) == {"a": DIED, "b": RETURNED}
+    assert await scene.bus.count(QUEUE) == 0, "it was answered for, so it is not left in the queue"
+
+
+async def test_the_timeout_of_a_batch_behind_counts_from_its_own_beginning(scene: ExecutorScene) -> None:
+    await given(scene, "a", expected_s=0.1)
+    await scene.submit("b", expected_s=0.1, timeout_s=0.05)
+    await scene.process.is_told("tasks_run", 1)
+    begun = asyncio.get_running_loop().time()
+    scene.result("a")
+    await scene.ended()
+    assert await scene.answers(2) == {"a": OK, "b": TaskOutcome.TIMEOUT}
+    assert asyncio.get_running_loop().time() - begun >= 0.05
+
+
 @pytest.mark.parametrize("turns", range(6))
 async def test_an_executor_whose_task_ends_as_it_stops_taking_takes_tasks_again(
     scene: ExecutorScene, turns: int

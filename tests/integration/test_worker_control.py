@@ -198,7 +198,7 @@ async def test_qpu_jobs_set_the_stage_and_give_it_back(cluster: ScriptedCluster)
     await stop(job, grace_s=0)
     end = await job.finished()
     assert _stages(job) == [Stage.MAPPING, Stage.WAITING_FOR_QPU, Stage.EXECUTING_QPU, Stage.MAPPING]
-    assert {usage.stage: usage.qpu_s for usage in end.usage}[Stage.EXECUTING_QPU] == 1.5
+    assert not any(usage.qpu_s for usage in end.usage), "what QPU work costs, the broker says"
     await cluster.until(
         lambda: next((ended for ended in cluster.of(ProgramEnded) if ended.job_id == job.spec.job_id), None),
         "the word to the QPU broker",

@@ -19,6 +19,7 @@ from qonduit_service_kit.messages import (
     Reason,
     Shape,
     Stage,
+    TaskDemand,
     WorkerHeartbeat,
 )
 from scripted_cluster import MIB, ScriptedCluster
@@ -62,7 +63,8 @@ async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactor
 
 
 async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) -> None:
-    job = await cluster.run(PROGRAM, files={"beside.py": "def double(number):\n    return 2 * number\n"})
+    files = {"beside.py": "def double(number):\n    return 2 * number\n"}
+    job = await cluster.run(PROGRAM, files=files, qpu_budget_s=60.0, user_qpu_budget_s=600.0)
     leases = await job.grant_executors(2)
     assert await job.result() == [100_000 + 2 * number for number in range(5)]
     end = await job.finished()
@@ -70,6 +72,8 @@ async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) ->
     # Booked to the stage in which they were submitted, however late they ran.
     assert used[Stage.MAPPING] >= 0.5
     assert used[Stage.POST_PROCESSING] < 0.5
+    demands = [demand for demand in cluster.of(TaskDemand) if demand.job_id == job.spec.job_id]
+    assert {(demand.qpu_budget_s, demand.user_qpu_budget_s) for demand in demands} == {(60.0, 600.0)}
     log = await job.log()
     assert {f"[task {number} burn] burnt {number}" for number in range(5)} <= set(log.splitlines())
     for lease_id in leases:

@@ -11,6 +11,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.random import random_circuit
 from qiskit.quantum_info import SparsePauliOp
 from qonduit import QiskitFunction, ServerlessClient
+from stack_control import charged
 
 if TYPE_CHECKING:
     from qonduit import Job
@@ -95,8 +96,7 @@ def test_a_sampler_waits_and_executes_without_saying_so_itself(client: Serverles
         "RUNNING: POST_PROCESSING",
         "DONE",
     ], "after the QPU the stage goes back to the one the program set"
-    stages = {stage.status: stage for stage in job.usage().stages}
-    assert stages["RUNNING: EXECUTING_QPU"].qpu_s > 0
+    assert charged(job)["RUNNING: EXECUTING_QPU"] > 0
 
 
 def test_an_estimator_in_a_session(client: ServerlessClient) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qonduit.connection import Connection
     from qonduit.function_calls import FunctionCalls
     from qonduit.job_calls import JobCalls
+    from qonduit.qpus import Qpus
 
 _ASK_FOR_LIMIT_BYTES = 8 * 1024**2
 """Smaller artifacts are below any server's limit, so that nobody is asked."""
@@ -277,6 +278,14 @@ class ServerlessClient:
         from qonduit.cluster import Cluster  # noqa: PLC0415 - As above.
 
         return Cluster(connection)
+
+    @cached_property
+    def qpu(self) -> Qpus:
+        """Devices, and the user's own QPU jobs and sessions."""
+        connection = self.connection
+        from qonduit.qpus import Qpus  # noqa: PLC0415 - As above.
+
+        return Qpus(connection)
 
     @cached_property
     def file_space(self) -> FileSpace:

@@ -96,6 +96,8 @@ class User:
     created: datetime
     limit: Room
     """The most that the tasks of one of their jobs may hold together."""
+    qpu_seconds_limit: float = 0.0
+    """Most QPU seconds that they may use in any 28 days; 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,17 +203,19 @@ class Cluster:
         cpu: float | None = None,
         mem_bytes: int | None = None,
         gpus: int | None = None,
+        qpu_seconds: float | None = None,
         reset: bool = False,
     ) -> User:
-        """Set how much the tasks of each of a user's jobs may hold together, and return the user; for administrators.
+        """Set what a user's jobs may hold and use, and return the user; for administrators.
 
         It holds for jobs that are accepted, or tried again, from then on.
 
         Args:
             name: The user.
-            cpu: Cores; may be fractional. What is not given stays as it is.
-            mem_bytes: Memory.
-            gpus: GPUs.
+            cpu: Cores that the tasks of each job hold together; may be fractional. What is not given stays as it is.
+            mem_bytes: Memory that they hold together.
+            gpus: GPUs that they hold together.
+            qpu_seconds: QPU seconds that the user may use in any 28 days; 0 for no limit.
             reset: Go back to the server's limit first.
 
         Raises:
@@ -223,6 +227,7 @@ class Cluster:
             cpu_millis=None if cpu is None else round(cpu * 1000),
             mem_bytes=mem_bytes,
             gpus=gpus,
+            qpu_seconds=qpu_seconds,
             reset=reset,
         )
         return _user(self._connection.call(lambda to: to.cluster.SetUserLimit, request).user)
@@ -265,7 +270,7 @@ def _worker(worker: pb.Worker) -> Worker:
 
 
 def _user(user: pb.User) -> User:
-    return User(user.name, user.administrator, _utc(user.create_time), _room(user.limit))
+    return User(user.name, user.administrator, _utc(user.create_time), _room(user.limit), user.qpu_seconds_limit)
 
 
 def _dead_letter(letter: pb.DeadLetter) -> DeadLetter:

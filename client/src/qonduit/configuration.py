@@ -28,6 +28,7 @@ class Configuration:
         gpus: Whole GPUs of the driver program.
         time_limit_s: Seconds the job may run.
         priority: Larger goes first among the user's own jobs.
+        qpu_budget_s: Most QPU seconds that the job may be charged; 0 for no limit but the user's.
 
     Raises:
         ValueError: A value makes no sense; the text says which and why.
@@ -42,6 +43,7 @@ class Configuration:
     gpus: int = 0
     time_limit_s: float = 0
     priority: int = 0
+    qpu_budget_s: float = 0
 
     def __post_init__(
         self, workers: int | None, min_workers: int | None, max_workers: int | None, auto_scaling: bool
@@ -52,7 +54,7 @@ class Configuration:
                 IgnoredSettingWarning,
                 stacklevel=3,
             )
-        for name in ("cpu", "mem", "gpus", "time_limit_s"):
+        for name in ("cpu", "mem", "gpus", "time_limit_s", "qpu_budget_s"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must not be negative, and is {value}.")

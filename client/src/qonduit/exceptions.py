@@ -30,7 +30,9 @@ QonduitError                      (also called QiskitServerlessException)
     |   +-- TransferDamagedError
     +-- NotFoundError
     |   +-- FunctionNotFoundError, JobNotFoundError, StoredFileNotFoundError, BackendNotFoundError
+    |   +-- QpuJobNotFoundError, QpuSessionNotFoundError
     +-- ConflictError
+    |   +-- QpuJobOverError
     +-- LimitExceededError
     |   +-- FileTooLargeError, DiskFullError
     +-- ServerFaultError          a fault of the server
@@ -227,8 +229,20 @@ class BackendNotFoundError(NotFoundError):
     """There is no such QPU."""
 
 
+class QpuJobNotFoundError(NotFoundError):
+    """There is no such QPU job."""
+
+
+class QpuSessionNotFoundError(NotFoundError):
+    """There is no such session or batch."""
+
+
 class ConflictError(ServerError):
     """It contradicts what is there already."""
+
+
+class QpuJobOverError(ConflictError):
+    """The QPU job has ended."""
 
 
 class LimitExceededError(ServerError):

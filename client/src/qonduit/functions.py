@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qonduit.configuration import Configuration
@@ -72,23 +72,31 @@ class RunnableQiskitFunction:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.title}, version {self.version[:12]}>"
 
-    def run(self, *, config: Configuration | None = None, **arguments: Any) -> Job:
+    def run(self, *, config: Configuration | None = None, qpu_budget_s: float | None = None, **arguments: Any) -> Job:
         """Start a job: `function.run(circuit=circuit, shots=1024)`.
 
         It runs what the title stands for when it is called, which may be newer than this object, unless a
-        version was asked for by its digest. An argument that is called `config` goes through
+        version was asked for by its digest. An argument that is called `config` or `qpu_budget_s` goes through
         `client.run(function, arguments={...})`.
+
+        Args:
+            config: What the job asks for.
+            qpu_budget_s: Most QPU seconds that the job may be charged, instead of what `config` says of it.
+            arguments: The program's arguments.
 
         Raises:
             NotSerializableError: An argument cannot be written as JSON; the text says which.
             FunctionNotFoundError: The function is gone.
             TypeError: `config` is no Configuration.
+            ValueError: The budget makes no sense.
         """
         if config is not None and not isinstance(config, Configuration):
             raise TypeError(
                 f"config is reserved for a Configuration, and this is a {type(config).__name__}. An argument of that "
                 f"name goes by client.run({self.title!r}, arguments={{'config': ...}})."
             )
+        if qpu_budget_s is not None:
+            config = replace(config or Configuration(), qpu_budget_s=qpu_budget_s)
         return self._client().run(self, arguments=arguments, config=config)
 
     def jobs(self, *, limit: int = 10, status: str | None = None) -> list[Job]:

@@ -65,6 +65,7 @@ class JobCalls:
             resources=types_pb2.Resources(cpu_millis=round(asked.cpu * 1000), mem_bytes=asked.mem, gpus=asked.gpus),
             time_limit_seconds=asked.time_limit_s,
             priority=asked.priority,
+            qpu_budget_seconds=asked.qpu_budget_s,
         )
         data = encoding.encode(arguments, name="arguments")
         if len(data) > INLINE_ARGUMENTS_BYTES:

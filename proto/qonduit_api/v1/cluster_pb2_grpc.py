@@ -168,7 +168,8 @@ class ClusterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetUserLimit(self, request, context):
-        """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+        """Sets how much the tasks of each of a user's jobs may hold together, and how many QPU seconds the user may use,
+        for jobs accepted or tried again from then on.
         For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,7 +56,8 @@ class ClusterServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListUsersRequest, _cluster_pb2.ListUsersResponse]
     """Lists the users. For administrators."""
     SetUserLimit: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetUserLimitRequest, _cluster_pb2.SetUserLimitResponse]
-    """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+    """Sets how much the tasks of each of a user's jobs may hold together, and how many QPU seconds the user may use,
+    for jobs accepted or tried again from then on.
     For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
     """
 
@@ -88,7 +89,8 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListUsersRequest, _cluster_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists the users. For administrators."""
     SetUserLimit: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetUserLimitRequest, _cluster_pb2.SetUserLimitResponse]  # type: ignore[assignment]
-    """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+    """Sets how much the tasks of each of a user's jobs may hold together, and how many QPU seconds the user may use,
+    for jobs accepted or tried again from then on.
     For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
     """
 
@@ -183,7 +185,8 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.SetUserLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.SetUserLimitResponse, _abc.Awaitable[_cluster_pb2.SetUserLimitResponse]]:
-        """Sets how much the tasks of each of a user's jobs may hold together, for jobs accepted or tried again from then on.
+        """Sets how much the tasks of each of a user's jobs may hold together, and how many QPU seconds the user may use,
+        for jobs accepted or tried again from then on.
         For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
         """
 

@@ -231,6 +231,7 @@ class RunRequest(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    QPU_BUDGET_SECONDS_FIELD_NUMBER: _builtins.int
     function_title: _builtins.str
     """Title of the function."""
     function_version: _builtins.str
@@ -245,6 +246,8 @@ class RunRequest(_message.Message):
     """Seconds the job may run; 0 means the server's default."""
     priority: _builtins.int
     """Larger goes first among the caller's own jobs."""
+    qpu_budget_seconds: _builtins.float
+    """Most QPU seconds that the job may be charged; 0 means no limit but the user's."""
     @_builtins.property
     def resources(self) -> _types_pb2.Resources:
         """For the driver."""
@@ -260,10 +263,11 @@ class RunRequest(_message.Message):
         resources: _types_pb2.Resources | None = ...,
         time_limit_seconds: _builtins.float = ...,
         priority: _builtins.int = ...,
+        qpu_budget_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "arguments_json", b"arguments_json", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "arguments_json", b"arguments_json", "function_title", b"function_title", "function_version", b"function_version", "idempotency_key", b"idempotency_key", "priority", b"priority", "resources", b"resources", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_digest", b"arguments_digest", "arguments_json", b"arguments_json", "function_title", b"function_title", "function_version", b"function_version", "idempotency_key", b"idempotency_key", "priority", b"priority", "qpu_budget_seconds", b"qpu_budget_seconds", "resources", b"resources", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_arguments: _TypeAlias = _typing.Literal["arguments_json", "arguments_digest"]  # noqa: Y015
     _WhichOneofArgType_arguments: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015

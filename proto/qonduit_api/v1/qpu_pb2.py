@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qonduit_api/v1/qpu.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06qubits\x18\x02 \x01(\x05\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x14\n\x0cqueue_length\x18\x04 \x01(\x05\x12\x11\n\tsimulated\x18\x05 \x01(\x08\"\x15\n\x13ListBackendsRequest\"A\n\x14ListBackendsResponse\x12)\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x17.qonduit_api.v1.Backend\"!\n\x11GetBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"w\n\x12GetBackendResponse\x12*\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x17.qonduit_api.v1.BackendH\x00\x12\x17\n\rconfiguration\x18\x02 \x01(\x0cH\x00\x12\x14\n\nproperties\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x95\x02\n\x06QpuJob\x12\x12\n\nqpu_job_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqpu_seconds\x18\n \x01(\x01\"$\n\x12ListQpuJobsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"?\n\x13ListQpuJobsResponse\x12(\n\x08qpu_jobs\x18\x01 \x03(\x0b\x32\x16.qonduit_api.v1.QpuJob2\x96\x02\n\nQpuService\x12Y\n\x0cListBackends\x12#.qonduit_api.v1.ListBackendsRequest\x1a$.qonduit_api.v1.ListBackendsResponse\x12U\n\nGetBackend\x12!.qonduit_api.v1.GetBackendRequest\x1a\".qonduit_api.v1.GetBackendResponse0\x01\x12V\n\x0bListQpuJobs\x12\".qonduit_api.v1.ListQpuJobsRequest\x1a#.qonduit_api.v1.ListQpuJobsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qonduit_api/v1/qpu.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06qubits\x18\x02 \x01(\x05\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x14\n\x0cqueue_length\x18\x04 \x01(\x05\x12\x11\n\tsimulated\x18\x05 \x01(\x08\"\x15\n\x13ListBackendsRequest\"A\n\x14ListBackendsResponse\x12)\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x17.qonduit_api.v1.Backend\"!\n\x11GetBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"w\n\x12GetBackendResponse\x12*\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x17.qonduit_api.v1.BackendH\x00\x12\x17\n\rconfiguration\x18\x02 \x01(\x0cH\x00\x12\x14\n\nproperties\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\xc0\x02\n\x06QpuJob\x12\x12\n\nqpu_job_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bqpu_seconds\x18\n \x01(\x01\x12\x19\n\x11qpu_seconds_final\x18\x0b \x01(\x08\x12\x0e\n\x06reason\x18\x0c \x01(\t\"\\\n\x12ListQpuJobsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07pending\x18\x04 \x01(\x08\"X\n\x13ListQpuJobsResponse\x12(\n\x08qpu_jobs\x18\x01 \x03(\x0b\x32\x16.qonduit_api.v1.QpuJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbc\x02\n\nQpuSession\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x16\n\x0e\x61\x63\x63\x65pting_jobs\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\ractivate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x65lapsed_seconds\x18\n \x01(\x01\x12\x17\n\x0funfinished_jobs\x18\x0b \x01(\x05\"P\n\x16ListQpuSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07pending\x18\x03 \x01(\x08\"`\n\x17ListQpuSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.qonduit_api.v1.QpuSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x0bQpuInstance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tin_flight\x18\x06 \x01(\x05\"A\n\x08QpuQueue\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x14\n\x0cqueue_length\x18\x03 \x01(\x05\"\x15\n\x13GetQpuStatusRequest\"\xa5\x01\n\x14GetQpuStatusResponse\x12.\n\tinstances\x18\x01 \x03(\x0b\x32\x1b.qonduit_api.v1.QpuInstance\x12(\n\x06queues\x18\x02 \x03(\x0b\x32\x18.qonduit_api.v1.QpuQueue\x12\x18\n\x10qpu_seconds_used\x18\x03 \x01(\x01\x12\x19\n\x11qpu_seconds_limit\x18\x04 \x01(\x01\")\n\x13\x43\x61ncelQpuJobRequest\x12\x12\n\nqpu_job_id\x18\x01 \x01(\t\"?\n\x14\x43\x61ncelQpuJobResponse\x12\'\n\x07qpu_job\x18\x01 \x01(\x0b\x32\x16.qonduit_api.v1.QpuJob\"Y\n\x16\x43loseQpuSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.qonduit_api.v1.QpuSessionEnd\"F\n\x17\x43loseQpuSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.qonduit_api.v1.QpuSession*g\n\rQpuSessionEnd\x12\x1f\n\x1bQPU_SESSION_END_UNSPECIFIED\x10\x00\x12\x19\n\x15QPU_SESSION_END_CLOSE\x10\x01\x12\x1a\n\x16QPU_SESSION_END_CANCEL\x10\x02\x32\x94\x05\n\nQpuService\x12Y\n\x0cListBackends\x12#.qonduit_api.v1.ListBackendsRequest\x1a$.qonduit_api.v1.ListBackendsResponse\x12U\n\nGetBackend\x12!.qonduit_api.v1.GetBackendRequest\x1a\".qonduit_api.v1.GetBackendResponse0\x01\x12V\n\x0bListQpuJobs\x12\".qonduit_api.v1.ListQpuJobsRequest\x1a#.qonduit_api.v1.ListQpuJobsResponse\x12\x62\n\x0fListQpuSessions\x12&.qonduit_api.v1.ListQpuSessionsRequest\x1a\'.qonduit_api.v1.ListQpuSessionsResponse\x12Y\n\x0cGetQpuStatus\x12#.qonduit_api.v1.GetQpuStatusRequest\x1a$.qonduit_api.v1.GetQpuStatusResponse\x12Y\n\x0c\x43\x61ncelQpuJob\x12#.qonduit_api.v1.CancelQpuJobRequest\x1a$.qonduit_api.v1.CancelQpuJobResponse\x12\x62\n\x0f\x43loseQpuSession\x12&.qonduit_api.v1.CloseQpuSessionRequest\x1a\'.qonduit_api.v1.CloseQpuSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qonduit_api.v1.qpu_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_QPUSESSIONEND']._serialized_start=2095
+  _globals['_QPUSESSIONEND']._serialized_end=2198
   _globals['_BACKEND']._serialized_start=77
   _globals['_BACKEND']._serialized_end=173
   _globals['_LISTBACKENDSREQUEST']._serialized_start=175
@@ -43,11 +45,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBACKENDRESPONSE']._serialized_start=300
   _globals['_GETBACKENDRESPONSE']._serialized_end=419
   _globals['_QPUJOB']._serialized_start=422
-  _globals['_QPUJOB']._serialized_end=699
-  _globals['_LISTQPUJOBSREQUEST']._serialized_start=701
-  _globals['_LISTQPUJOBSREQUEST']._serialized_end=737
-  _globals['_LISTQPUJOBSRESPONSE']._serialized_start=739
-  _globals['_LISTQPUJOBSRESPONSE']._serialized_end=802
-  _globals['_QPUSERVICE']._serialized_start=805
-  _globals['_QPUSERVICE']._serialized_end=1083
+  _globals['_QPUJOB']._serialized_end=742
+  _globals['_LISTQPUJOBSREQUEST']._serialized_start=744
+  _globals['_LISTQPUJOBSREQUEST']._serialized_end=836
+  _globals['_LISTQPUJOBSRESPONSE']._serialized_start=838
+  _globals['_LISTQPUJOBSRESPONSE']._serialized_end=926
+  _globals['_QPUSESSION']._serialized_start=929
+  _globals['_QPUSESSION']._serialized_end=1245
+  _globals['_LISTQPUSESSIONSREQUEST']._serialized_start=1247
+  _globals['_LISTQPUSESSIONSREQUEST']._serialized_end=1327
+  _globals['_LISTQPUSESSIONSRESPONSE']._serialized_start=1329
+  _globals['_LISTQPUSESSIONSRESPONSE']._serialized_end=1425
+  _globals['_QPUINSTANCE']._serialized_start=1428
+  _globals['_QPUINSTANCE']._serialized_end=1564
+  _globals['_QPUQUEUE']._serialized_start=1566
+  _globals['_QPUQUEUE']._serialized_end=1631
+  _globals['_GETQPUSTATUSREQUEST']._serialized_start=1633
+  _globals['_GETQPUSTATUSREQUEST']._serialized_end=1654
+  _globals['_GETQPUSTATUSRESPONSE']._serialized_start=1657
+  _globals['_GETQPUSTATUSRESPONSE']._serialized_end=1822
+  _globals['_CANCELQPUJOBREQUEST']._serialized_start=1824
+  _globals['_CANCELQPUJOBREQUEST']._serialized_end=1865
+  _globals['_CANCELQPUJOBRESPONSE']._serialized_start=1867
+  _globals['_CANCELQPUJOBRESPONSE']._serialized_end=1930
+  _globals['_CLOSEQPUSESSIONREQUEST']._serialized_start=1932
+  _globals['_CLOSEQPUSESSIONREQUEST']._serialized_end=2021
+  _globals['_CLOSEQPUSESSIONRESPONSE']._serialized_start=2023
+  _globals['_CLOSEQPUSESSIONRESPONSE']._serialized_end=2093
+  _globals['_QPUSERVICE']._serialized_start=2201
+  _globals['_QPUSERVICE']._serialized_end=2861
 # @@protoc_insertion_point(module_scope)

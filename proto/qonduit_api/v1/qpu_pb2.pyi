@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _QpuSessionEnd:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QpuSessionEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QpuSessionEnd.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QPU_SESSION_END_UNSPECIFIED: _QpuSessionEnd.ValueType  # 0
+    """The same as CLOSE."""
+    QPU_SESSION_END_CLOSE: _QpuSessionEnd.ValueType  # 1
+    """It takes no more jobs, and ends with the last one that it has."""
+    QPU_SESSION_END_CANCEL: _QpuSessionEnd.ValueType  # 2
+    """What waits in it is cancelled as well."""
+
+class QpuSessionEnd(_QpuSessionEnd, metaclass=_QpuSessionEndEnumTypeWrapper):
+    """How a session ends."""
+
+QPU_SESSION_END_UNSPECIFIED: QpuSessionEnd.ValueType  # 0
+"""The same as CLOSE."""
+QPU_SESSION_END_CLOSE: QpuSessionEnd.ValueType  # 1
+"""It takes no more jobs, and ends with the last one that it has."""
+QPU_SESSION_END_CANCEL: QpuSessionEnd.ValueType  # 2
+"""What waits in it is cancelled as well."""
+Global___QpuSessionEnd: _TypeAlias = QpuSessionEnd  # noqa: Y015
 
 @_typing.final
 class Backend(_message.Message):
@@ -170,6 +195,8 @@ class QpuJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     QPU_SECONDS_FIELD_NUMBER: _builtins.int
+    QPU_SECONDS_FINAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     qpu_job_id: _builtins.str
     """Its id, as the program sees it."""
     job_id: _builtins.str
@@ -184,6 +211,10 @@ class QpuJob(_message.Message):
     """The session or batch it belongs to, if any."""
     qpu_seconds: _builtins.float
     """QPU seconds charged, once final."""
+    qpu_seconds_final: _builtins.bool
+    """Whether they are: a provider may know them only some time after the end."""
+    reason: _builtins.str
+    """Why it failed or was cancelled."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was submitted."""
@@ -209,10 +240,12 @@ class QpuJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         qpu_seconds: _builtins.float = ...,
+        qpu_seconds_final: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "program", b"program", "qpu_job_id", b"qpu_job_id", "qpu_seconds", b"qpu_seconds", "session_id", b"session_id", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "create_time", b"create_time", "end_time", b"end_time", "job_id", b"job_id", "program", b"program", "qpu_job_id", b"qpu_job_id", "qpu_seconds", b"qpu_seconds", "qpu_seconds_final", b"qpu_seconds_final", "reason", b"reason", "session_id", b"session_id", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,21 +253,33 @@ Global___QpuJob: _TypeAlias = QpuJob  # noqa: Y015
 
 @_typing.final
 class ListQpuJobsRequest(_message.Message):
-    """Names a job."""
+    """Names a job, or asks for a page of all QPU jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job's id."""
+    """The job's id; empty for the QPU jobs of all jobs."""
+    page_size: _builtins.int
+    """Most QPU jobs to return; 0 means 100, more than 200 means 200. With a job's id all are returned."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    pending: _builtins.bool
+    """Only those that have not ended."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        pending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,24 +287,381 @@ Global___ListQpuJobsRequest: _TypeAlias = ListQpuJobsRequest  # noqa: Y015
 
 @_typing.final
 class ListQpuJobsResponse(_message.Message):
-    """QPU jobs of a job."""
+    """QPU jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QPU_JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty after the last one."""
     @_builtins.property
     def qpu_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___QpuJob]:
-        """In the order of submission."""
+        """Of one job in the order of submission, else newest first."""
 
     def __init__(
         self,
         *,
         qpu_jobs: _abc.Iterable[Global___QpuJob] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["qpu_jobs", b"qpu_jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "qpu_jobs", b"qpu_jobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListQpuJobsResponse: _TypeAlias = ListQpuJobsResponse  # noqa: Y015
+
+@_typing.final
+class QpuSession(_message.Message):
+    """A session or batch on a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCEPTING_JOBS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    ELAPSED_SECONDS_FIELD_NUMBER: _builtins.int
+    UNFINISHED_JOBS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id, as the program sees it."""
+    job_id: _builtins.str
+    """The job whose program opened it."""
+    backend: _builtins.str
+    """The device; empty if its program named none."""
+    mode: _builtins.str
+    """"dedicated" or "batch"."""
+    state: _builtins.str
+    """"open" before its first job began, "active", "closed", or what a provider says."""
+    accepting_jobs: _builtins.bool
+    """Whether it takes more jobs."""
+    elapsed_seconds: _builtins.float
+    """Seconds that it held its device so far; of a batch, what its jobs were charged."""
+    unfinished_jobs: _builtins.int
+    """Jobs in it that have not ended."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was opened."""
+
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first job began."""
+
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was closed."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        state: _builtins.str = ...,
+        accepting_jobs: _builtins.bool = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        elapsed_seconds: _builtins.float = ...,
+        unfinished_jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "close_time", b"close_time", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepting_jobs", b"accepting_jobs", "activate_time", b"activate_time", "backend", b"backend", "close_time", b"close_time", "create_time", b"create_time", "elapsed_seconds", b"elapsed_seconds", "job_id", b"job_id", "mode", b"mode", "session_id", b"session_id", "state", b"state", "unfinished_jobs", b"unfinished_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QpuSession: _TypeAlias = QpuSession  # noqa: Y015
+
+@_typing.final
+class ListQpuSessionsRequest(_message.Message):
+    """Asks for a page of sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most sessions to return; 0 means 100, more than 200 means 200."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    pending: _builtins.bool
+    """Only those that are not closed."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        pending: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pending", b"pending"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQpuSessionsRequest: _TypeAlias = ListQpuSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListQpuSessionsResponse(_message.Message):
+    """Sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty after the last one."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___QpuSession]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___QpuSession] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQpuSessionsResponse: _TypeAlias = ListQpuSessionsResponse  # noqa: Y015
+
+@_typing.final
+class QpuInstance(_message.Message):
+    """How one instance of a provider is doing, or the local devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"local", or the account's name."""
+    instance: _builtins.str
+    """Its CRN; only administrators see it."""
+    state: _builtins.str
+    """"ok", "limited" (it takes no more for a while), "failing" (it does not answer), "refused" (its credentials are
+    not accepted).
+    """
+    text: _builtins.str
+    """Why, and what to do."""
+    in_flight: _builtins.int
+    """Jobs that it has and that have not ended."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        instance: _builtins.str = ...,
+        state: _builtins.str = ...,
+        text: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "instance", b"instance", "name", b"name", "state", b"state", "text", b"text", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QpuInstance: _TypeAlias = QpuInstance  # noqa: Y015
+
+@_typing.final
+class QpuQueue(_message.Message):
+    """How many jobs wait for a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    QUEUE_LENGTH_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """The device."""
+    status: _builtins.str
+    """"online" or why not."""
+    queue_length: _builtins.int
+    """Jobs that wait for it, as far as known here."""
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        status: _builtins.str = ...,
+        queue_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "queue_length", b"queue_length", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QpuQueue: _TypeAlias = QpuQueue  # noqa: Y015
+
+@_typing.final
+class GetQpuStatusRequest(_message.Message):
+    """Asks how QPUs are doing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQpuStatusRequest: _TypeAlias = GetQpuStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetQpuStatusResponse(_message.Message):
+    """How QPUs are doing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    QPU_SECONDS_USED_FIELD_NUMBER: _builtins.int
+    QPU_SECONDS_LIMIT_FIELD_NUMBER: _builtins.int
+    qpu_seconds_used: _builtins.float
+    """QPU seconds that the caller was charged in the last 28 days."""
+    qpu_seconds_limit: _builtins.float
+    """Most that the caller may be charged in any 28 days; 0 means no limit."""
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___QpuInstance]:
+        """As the QPU broker has them in its settings."""
+
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QpuQueue]:
+        """By device."""
+
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___QpuInstance] | None = ...,
+        queues: _abc.Iterable[Global___QpuQueue] | None = ...,
+        qpu_seconds_used: _builtins.float = ...,
+        qpu_seconds_limit: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "qpu_seconds_limit", b"qpu_seconds_limit", "qpu_seconds_used", b"qpu_seconds_used", "queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQpuStatusResponse: _TypeAlias = GetQpuStatusResponse  # noqa: Y015
+
+@_typing.final
+class CancelQpuJobRequest(_message.Message):
+    """Names a QPU job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QPU_JOB_ID_FIELD_NUMBER: _builtins.int
+    qpu_job_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        qpu_job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["qpu_job_id", b"qpu_job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelQpuJobRequest: _TypeAlias = CancelQpuJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelQpuJobResponse(_message.Message):
+    """Answers CancelQpuJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QPU_JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def qpu_job(self) -> Global___QpuJob:
+        """The job after it: one that runs ends as soon as its device lets go."""
+
+    def __init__(
+        self,
+        *,
+        qpu_job: Global___QpuJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["qpu_job", b"qpu_job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["qpu_job", b"qpu_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelQpuJobResponse: _TypeAlias = CancelQpuJobResponse  # noqa: Y015
+
+@_typing.final
+class CloseQpuSessionRequest(_message.Message):
+    """Names a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its id."""
+    mode: Global___QpuSessionEnd.ValueType
+    """How it ends."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        mode: Global___QpuSessionEnd.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseQpuSessionRequest: _TypeAlias = CloseQpuSessionRequest  # noqa: Y015
+
+@_typing.final
+class CloseQpuSessionResponse(_message.Message):
+    """Answers CloseQpuSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___QpuSession:
+        """The session after it."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___QpuSession | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseQpuSessionResponse: _TypeAlias = CloseQpuSessionResponse  # noqa: Y015

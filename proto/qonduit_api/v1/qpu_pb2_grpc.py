@@ -50,6 +50,26 @@ class QpuServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsResponse.FromString,
                 _registered_method=True)
+        self.ListQpuSessions = channel.unary_unary(
+                '/qonduit_api.v1.QpuService/ListQpuSessions',
+                request_serializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsResponse.FromString,
+                _registered_method=True)
+        self.GetQpuStatus = channel.unary_unary(
+                '/qonduit_api.v1.QpuService/GetQpuStatus',
+                request_serializer=qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusResponse.FromString,
+                _registered_method=True)
+        self.CancelQpuJob = channel.unary_unary(
+                '/qonduit_api.v1.QpuService/CancelQpuJob',
+                request_serializer=qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobResponse.FromString,
+                _registered_method=True)
+        self.CloseQpuSession = channel.unary_unary(
+                '/qonduit_api.v1.QpuService/CloseQpuSession',
+                request_serializer=qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionResponse.FromString,
+                _registered_method=True)
 
 
 class QpuServiceServicer(object):
@@ -71,7 +91,36 @@ class QpuServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListQpuJobs(self, request, context):
-        """Lists the QPU jobs of one of the caller's jobs, in the order of their submission.
+        """Lists the QPU jobs of one of the caller's jobs, in the order of their submission; without a job's id all of the
+        caller's, newest first. NOT_FOUND (JOB_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQpuSessions(self, request, context):
+        """Lists the caller's sessions and batches, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQpuStatus(self, request, context):
+        """Tells how the instances are doing, how many jobs wait for each device, and what the caller has used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelQpuJob(self, request, context):
+        """Cancels one of the caller's QPU jobs. NOT_FOUND (QPU_JOB_NOT_FOUND), FAILED_PRECONDITION (QPU_JOB_OVER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseQpuSession(self, request, context):
+        """Ends one of the caller's sessions or batches; one that is closed stays so. NOT_FOUND (QPU_SESSION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +143,26 @@ def add_QpuServiceServicer_to_server(servicer, server):
                     servicer.ListQpuJobs,
                     request_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsResponse.SerializeToString,
+            ),
+            'ListQpuSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQpuSessions,
+                    request_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsResponse.SerializeToString,
+            ),
+            'GetQpuStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQpuStatus,
+                    request_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusResponse.SerializeToString,
+            ),
+            'CancelQpuJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelQpuJob,
+                    request_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobResponse.SerializeToString,
+            ),
+            'CloseQpuSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseQpuSession,
+                    request_deserializer=qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +247,114 @@ class QpuService(object):
             '/qonduit_api.v1.QpuService/ListQpuJobs',
             qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsRequest.SerializeToString,
             qonduit__api_dot_v1_dot_qpu__pb2.ListQpuJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQpuSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.QpuService/ListQpuSessions',
+            qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_qpu__pb2.ListQpuSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQpuStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.QpuService/GetQpuStatus',
+            qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_qpu__pb2.GetQpuStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelQpuJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.QpuService/CancelQpuJob',
+            qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_qpu__pb2.CancelQpuJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseQpuSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.QpuService/CloseQpuSession',
+            qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_qpu__pb2.CloseQpuSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,17 @@ class QpuServiceStub:
     GetBackend: _grpc.UnaryStreamMultiCallable[_qpu_pb2.GetBackendRequest, _qpu_pb2.GetBackendResponse]
     """Returns one device with its configuration and properties. NOT_FOUND (BACKEND_NOT_FOUND)."""
     ListQpuJobs: _grpc.UnaryUnaryMultiCallable[_qpu_pb2.ListQpuJobsRequest, _qpu_pb2.ListQpuJobsResponse]
-    """Lists the QPU jobs of one of the caller's jobs, in the order of their submission."""
+    """Lists the QPU jobs of one of the caller's jobs, in the order of their submission; without a job's id all of the
+    caller's, newest first. NOT_FOUND (JOB_NOT_FOUND).
+    """
+    ListQpuSessions: _grpc.UnaryUnaryMultiCallable[_qpu_pb2.ListQpuSessionsRequest, _qpu_pb2.ListQpuSessionsResponse]
+    """Lists the caller's sessions and batches, newest first."""
+    GetQpuStatus: _grpc.UnaryUnaryMultiCallable[_qpu_pb2.GetQpuStatusRequest, _qpu_pb2.GetQpuStatusResponse]
+    """Tells how the instances are doing, how many jobs wait for each device, and what the caller has used."""
+    CancelQpuJob: _grpc.UnaryUnaryMultiCallable[_qpu_pb2.CancelQpuJobRequest, _qpu_pb2.CancelQpuJobResponse]
+    """Cancels one of the caller's QPU jobs. NOT_FOUND (QPU_JOB_NOT_FOUND), FAILED_PRECONDITION (QPU_JOB_OVER)."""
+    CloseQpuSession: _grpc.UnaryUnaryMultiCallable[_qpu_pb2.CloseQpuSessionRequest, _qpu_pb2.CloseQpuSessionResponse]
+    """Ends one of the caller's sessions or batches; one that is closed stays so. NOT_FOUND (QPU_SESSION_NOT_FOUND)."""
 
 @_typing.type_check_only
 class QpuServiceAsyncStub(QpuServiceStub):
@@ -50,7 +60,17 @@ class QpuServiceAsyncStub(QpuServiceStub):
     GetBackend: _aio.UnaryStreamMultiCallable[_qpu_pb2.GetBackendRequest, _qpu_pb2.GetBackendResponse]  # type: ignore[assignment]
     """Returns one device with its configuration and properties. NOT_FOUND (BACKEND_NOT_FOUND)."""
     ListQpuJobs: _aio.UnaryUnaryMultiCallable[_qpu_pb2.ListQpuJobsRequest, _qpu_pb2.ListQpuJobsResponse]  # type: ignore[assignment]
-    """Lists the QPU jobs of one of the caller's jobs, in the order of their submission."""
+    """Lists the QPU jobs of one of the caller's jobs, in the order of their submission; without a job's id all of the
+    caller's, newest first. NOT_FOUND (JOB_NOT_FOUND).
+    """
+    ListQpuSessions: _aio.UnaryUnaryMultiCallable[_qpu_pb2.ListQpuSessionsRequest, _qpu_pb2.ListQpuSessionsResponse]  # type: ignore[assignment]
+    """Lists the caller's sessions and batches, newest first."""
+    GetQpuStatus: _aio.UnaryUnaryMultiCallable[_qpu_pb2.GetQpuStatusRequest, _qpu_pb2.GetQpuStatusResponse]  # type: ignore[assignment]
+    """Tells how the instances are doing, how many jobs wait for each device, and what the caller has used."""
+    CancelQpuJob: _aio.UnaryUnaryMultiCallable[_qpu_pb2.CancelQpuJobRequest, _qpu_pb2.CancelQpuJobResponse]  # type: ignore[assignment]
+    """Cancels one of the caller's QPU jobs. NOT_FOUND (QPU_JOB_NOT_FOUND), FAILED_PRECONDITION (QPU_JOB_OVER)."""
+    CloseQpuSession: _aio.UnaryUnaryMultiCallable[_qpu_pb2.CloseQpuSessionRequest, _qpu_pb2.CloseQpuSessionResponse]  # type: ignore[assignment]
+    """Ends one of the caller's sessions or batches; one that is closed stays so. NOT_FOUND (QPU_SESSION_NOT_FOUND)."""
 
 class QpuServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells about devices and QPU jobs."""
@@ -77,6 +97,40 @@ class QpuServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _qpu_pb2.ListQpuJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_qpu_pb2.ListQpuJobsResponse, _abc.Awaitable[_qpu_pb2.ListQpuJobsResponse]]:
-        """Lists the QPU jobs of one of the caller's jobs, in the order of their submission."""
+        """Lists the QPU jobs of one of the caller's jobs, in the order of their submission; without a job's id all of the
+        caller's, newest first. NOT_FOUND (JOB_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListQpuSessions(
+        self,
+        request: _qpu_pb2.ListQpuSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_qpu_pb2.ListQpuSessionsResponse, _abc.Awaitable[_qpu_pb2.ListQpuSessionsResponse]]:
+        """Lists the caller's sessions and batches, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetQpuStatus(
+        self,
+        request: _qpu_pb2.GetQpuStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_qpu_pb2.GetQpuStatusResponse, _abc.Awaitable[_qpu_pb2.GetQpuStatusResponse]]:
+        """Tells how the instances are doing, how many jobs wait for each device, and what the caller has used."""
+
+    @_abc_1.abstractmethod
+    def CancelQpuJob(
+        self,
+        request: _qpu_pb2.CancelQpuJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_qpu_pb2.CancelQpuJobResponse, _abc.Awaitable[_qpu_pb2.CancelQpuJobResponse]]:
+        """Cancels one of the caller's QPU jobs. NOT_FOUND (QPU_JOB_NOT_FOUND), FAILED_PRECONDITION (QPU_JOB_OVER)."""
+
+    @_abc_1.abstractmethod
+    def CloseQpuSession(
+        self,
+        request: _qpu_pb2.CloseQpuSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_qpu_pb2.CloseQpuSessionResponse, _abc.Awaitable[_qpu_pb2.CloseQpuSessionResponse]]:
+        """Ends one of the caller's sessions or batches; one that is closed stays so. NOT_FOUND (QPU_SESSION_NOT_FOUND)."""
 
 def add_QpuServiceServicer_to_server(servicer: QpuServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

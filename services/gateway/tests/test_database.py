@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,6 +75,29 @@ async def test_an_accepted_job_and_its_announcement_are_one(book: Book) -> None:
     assert (ticket.user, ticket.write_space, ticket.log, ticket.service) == ("ada", "users/ada", job_id, "")
     assert await book.statuses(job_id) == ["QUEUED"]
     assert book.told[-1].before is None
+    assert (spec.qpu_budget_s, spec.user_qpu_budget_s) == (None, None)
+
+
+async def test_budgets_go_with_each_attempt_as_they_are_then(book: Book) -> None:
+    submission = replace(await book.submission(), qpu_budget_s=60.0)
+    await book.ledger.submit(submission, None)
+
+    async def set_limit(qpu_seconds: float) -> None:
+        await book.database.write(
+            lambda connection: user_rows.change_limit(
+                connection, "ada", lambda before: replace(before, qpu_seconds=qpu_seconds)
+            )
+        )
+
+    for attempt, qpu_seconds in ((1, 600.0), (2, 0.0)):
+        await set_limit(qpu_seconds)
+        await book.ledger.lost(AttemptLost(submission.job_id, attempt, "w1", "gone"))
+    specs = [message.spec for message in await book.outbox() if isinstance(message, JobSubmitted)]
+    assert [(spec.attempt, spec.qpu_budget_s, spec.user_qpu_budget_s) for spec in specs] == [
+        (1, 60.0, None),
+        (2, 60.0, 600.0),
+        (3, 60.0, None),
+    ]
 
 
 async def test_one_key_is_one_job_however_many_ask_at_once(book: Book) -> None:
@@ -140,7 +164,7 @@ async def test_usage_is_absolute_per_attempt_and_summed_over_attempts(book: Book
 
     total = await book.database.read(lambda connection: history_rows.usage(connection, job_id))
 
-    assert total == [StageUsage(Stage.MAPPING, 2.0, 7.0, 0.5, 5)]
+    assert total == [StageUsage(Stage.MAPPING, 2.0, 7.0, 0.0, 5)]
     assert next(change.usage for change in book.told if change.ended) == tuple(total)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from qonduit_api.v1 import jobs_pb2, types_pb2
-from qonduit_gateway.api.run_requests import RunLimits, shape_of
+from qonduit_gateway.api.run_requests import RunLimits, qpu_budget_of, request_hash, shape_of
 from qonduit_service_kit.errors import ApiError
 from qonduit_service_kit.messages import Shape
 
@@ -21,3 +21,18 @@ def test_memory_that_no_program_could_start_in_is_refused() -> None:
     assert "resources.mem_bytes" in refused.value.violations
     assert shape_of(asking_for(16 * 1024**2), LIMITS).mem_bytes == 16 * 1024**2
     assert shape_of(asking_for(0), LIMITS) == LIMITS.default_shape
+
+
+def test_a_budget_is_finite_and_none_where_nothing_is_asked() -> None:
+    assert qpu_budget_of(jobs_pb2.RunRequest()) is None
+    assert qpu_budget_of(jobs_pb2.RunRequest(qpu_budget_seconds=0.5)) == 0.5
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ApiError, match="qpu_budget_seconds must be above 0"):
+            qpu_budget_of(jobs_pb2.RunRequest(qpu_budget_seconds=wrong))
+
+
+def test_a_budget_makes_another_request_and_none_the_one_that_keys_of_before_stand_for() -> None:
+    before = "d8bb98e932cddd8c"
+    plain = jobs_pb2.RunRequest(function_title="f")
+    assert request_hash(plain).startswith(before)
+    assert request_hash(jobs_pb2.RunRequest(function_title="f", qpu_budget_seconds=1)) != request_hash(plain)

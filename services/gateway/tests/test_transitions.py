@@ -15,6 +15,7 @@ from qonduit_gateway.jobs.transitions import (
     Announce,
     CloseLog,
     Decision,
+    EndQpuWork,
     Stop,
     Verdict,
     Withdraw,
@@ -64,7 +65,7 @@ class Job(RuleBasedStateMachine):
         if after.state.terminal and not before.state.terminal:
             self.ends += 1
             assert Withdraw(after.attempt) in decision.effects
-            assert CloseLog() in decision.effects
+            assert {CloseLog(), EndQpuWork(decision.after.attempt)} <= set(decision.effects)
         for effect in decision.effects:
             if isinstance(effect, Announce):
                 self.announced.append(after.attempt)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry
+from qonduit_qpu_broker.charging import ChargeBook
 from qonduit_qpu_broker.dispatcher import Dispatcher
 from qonduit_qpu_broker.ledger import jobs, programs
 from qonduit_qpu_broker.ledger.records import JobRecord, NewJob
@@ -58,13 +60,20 @@ class _Storage:
 class _Device:
     """Runs a job with a result of two bytes, once it is let."""
 
-    slots = 1
-
     def __init__(self, before_end: Callable[[], Awaitable[object]]) -> None:
         self._before_end = before_end
 
-    async def run(self, _submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
-        await started()
+    async def held(self) -> frozenset[str]:
+        return frozenset()
+
+    def claim(self, _qpu_job_id: str, _backend: str, _session_id: str) -> float | None:
+        return 0.0
+
+    def give_back(self, qpu_job_id: str) -> None:
+        """Every job has a place."""
+
+    async def run(self, _submission: Submission, started: Callable[[float], Awaitable[None]]) -> Outcome:
+        await started(time.time())
         await self._before_end()
         return Outcome(QpuState.COMPLETED, 3.0, result=b"{}")
 
@@ -73,12 +82,15 @@ class _Device:
 async def _dispatching(ledger: LedgerThread, storage: object, upstream: object) -> AsyncIterator[Dispatcher]:
     await ledger.start()
     outbox = Outbox(ledger, cast("Bus", None))
+    metrics = BrokerMetrics(CollectorRegistry())
     dispatcher = Dispatcher(
         ledger,
         cast("Upstream", upstream),
-        cast("Payloads", storage),
-        outbox,
-        BrokerMetrics(CollectorRegistry()),
+        payloads=cast("Payloads", storage),
+        outbox=outbox,
+        book=ChargeBook(ledger, outbox, metrics),
+        metrics=metrics,
+        wake=asyncio.Event(),
         queue_delay_s=0,
         max_body_bytes=1024,
     )

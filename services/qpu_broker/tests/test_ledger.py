@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from qonduit_qpu_broker.ledger import jobs, listing, programs, sessions
+from qonduit_qpu_broker.ledger import charges, jobs, listing, programs, sessions
 from qonduit_qpu_broker.ledger.records import NewJob
 from qonduit_qpu_broker.ledger.schema import connect
 from qonduit_qpu_broker.ledger.thread import LedgerThread, LedgerUnavailableError
@@ -47,6 +47,7 @@ def ledger(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def _complete(ledger: sqlite3.Connection, qpu_job_id: str, qpu_s: float = 2.0) -> None:
     jobs.advance(ledger, qpu_job_id, QpuState.COMPLETED, at=2.0, qpu_s=qpu_s, result=b"counts")
+    charges.book_job(ledger, qpu_job_id, qpu_s, 2.0)
 
 
 def test_the_same_call_is_one_job(ledger: sqlite3.Connection) -> None:
@@ -100,7 +101,7 @@ def test_seconds_are_booked_once_and_steps_have_no_gap(ledger: sqlite3.Connectio
     _complete(ledger, job.qpu_job_id)
     _complete(ledger, job.qpu_job_id, qpu_s=50.0)
     jobs.advance(ledger, job.qpu_job_id, QpuState.RUNNING, at=9.0)
-    assert listing.seconds_by_device(ledger) == {("ibm_torino", "job"): 2.0}
+    assert charges.by_device(ledger) == {("ibm_torino", "job"): 2.0}
     told = [
         (due.transition.sequence, due.transition.state, due.transition.qpu_seconds) for due in programs.due(ledger, 9)
     ]
@@ -187,7 +188,7 @@ def test_a_session_closes_with_its_last_job(ledger: sqlite3.Connection) -> None:
     ended = sessions.get(ledger, session.session_id)
     assert ended is not None
     assert ended.closed_at is not None
-    assert listing.seconds_by_device(ledger) == {("ibm_torino", "batch"): 2.0}
+    assert charges.by_device(ledger) == {("ibm_torino", "batch"): 2.0}
 
 
 def test_filters(ledger: sqlite3.Connection) -> None:

@@ -44,10 +44,10 @@ def submission() -> Submission:
     circuit.h(0)
     circuit.measure([0, 1], [0, 1])
     body = json.dumps({"params": {"pubs": [(circuit, None, 10)]}}, cls=RuntimeEncoder).encode()
-    return Submission("job", "sampler", "ibm_torino", body, "2026-01-01", adopt=False)
+    return Submission("job", "sampler", "ibm_torino", body, "2026-01-01")
 
 
-async def nothing() -> None:
+async def nothing(_at: float) -> None:
     """Nobody wants to know when it starts."""
 
 

@@ -26,9 +26,11 @@ def test_as_many_executors_as_there_are_tasks(running: Any) -> None:
 
 
 def test_executors_are_told_what_the_function_depends_on(running: Any) -> None:
-    running.want("j1", 1, dependencies=("numpy>=2",))
+    running.want("j1", 1, dependencies=("numpy>=2",), qpu_budget_s=60.0, user_qpu_budget_s=600.0)
     running.drain()
-    assert running.bodies(m.ExecutorGranted)[0].dependencies == ("numpy>=2",)
+    granted = running.bodies(m.ExecutorGranted)[0]
+    assert granted.dependencies == ("numpy>=2",)
+    assert (granted.qpu_budget_s, granted.user_qpu_budget_s) == (60.0, 600.0)
 
 
 def test_no_more_executors_than_fit_and_more_when_room_comes(running: Any) -> None:

@@ -5,18 +5,18 @@ import socket
 import time
 import uuid
 from pathlib import Path  # noqa: TC003 -- pytest reads annotations.
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import AsyncMock
 
 import aiohttp
 import jwt
 import pytest
-from qonduit_service_kit.messages import QpuState, QpuTransition
+from qonduit_service_kit.messages import QpuReply, QpuRequest, QpuState, QpuTransition
 from qonduit_worker.qpu_endpoint import Blobs, ProgramContext, QpuEndpoint, job_table
 from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, BrokerGoneError, Call, Received
 from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
 from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
-from qonduit_worker.qpu_endpoint.identity import Identity
+from qonduit_worker.qpu_endpoint.identity import Identity, usage_document
 from qonduit_worker.qpu_endpoint.job_table import JobTable
 
 if TYPE_CHECKING:
@@ -297,3 +297,26 @@ def test_a_token_is_good_for_its_own_program_only() -> None:
         "Bearer \udce9",
     ):
         assert not mine.admits(nonsense)
+
+
+def test_the_instance_shows_the_jobs_budget_as_its_limit() -> None:
+    free = usage_document(3.0, None)
+    assert (free["usage_consumed_seconds"], free["usage_limit_reached"]) == (3.0, False)
+    assert "usage_limit_seconds" not in free
+    for consumed_s, reached in ((1.5, False), (2.0, True), (2.5, True)):
+        shown = usage_document(consumed_s, 2.0)
+        assert (shown["usage_limit_seconds"], shown["usage_limit_reached"]) == (2.0, reached)
+
+
+async def test_every_request_carries_the_budgets() -> None:
+    sent: list[QpuRequest] = []
+
+    class OtherSide:
+        async def publish(self, _to: object, body: QpuRequest, **_how: object) -> None:
+            sent.append(body)
+            calls.handle_reply(QpuReply(body.request_id, 200, body=b"{}"))
+
+    context = ProgramContext("job", 1, "ada", "w1", qpu_budget_s=60.0, user_qpu_budget_s=600.0)
+    calls = BrokerCalls(cast("Any", OtherSide()), cast("Blobs", None), context)
+    await calls.call(Call("GET", "/jobs"))
+    assert [(request.qpu_budget_s, request.user_qpu_budget_s) for request in sent] == [(60.0, 600.0)]

@@ -115,6 +115,21 @@ async def test_a_warm_up_that_starts_a_thread_is_refused_and_its_base_lives_on(
         await zygote.stop()
 
 
+async def test_a_forked_zygote_tells_what_its_base_imported_and_what_it_imported_itself(
+    sandbox_config: SandboxConfig, cgroups: CgroupTree
+) -> None:
+    base = Zygote(config=sandbox_config, cgroups=cgroups, preload=["msgpack"])
+    plain = Zygote(config=sandbox_config, cgroups=cgroups, base=base)
+    warm = Zygote(config=sandbox_config, cgroups=cgroups, warm="sandbox_program:import_more", base=base)
+    for zygote in (plain, warm):
+        await zygote.start()
+    assert "msgpack" in base.imported
+    assert plain.imported == base.imported
+    assert warm.imported == base.imported | {"import_marker", "sandbox_program"}
+    for zygote in (plain, warm, base):
+        await zygote.stop()
+
+
 _TRANSPILE = """
 import json
 from qiskit import QuantumCircuit, generate_preset_pass_manager

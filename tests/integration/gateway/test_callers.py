@@ -157,6 +157,7 @@ async def test_bad_runs_are_refused_with_what_to_do(client: Client) -> None:
         ({"resources": {"gpus": -1}}, "INVALID_RESOURCES"),
         ({"time_limit_seconds": -1}, "INVALID_TIME_LIMIT"),
         ({"time_limit_seconds": float("nan")}, "INVALID_TIME_LIMIT"),
+        ({"qpu_budget_seconds": -1}, "INVALID_QPU_BUDGET"),
         ({"idempotency_key": "k" * 200}, "INVALID_IDEMPOTENCY_KEY"),
         ({"function_version": "abc"}, "INVALID_VERSION"),
     )

@@ -66,7 +66,7 @@ async def test_a_job_is_accepted_announced_watched_to_done_and_its_result_read(
     assert by_status["RUNNING: MAPPING"].cpu_seconds == 1.5
     assert by_status["RUNNING: OPTIMIZING_FOR_HARDWARE"].cpu_seconds == 0.5
     assert by_status["QUEUED"].wall_seconds > 0
-    assert (usage.total.cpu_seconds, usage.total.qpu_seconds, usage.total.peak_mem_bytes) == (2.0, 0.25, 100)
+    assert (usage.total.cpu_seconds, usage.total.qpu_seconds, usage.total.peak_mem_bytes) == (2.0, 0.0, 100)
     assert (await cluster.told(cluster.scheduler, JobWithdrawn, job.job_id)).attempt == 1
 
 
@@ -92,7 +92,7 @@ async def test_metrics_count_a_job_and_its_stages_once(client: Client, cluster: 
     assert grown['qonduit_job_stage_cpu_seconds_total{stage="MAPPING"}'] == 2.5
     assert grown['qonduit_job_stage_cpu_seconds_total{stage="NONE"}'] == 0.25
     assert grown['qonduit_job_stage_wall_seconds_total{stage="MAPPING"}'] == 3.0
-    assert grown['qonduit_job_stage_qpu_seconds_total{stage="MAPPING"}'] == 0.5
+    assert not any(name.startswith("qonduit_job_stage_qpu_seconds_total{") for name in grown)
     assert grown["qonduit_jobs_submitted_total"] == 1
     assert grown[finished] == 1
     assert grown['qonduit_jobs{state="DONE"}'] == 1

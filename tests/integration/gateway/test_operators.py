@@ -125,8 +125,32 @@ async def test_a_users_limit_goes_with_their_next_job(admin: Client, client: Cli
     assert await limit_of_a_job() == default
 
 
+async def test_budgets_of_qpu_seconds_go_with_the_next_job(admin: Client, client: Client, cluster: Cluster) -> None:
+    await client.upload()
+
+    async def budgets_of_a_job(**asked: Any) -> tuple[float | None, float | None]:
+        spec = await cluster.submitted((await client.run(**asked)).job_id)
+        return spec.qpu_budget_s, spec.user_qpu_budget_s
+
+    async def set_limit(**limit: Any) -> float:
+        answer = await admin.cluster.SetUserLimit(cluster_pb2.SetUserLimitRequest(name=client.name, **limit))
+        return answer.user.qpu_seconds_limit
+
+    assert await budgets_of_a_job() == (None, None)
+    assert await set_limit(qpu_seconds=600) == 600
+    assert await set_limit(cpu_millis=1000) == 600
+    assert await budgets_of_a_job(qpu_budget_seconds=2.5) == (2.5, 600)
+    assert await set_limit(reset=True) == 0
+    assert await budgets_of_a_job() == (None, None)
+
+
 async def test_limits_that_cannot_be_meant_are_refused(admin: Client) -> None:
-    for limit, field in (({"cpu_millis": 0}, "cpu_millis"), ({"mem_bytes": 64}, "mem_bytes"), ({"gpus": -1}, "gpus")):
+    for limit, field in (
+        ({"cpu_millis": 0}, "cpu_millis"),
+        ({"mem_bytes": 64}, "mem_bytes"),
+        ({"gpus": -1}, "gpus"),
+        ({"qpu_seconds": float("nan")}, "qpu_seconds"),
+    ):
         refused = await refusal(
             admin.cluster.SetUserLimit(cluster_pb2.SetUserLimitRequest(name="admin", **limit))  # type: ignore[arg-type]
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["book"]  # A fixture.
-SUITES = ("test_database", "test_task_book")
+SUITES = ("test_database", "test_task_book", "test_qpu_book")
 FOLDER = Path(__file__).parents[3] / "services" / "gateway" / "tests"
 START_TIMEOUT_S = "60"
 

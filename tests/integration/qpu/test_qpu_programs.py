@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from qpu_world import Services, Worker
 
@@ -50,6 +52,24 @@ print(json.dumps({"id": job.job_id(), "counts": counts, "status": job.status(), 
     assert sandbox.transitions[-1].qpu_seconds == told["usage"]
     assert told["account"]["usage_consumed_seconds"] == round(told["usage"], 3)
     assert 'qonduit_qpu_seconds_total{backend="ibm_torino",mode="job"}' in services.qpu_broker.metrics()
+
+
+async def test_the_client_sees_the_jobs_budget_as_its_instances_limit(worker: Worker) -> None:
+    sandbox = await worker.sandbox(qpu_budget_s=3600.0)
+    done = await sandbox.run(
+        BELL
+        + """
+service = QiskitRuntimeService()
+backend = service.backend("ibm_torino")
+job = SamplerV2(mode=backend).run([(bell(backend),)], shots=500)
+job.result()
+print(json.dumps({"usage": job.usage(), "account": service.usage()}))
+"""
+    )
+    account, used = done.told["account"], round(done.told["usage"], 3)
+    assert (account["usage_limit_seconds"], account["usage_limit_reached"]) == (3600.0, False)
+    assert account["usage_consumed_seconds"] == used > 0
+    assert account["usage_remaining_seconds"] == pytest.approx(3600.0 - used)
 
 
 async def test_an_estimator_program_with_a_sweep_runs(worker: Worker) -> None:

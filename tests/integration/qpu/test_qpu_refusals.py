@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 from qonduit_service_kit.bus import GATEWAY_INBOX
-from qonduit_service_kit.messages import GATEWAY, QPU_BROKER, QpuReply, QpuRequest
+from qonduit_service_kit.messages import GATEWAY, QPU_BROKER, QpuCharged, QpuReply, QpuRequest
 
 if TYPE_CHECKING:
+    from qonduit_service_kit.bus import Delivery
     from qpu_world import Sandbox, Worker
 
 PROGRAM = """
@@ -211,9 +212,13 @@ async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> 
     sandbox = await worker.sandbox(user="grace")
     await sandbox.run(PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()\nprint(1)")
     replies: asyncio.Queue[QpuReply] = asyncio.Queue()
+    charges: asyncio.Queue[QpuCharged] = asyncio.Queue()
 
-    async def take(delivery: object) -> None:
-        replies.put_nowait(delivery.message)  # type: ignore[attr-defined]
+    async def take(delivery: Delivery) -> None:
+        if isinstance(delivery.message, QpuReply):
+            replies.put_nowait(delivery.message)
+        elif isinstance(delivery.message, QpuCharged) and delivery.message.job_id == sandbox.context.job_id:
+            charges.put_nowait(delivery.message)
 
     subscription = await worker.bus.consume(GATEWAY_INBOX, take)
     for user, expected in (("grace", 1), ("eve", 0)):
@@ -235,6 +240,8 @@ async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> 
         assert listed["count"] == expected
         if expected:
             assert listed["jobs"][0]["qonduit_job_id"] == sandbox.context.job_id
-            assert listed["jobs"][0]["qpu_seconds"] > 0
+            charge = await asyncio.wait_for(charges.get(), 10)
+            assert (charge.user, charge.mode) == ("grace", "job")
+            assert listed["jobs"][0]["qpu_seconds"] == charge.qpu_seconds > 0
             assert listed["jobs"][0]["timestamps"]["finished"]
     await subscription.cancel()

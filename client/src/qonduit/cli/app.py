@@ -13,6 +13,7 @@ from qonduit.cli import (
     function_commands,
     job_commands,
     output,
+    qpu_commands,
     stack_commands,
     task_commands,
 )
@@ -44,5 +45,13 @@ def _root(
     del version
 
 
-for part in (stack_commands, function_commands, job_commands, task_commands, file_commands, cluster_commands):
+for part in (
+    stack_commands,
+    function_commands,
+    job_commands,
+    task_commands,
+    file_commands,
+    qpu_commands,
+    cluster_commands,
+):
     part.register(app)

@@ -123,11 +123,13 @@ def list_users(*, as_json: AsJson = False) -> None:
             user.name,
             "administrator" if user.administrator else "",
             room_text(user.limit),
+            f"{user.qpu_seconds_limit:g}" if user.qpu_seconds_limit else "no limit",
             output.time_text(user.created),
         )
         for user in found
     ]
-    output.show_table(("user", "", "a job's tasks hold at most", "made"), rows)
+    head = ("user", "", "a job's tasks hold at most", "QPU seconds in 28 days", "made")
+    output.show_table(head, rows, right=(3,))
 
 
 def limit(
@@ -136,16 +138,32 @@ def limit(
     cpu: Annotated[float | None, typer.Option(help="Cores.", show_default=False)] = None,
     mem: Annotated[str, typer.Option(help="Memory: 512M, 64G or 64GiB, or bytes.", show_default=False)] = "",
     gpus: Annotated[int | None, typer.Option(help="GPUs.", show_default=False)] = None,
+    qpu_seconds: Annotated[
+        float | None, typer.Option(help="QPU seconds in any 28 days; 0 for no limit.", show_default=False)
+    ] = None,
     reset: Annotated[bool, typer.Option("--default", help="Go back to the server's limit first.")] = False,
 ) -> None:
-    """Set how much the tasks of each of a user's jobs may hold together, from their next job on."""
-    if cpu is None and gpus is None and not mem and not reset:
-        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus or --default")
+    """Set how much the tasks of each of a user's jobs may hold together, and what the user may use of QPUs.
+
+    It holds from their next job on.
+    """
+    if cpu is None and gpus is None and qpu_seconds is None and not mem and not reset:
+        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus, --qpu-seconds or --default")
     if cpu is not None and not 0 < cpu < inf:
         raise typer.BadParameter(f"cpu must be above 0, and is {cpu:g}", param_hint="--cpu")
+    if qpu_seconds is not None and not 0 <= qpu_seconds < inf:
+        raise typer.BadParameter(
+            f"QPU seconds must not be negative, and are {qpu_seconds:g}", param_hint="--qpu-seconds"
+        )
     with qonduit.ServerlessClient() as client:
-        user = client.cluster.set_limit(name, cpu=cpu, mem_bytes=mem_of(mem) or None, gpus=gpus, reset=reset)
+        user = client.cluster.set_limit(
+            name, cpu=cpu, mem_bytes=mem_of(mem) or None, gpus=gpus, qpu_seconds=qpu_seconds, reset=reset
+        )
     output.say(f"The tasks of each job of {name} hold at most {room_text(user.limit)} together.")
+    if user.qpu_seconds_limit:
+        output.say(f"{name} may use {user.qpu_seconds_limit:g} QPU seconds in any 28 days.")
+    elif qpu_seconds is not None:
+        output.say(f"{name} may use QPUs without limit.")
 
 
 def add_user(

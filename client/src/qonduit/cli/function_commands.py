@@ -104,12 +104,20 @@ def run(
     gpus: Annotated[int, typer.Option(help="GPUs for the program.")] = 0,
     time_limit: Annotated[float, typer.Option(help="Seconds it may run.", show_default=f"{_SERVERS}, a day")] = 0,
     priority: Annotated[int, typer.Option(help="Larger goes first among your jobs.")] = 0,
+    qpu_budget: Annotated[float, typer.Option(help="Most QPU seconds it may be charged.", show_default="no limit")] = 0,
 ) -> None:
     """Run a function. Ctrl-C while following detaches; the job goes on."""
     arguments = _read_arguments(args_file) if args_file else {}
     arguments |= {name: _value(text) for name, text in (_pair(item, "--arg") for item in arg or [])}
     try:
-        config = qonduit.Configuration(cpu=cpu, mem=mem_of(mem), gpus=gpus, time_limit_s=time_limit, priority=priority)
+        config = qonduit.Configuration(
+            cpu=cpu,
+            mem=mem_of(mem),
+            gpus=gpus,
+            time_limit_s=time_limit,
+            priority=priority,
+            qpu_budget_s=qpu_budget,
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with qonduit.ServerlessClient() as client:

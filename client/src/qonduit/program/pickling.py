@@ -110,6 +110,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.file = io.BytesIO()
         self.buffers: list[memoryview] = []
         self.circuits: list[QuantumCircuit] = []
+        self.copied: list[bytes] = []
+        """Of each of the circuits, what is copied of its instructions."""
         self._refused = refused
         super().__init__(self.file, _PROTOCOL, self._take_buffer)
 
@@ -132,10 +134,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj) if reduced is None else reduced
 
     def take_circuit(self, circuit: QuantumCircuit) -> int | None:
-        """Put a circuit's instructions aside; None when QPY cannot hold them."""
-        if id(circuit) in self._refused:
+        """Put a circuit's instructions aside; None when they would come back changed."""
+        from qonduit.program.serial import circuits  # noqa: PLC0415 - Loaded by the reducer: there is a circuit.
+
+        if id(circuit) in self._refused or (copied := circuits.copied(circuit)) is None:
             return None
         self.circuits.append(circuit)
+        self.copied.append(copied)
         return len(self.circuits) - 1
 
 
@@ -143,11 +148,11 @@ def _with_circuits(value: object, pickler: _Pickler, pickled: bytes) -> list[byt
     from qonduit.program.serial import circuits  # noqa: PLC0415 - Loaded by the reducer: there is a circuit.
 
     try:
-        payload = circuits.encode(pickler.circuits)
+        payload = circuits.encode(pickler.circuits, pickler.copied)
     except Exception:  # noqa: BLE001 - QPY has no room for something in one of them; pickle has.
         again = _Pickler(frozenset(id(circuit) for circuit in pickler.circuits if not circuits.can_encode(circuit)))
         pickled = again.encode(value)
-        payload = circuits.encode(again.circuits)
+        payload = circuits.encode(again.circuits, again.copied)
         pickler = again
     return container.pack(pickled, pickler.buffers, payload)
 

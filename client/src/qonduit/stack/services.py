@@ -104,13 +104,17 @@ def environment(
         defaults["ALLOW_WEAKER_SANDBOX"] = "true"
         if workers > 1:
             defaults["MEM"] = int(_total_mem_bytes() * _MEM_SHARE / workers)
-    inherited = {key: value for key, value in os.environ.items() if key != AGENT_SOCKET_VARIABLE}
     return {
         **{prefix + key: str(value) for key, value in defaults.items()},
-        **inherited,
+        **inherited_environment(),
         **{prefix + key: str(value) for key, value in values.items()},
-        "PYTHONUNBUFFERED": "1",
     }
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return what every process of the stack has in its environment: the user's own."""
+    inherited = {key: value for key, value in os.environ.items() if key != AGENT_SOCKET_VARIABLE}
+    return inherited | {"PYTHONUNBUFFERED": "1"}
 
 
 def _total_mem_bytes() -> int:

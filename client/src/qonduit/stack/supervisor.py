@@ -15,12 +15,20 @@ from qonduit.stack import state as states
 from qonduit.stack.errors import StartError
 from qonduit.stack.given_rabbitmq import wait_until_it_answers
 from qonduit.stack.keeper import Keeper
+from qonduit.stack.launching import Launcher
 from qonduit.stack.layout import data_dir_option
 from qonduit.stack.processes import process_id
 from qonduit.stack.rabbitmq import RabbitNode
 from qonduit.stack.rabbitmq_data import LOOPBACK
 from qonduit.stack.rabbitmq_home import find_rabbitmq
-from qonduit.stack.services import STOP_ORDER, check_installed, choose_ports, environment, wanted_services
+from qonduit.stack.services import (
+    STOP_ORDER,
+    check_installed,
+    choose_ports,
+    environment,
+    inherited_environment,
+    wanted_services,
+)
 from qonduit.stack.units import BrokerUnit, ServiceUnit
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ class Supervisor:
         self._events = events
         self._state = states.StackState()
         self._keepers: list[Keeper] = []
+        self._launcher = Launcher(inherited_environment(), lambda text: events.say("stack", text, "warn"))
         self._reach = ""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -95,7 +104,7 @@ class Supervisor:
         for service in wanted:
             self._layout.rotate_log(service.name)
             wiring = environment(service, self._layout, ports, amqp_url, self._options.workers)
-            units.append(ServiceUnit(service, self._layout, wiring))
+            units.append(ServiceUnit(service, self._layout, wiring, self._launcher.launch))
         self._keepers = [Keeper(unit, self._events, self._save) for unit in units]
         self._reach = profiles.write(self._layout, Target(address, token))
         self._events.say("stack", f"starting in {self._layout.data_dir}")

@@ -8,21 +8,23 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from qonduit.stack import child
 from qonduit.stack.errors import StartError, WrongSettingsError
+from qonduit.stack.launching import spawn
 from qonduit.stack.processes import ended, process_id
 from qonduit.stack.rabbitmq_home import RabbitNodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from qonduit.stack.launching import Process
     from qonduit.stack.layout import Layout
     from qonduit.stack.rabbitmq import RabbitNode
     from qonduit.stack.services import Service
+
+    Launch = Callable[[str, Mapping[str, str], int], Awaitable[Process]]
 
 START_TIMEOUT_S: Final = 120.0
 _WRONG_SETTINGS: Final = 2
@@ -79,13 +81,16 @@ class ServiceUnit:
 
     stop_timeout_s = 20.0
 
-    def __init__(self, service: Service, layout: Layout, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, service: Service, layout: Layout, environment: Mapping[str, str], launch: Launch = spawn
+    ) -> None:
         self.name = service.name
         self._module = service.module
         self._environment = dict(environment)
+        self._launch = launch
         self._ready_file = layout.ready_file(service.name)
         self._log = layout.log(service.name)
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._log_start = 0
         self.ports: dict[str, int] = {}
 
@@ -99,15 +104,10 @@ class ServiceUnit:
         self._ready_file.unlink(missing_ok=True)
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", child.__file__, str(os.getpid())),
-                *(sys.executable, "-m", self._module),
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            try:
+                self._process = await self._launch(self._module, self._environment, log.fileno())
+            except OSError as error:
+                raise StartError(f"could not be started: {error}") from error
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready_file.exists():
             if self._process.returncode == _WRONG_SETTINGS:

@@ -245,6 +245,13 @@ static int open_columns(Reader *reader, const Py_buffer *packed) {
     return 0;
 }
 
+/* Makes room for all instructions at once: growing step by step would copy them again and again. */
+static int reserve(PyObject *data, uint64_t count) {
+    PyObject *done = PyObject_CallMethod(data, "reserve", "K", (unsigned long long)count);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static PyObject *unpack(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *data;
     Py_buffer packed;
@@ -257,6 +264,10 @@ static PyObject *unpack(PyObject *Py_UNUSED(module), PyObject *args) {
     }
     Reader reader = {.qubits = qk_circuit_num_qubits(circuit), .clbits = qk_circuit_num_clbits(circuit)};
     int result = open_columns(&reader, &packed);
+    if (result == 0 && reserve(data, reader.kinds_left) < 0) {
+        PyBuffer_Release(&packed);
+        return NULL;
+    }
     while (result == 0 && reader.kinds_left)
         result = append_next(circuit, &reader);
     PyBuffer_Release(&packed);

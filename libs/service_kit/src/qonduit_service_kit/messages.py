@@ -62,6 +62,7 @@ class Address:
 
 
 GATEWAY = Address("qonduit.gateway", "inbox")
+"""Whoever has something for the gateway sends it here: scheduler, workers, and the QPU broker."""
 SCHEDULER = Address("qonduit.scheduler", "inbox")
 QPU_BROKER = Address("qonduit.qpu", "inbox")
 ALL_WORKERS = Address("qonduit.workers.all", "")
@@ -147,6 +148,10 @@ class JobSpec:
     priority: int = 0
     limit: Shape = field(default_factory=lambda: Shape(16_000, 32 * 1024**3, 16))
     """Most that the driver's executors may hold together."""
+    qpu_budget_s: float | None = None
+    """Most QPU seconds that the job may be charged, in all its attempts; None for no limit."""
+    user_qpu_budget_s: float | None = None
+    """Most QPU seconds that its user may be charged in any 28 days; None for no limit."""
 
 
 class LeaseKind(StrEnum):
@@ -164,6 +169,7 @@ class StageUsage:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     qpu_s: float = 0.0
+    """Always 0 by now, and never billed: what QPU work cost, the broker alone says (QpuCharged)."""
     peak_mem_bytes: int = 0
 
 
@@ -299,6 +305,9 @@ class TaskDemand:
     from it those that were lost while nobody looked."""
     dependencies: tuple[str, ...] = ()
     """The function's requirements, for executors on machines that have not got its environment."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as in JobSpec: tasks may use QPUs."""
 
 
 @message("scheduler.driver_waiting")
@@ -346,6 +355,9 @@ class ExecutorGranted:
     """Of the worker that was granted it: a later life of that worker refuses it."""
     dependencies: tuple[str, ...] = ()
     """As the demand for it says."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as the demand for it says."""
 
 
 @message("worker.lease_revoked")
@@ -864,6 +876,9 @@ class QpuRequest:
     body: bytes | None = None
     body_digest: str = ""
     """Set instead of `body` when the bytes are in storage."""
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
+    """Both as in JobSpec, with every request of a program."""
 
 
 @message("worker.qpu_reply", 1)
@@ -908,7 +923,30 @@ class QpuTransition:
     text: str = ""
     """For FAILED and CANCELLED: the reason."""
     qpu_seconds: float | None = None
-    """Set once final; billed once."""
+    """Set with the last step if they are known by then; what is billed comes as `QpuCharged`."""
+    ahead: int | None = None
+    """For QUEUED: how many jobs for the device were before it, as far as the broker knows."""
+    wait_s: float | None = None
+    """For QUEUED: the seconds that it may wait, if enough is known of the device."""
+
+
+@message("gateway.qpu_charged")
+@dataclass(frozen=True, slots=True)
+class QpuCharged:
+    """What one QPU job, or one dedicated session, cost in the end.
+
+    The QPU broker tells it until it is confirmed; it is booked once, by its charge id.
+    """
+
+    charge_id: str
+    """The QPU job's id; an id of the dedicated session, where that is charged by the clock and its jobs are not."""
+    job_id: str
+    user: str
+    backend: str
+    mode: str
+    """'job', 'batch' or 'dedicated'."""
+    qpu_seconds: float
+    at: float
 
 
 @message("qpu.program_ended")
@@ -918,3 +956,5 @@ class ProgramEnded:
 
     job_id: str
     attempt: int
+    last: bool = False
+    """Whether the job is over with it: then nobody wants the results of what still runs, which is cancelled too."""

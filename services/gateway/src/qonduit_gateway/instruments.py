@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
+from qonduit_service_kit.messages import Stage
 from qonduit_service_kit.metrics import REGISTRY
 
 from qonduit_gateway.jobs.model import JobState
@@ -22,7 +23,7 @@ _WAIT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 
 
 class Instruments:
-    """Counts what happens to jobs. A job's stage seconds are counted once, when it ends."""
+    """Counts what happens to jobs. A job's stage seconds are counted once, when it ends; a QPU charge when it comes."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._jobs = Gauge("qonduit_jobs", "Jobs in each state.", ["state"], registry=registry)
@@ -65,9 +66,7 @@ class Instruments:
         self._wall = Counter(
             "qonduit_job_stage_wall_seconds_total", "Wall seconds of ended jobs.", ["stage"], registry=registry
         )
-        self._qpu = Counter(
-            "qonduit_job_stage_qpu_seconds_total", "QPU seconds of ended jobs.", ["stage"], registry=registry
-        )
+        self._qpu = Counter("qonduit_job_stage_qpu_seconds_total", "QPU seconds charged.", ["stage"], registry=registry)
 
     def set_jobs(self, counts: Mapping[JobState, int]) -> None:
         """Set the number of jobs in each state."""
@@ -78,6 +77,10 @@ class Instruments:
         """Set what waits in the outbox."""
         self._outbox_rows.set(backlog.rows)
         self._outbox_age.set(0 if backlog.oldest_at is None else max(0.0, now - backlog.oldest_at))
+
+    def charged(self, qpu_seconds: float) -> None:
+        """Count a QPU charge, which may come after the end of its job."""
+        self._qpu.labels(Stage.EXECUTING_QPU.value).inc(qpu_seconds)
 
     def dead_letter(self, queue: str) -> None:
         """Count a dead letter."""
@@ -118,6 +121,5 @@ class Instruments:
             stage = usage.stage.value  # As the workers name it.
             self._cpu.labels(stage).inc(usage.cpu_s)
             self._wall.labels(stage).inc(usage.wall_s)
-            self._qpu.labels(stage).inc(usage.qpu_s)
         # Last, so that a job that is counted as finished is counted in full.
         self._finished.labels(after.state.value, after.reason.value).inc()

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, assert_never
 
 from qonduit_service_kit.codec import encode, wire_type
 from qonduit_service_kit.messages import (
+    QPU_BROKER,
     SCHEDULER,
     Address,
     JobSpec,
     JobSubmitted,
     JobWithdrawn,
+    ProgramEnded,
     Reason,
     StopAttempt,
     worker,
@@ -18,7 +20,7 @@ from qonduit_service_kit.messages import (
 from qonduit_service_kit.tickets import Ticket
 
 from qonduit_gateway.database.outbox_rows import Lane, Outgoing
-from qonduit_gateway.jobs.transitions import Announce, CloseLog, Stop, Withdraw
+from qonduit_gateway.jobs.transitions import Announce, CloseLog, EndQpuWork, Stop, Withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,12 @@ _NOWHERE = Address("", "")
 class OutgoingFactory:
     """Makes what is sent about jobs."""
 
-    def __init__(self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float], limit_qpu_seconds: float = 0.0
+    ) -> None:
         self._signer = signer
         self._limit = limit
+        self._limit_qpu_seconds = limit_qpu_seconds
         self._clock = clock
 
     def make(self, job: Job, effect: Effect) -> Outgoing:
@@ -52,6 +57,8 @@ class OutgoingFactory:
                 return self.stop(job.job_id, effect)
             case CloseLog():
                 return Outgoing(Lane.LOG, f"{job.job_id}.close", _NOWHERE, "", job.job_id.encode())
+            case EndQpuWork(attempt):
+                return self._message(job, QPU_BROKER, ProgramEnded(job.job_id, attempt, last=True), "qpu")
             case _:
                 assert_never(effect)
 
@@ -83,6 +90,8 @@ class OutgoingFactory:
             dependencies=asked.program.dependencies,
             priority=asked.priority,
             limit=asked.limit.over(self._limit),
+            qpu_budget_s=asked.qpu_budget_s,
+            user_qpu_budget_s=asked.limit.qpu_seconds_over(self._limit_qpu_seconds) or None,
         )
 
     def _ticket(self, job: Job) -> str:

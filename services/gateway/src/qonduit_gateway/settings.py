@@ -49,6 +49,9 @@ class GatewaySettings(ServiceSettings):
     limit_cpu_millis: int = Field(default=16_000, gt=0, description="Most cpu of one job's executors, in 1/1000 core.")
     limit_mem_bytes: int = Field(default=32 * _GIB, gt=0, description="Most memory of one job's executors, in bytes.")
     limit_gpus: int = Field(default=16, ge=0, description="Most GPUs of one job's executors.")
+    limit_qpu_seconds: float = Field(
+        default=0.0, ge=0, description="Most QPU seconds that a user may use in any 28 days; 0 for no limit."
+    )
     default_time_limit_s: float = Field(default=24 * _HOUR_S, gt=0, description="Time limit of a job that sets none.")
     max_time_limit_s: float = Field(default=7 * 24 * _HOUR_S, gt=0, description="Longest time limit a job may set.")
     max_attempts: int = Field(default=4, gt=0, description="How often a job is tried whose workers are lost.")

@@ -22,6 +22,7 @@ from qonduit_service_kit.messages import (
     JobEvent,
     PackedTasksPage,
     PlacementRefused,
+    QpuCharged,
     QpuReply,
     SchedulerHello,
 )
@@ -46,6 +47,7 @@ from qonduit_gateway.inbox import Inbox
 from qonduit_gateway.instruments import Instruments
 from qonduit_gateway.ledger import JobLedger
 from qonduit_gateway.outgoing import OutgoingFactory
+from qonduit_gateway.qpu_book import QpuBook
 from qonduit_gateway.qpu_link import QpuLink
 from qonduit_gateway.relay import OutboxRelay
 from qonduit_gateway.scheduler_link import SchedulerLink
@@ -112,9 +114,12 @@ class Gateway:
         self.instruments = Instruments(registry)
         self.watchers = Watchers()
         self.cluster = ClusterView()
-        self.outgoing = OutgoingFactory(signer, limit=settings.limit_shape, clock=time.time)
+        self.outgoing = OutgoingFactory(
+            signer, limit=settings.limit_shape, clock=time.time, limit_qpu_seconds=settings.limit_qpu_seconds
+        )
         self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
         self.tasks = TaskBook(self.database, self.watchers)
+        self.charges = QpuBook(self.database, self.instruments)
         self.ledger = JobLedger(
             self.database,
             self.outgoing,
@@ -179,8 +184,9 @@ class Gateway:
                 AttemptLost: self.ledger.lost,
                 ClusterReport: self._heard,
                 QpuReply: self.qpu.reply,
+                QpuCharged: self.charges.take,
             },
-            in_any_order=frozenset({PackedTasksPage}),
+            in_any_order=frozenset({PackedTasksPage, QpuCharged}),
         )
 
     def _server(self) -> GrpcServer:
@@ -214,12 +220,14 @@ class Gateway:
             WorkerOrders(self.bus, self.cluster),
             artifact_limit_bytes=limit,
             default_limit=settings.limit_shape,
+            default_qpu_seconds=settings.limit_qpu_seconds,
             user_changed=self._callers.forget,
         )
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         files_pb2_grpc.add_FileServiceServicer_to_server(FileService(self.storage), server)
-        qpu_pb2_grpc.add_QpuServiceServicer_to_server(QpuService(self.qpu, self.database), server)
+        qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
+        qpu_pb2_grpc.add_QpuServiceServicer_to_server(qpus, server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.bus import QPU_INBOX, RejectMessage, UnroutableError
@@ -131,14 +132,15 @@ class Inbox:
             _log.info("nobody waits for an answer any more", request_id=request.request_id)
 
     async def _program_ended(self, message: ProgramEnded) -> None:
-        """Cancel what an attempt left queued and close its sessions; told again, it finds nothing left."""
+        """Cancel what nobody will ask for and close the sessions; told again, it finds nothing left.
+
+        What runs is let finish while a later attempt may come and take its result.
+        """
         self._known.pop(message.job_id, None)
         ended = await self._ledger.run(lambda ledger: programs.end_program(ledger, message.job_id, message.attempt))
         if not ended:
             return
         for session_id in await self._ledger.run(lambda ledger: sessions.open_of(ledger, message.job_id)):
             await self._sessions.end(session_id, _ENDED_REASON)
-        for qpu_job_id in await self._ledger.run(lambda ledger: jobs.queued_of(ledger, job_id=message.job_id)):
-            job = await self._ledger.run(lambda ledger, found=qpu_job_id: jobs.get(ledger, found))  # type: ignore[misc]
-            if job is not None:
-                await self._dispatcher.cancel(job, _ENDED_REASON)
+        left = await self._ledger.run(lambda ledger: jobs.left_of(ledger, job_id=message.job_id, running=message.last))
+        await asyncio.gather(*(self._dispatcher.cancel(job, _ENDED_REASON) for job in left))

@@ -1,4 +1,4 @@
-"""Publishes transitions: in order for each QPU job, until the bus has confirmed them."""
+"""Publishes transitions, in order for each QPU job, and charges, until the bus has confirmed them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from qonduit_service_kit.bus import BusClosedError, UnroutableError
 from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import GATEWAY
 
-from qonduit_qpu_broker.ledger import programs
+from qonduit_qpu_broker.ledger import charges, programs
 from qonduit_qpu_broker.ledger.thread import LedgerUnavailableError
 
 if TYPE_CHECKING:
@@ -65,7 +66,23 @@ class Outbox:
                 pass
 
     async def _tell(self) -> bool:
-        """Publish all that is due, past what is stuck; whether something has to be tried again."""
+        """Publish all that is due; whether something has to be tried again."""
+        stuck = await self._tell_charges()
+        return await self._tell_transitions() or stuck
+
+    async def _tell_charges(self) -> bool:
+        """Tell the gateway what was charged; it books each once, so that one told twice changes nothing."""
+        while batch := await self._ledger.run(lambda ledger: charges.due(ledger, _BATCH)):
+            try:
+                for charge in batch:
+                    await self._bus.publish(GATEWAY, charge)
+            except (UnroutableError, BusClosedError):
+                return True  # No gateway has declared its inbox yet, or we are stopping.
+            await self._ledger.run(lambda ledger, told=batch: charges.published(ledger, told))  # type: ignore[misc]
+        return False
+
+    async def _tell_transitions(self) -> bool:
+        """Publish all transitions, past what is stuck; whether something has to be tried again."""
         closed: set[Address] = set()
         stuck, after = False, 0
         while True:

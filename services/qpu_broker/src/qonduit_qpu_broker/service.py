@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.bus import Bus
@@ -11,8 +12,10 @@ from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 
 from qonduit_qpu_broker.api.backends import BackendsApi
 from qonduit_qpu_broker.api.jobs import JobsApi
+from qonduit_qpu_broker.api.operator import OperatorApi
 from qonduit_qpu_broker.api.router import Router
 from qonduit_qpu_broker.api.sessions import SessionsApi
+from qonduit_qpu_broker.charging import ChargeBook
 from qonduit_qpu_broker.dispatcher import Dispatcher
 from qonduit_qpu_broker.inbox import Inbox
 from qonduit_qpu_broker.ledger.thread import LedgerThread
@@ -22,9 +25,11 @@ from qonduit_qpu_broker.local.process import Limits, SimulatorProcess
 from qonduit_qpu_broker.metrics import BrokerMetrics
 from qonduit_qpu_broker.outbox import Outbox
 from qonduit_qpu_broker.payloads import Payloads
+from qonduit_qpu_broker.secrecy import keep_secrets
+from qonduit_qpu_broker.upstreams import Upstreams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qonduit_service_kit.lifecycle import Part
 
@@ -40,13 +45,17 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
     bus = Bus(settings.amqp_url.get_secret_value(), app_id="qpu_broker", registry=REGISTRY)
     metrics = BrokerMetrics()
     outbox = Outbox(ledger, bus)
-    upstream = local_devices(settings)
+    book = ChargeBook(ledger, outbox, metrics)
+    places = asyncio.Event()
+    upstream = offered(settings, ledger, book, places.set)
     dispatcher = Dispatcher(
         ledger,
         upstream,
-        payloads,
-        outbox,
-        metrics,
+        payloads=payloads,
+        outbox=outbox,
+        book=book,
+        metrics=metrics,
+        wake=places,
         queue_delay_s=settings.queue_delay_s,
         max_body_bytes=settings.max_body_bytes,
     )
@@ -61,19 +70,55 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
         programs=upstream.programs,
         max_body_bytes=settings.max_body_bytes,
     )
-    sessions = SessionsApi(ledger, dispatcher, backends)
+    sessions = SessionsApi(ledger, dispatcher, backends, upstream, settings.session_max_ttl_s)
+    operator = OperatorApi(
+        ledger, upstream, dispatcher.queue_length, dispatcher.place, jobs=jobs, sessions_api=sessions
+    )
     inbox = Inbox(
         bus=bus,
         ledger=ledger,
         payloads=payloads,
-        router=Router(backends, jobs, sessions),
+        router=Router(backends, jobs, sessions, operator),
         sessions_api=sessions,
         dispatcher=dispatcher,
         metrics=metrics,
     )
     queue, telling = Background(dispatcher.run, name="dispatcher"), Background(outbox.run, name="outbox")
     # Stopped in reverse: first nothing new comes in, last the ledger closes.
-    return (ledger, payloads, upstream, bus, telling, dispatcher, queue, inbox)
+    return (ledger, payloads, book, upstream, bus, telling, dispatcher, queue, inbox)
+
+
+def offered(
+    settings: QpuBrokerSettings, ledger: LedgerThread, book: ChargeBook, changed: Callable[[], None]
+) -> Upstream:
+    """Return what the settings offer: IBM's devices, simulated ones, or both."""
+    accounts = settings.ibm_accounts_file is not None or bool(settings.ibm_token.get_secret_value())
+    simulated = settings.local_devices if settings.local_devices is not None else not accounts
+    parts: list[Upstream] = []
+    if accounts:
+        parts.append(ibm(settings, ledger, book, changed))
+    if simulated:
+        parts.append(local_devices(settings))
+    return parts[0] if len(parts) == 1 else Upstreams(parts)
+
+
+def ibm(settings: QpuBrokerSettings, ledger: LedgerThread, book: ChargeBook, changed: Callable[[], None]) -> Upstream:
+    """Return IBM's devices. Only here its client is imported: that takes seconds and 170 MB."""
+    from qonduit_qpu_broker.ibm.accounts import accounts_of  # noqa: PLC0415
+    from qonduit_qpu_broker.ibm.fleet import Fleet  # noqa: PLC0415
+    from qonduit_qpu_broker.ibm.upstream import IbmUpstream  # noqa: PLC0415
+
+    keep_secrets()
+    fleet = Fleet(lambda: accounts_of(settings), ledger, changed)
+    return IbmUpstream(
+        fleet,
+        ledger,
+        book,
+        poll_s=settings.ibm_poll_s,
+        doubt_s=settings.ibm_doubt_s,
+        results_s=settings.ibm_results_s,
+        session_idle_s=settings.session_idle_s,
+    )
 
 
 def local_devices(settings: QpuBrokerSettings) -> Upstream:

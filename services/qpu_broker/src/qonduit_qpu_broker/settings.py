@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 -- pydantic reads it.
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 from qonduit_service_kit.settings import ServiceSettings
 
@@ -27,3 +28,25 @@ class QpuBrokerSettings(ServiceSettings):
     )
     simulator_threads: int = Field(2, ge=1, description="Threads of the simulator's process.")
     max_body_bytes: int = Field(64 * 1024**2, gt=0, description="Largest job that is accepted.")
+    session_max_ttl_s: int = Field(28_800, ge=60, description="Longest that a session or batch may last, in seconds.")
+    ibm_accounts_file: Path | None = Field(
+        None, description="File with the IBM accounts to use (JSON, of mode 0600); read again on SIGHUP."
+    )
+    ibm_token: SecretStr = Field(SecretStr(""), description="API key of an IBM account, instead of a file.")
+    ibm_instance: str = Field("", description="With ibm_token: the instance, its CRN or its name; empty for all.")
+    ibm_url: str = Field("https://cloud.ibm.com", description="With ibm_token: where the account is.")
+    ibm_poll_s: float = Field(
+        0.4,
+        gt=0,
+        description="Seconds between two looks at IBM's jobs; up to ten times that while nothing changes.",
+    )
+    ibm_doubt_s: float = Field(
+        60.0, ge=0, description="How long a job that may have been submitted is looked for before it is sent again."
+    )
+    ibm_results_s: float = Field(900.0, ge=0, description="How long a result that can't be read is asked for.")
+    session_idle_s: float = Field(
+        300.0, gt=0, description="An IBM session without jobs for this long is closed; the next job opens another."
+    )
+    local_devices: bool | None = Field(
+        None, description="Whether simulated devices are offered; by default only without an IBM account."
+    )

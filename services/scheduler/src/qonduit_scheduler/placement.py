@@ -223,5 +223,7 @@ def _executor_grant(term: int, attempt: Attempt, lease: Lease, worker: Worker) -
         environment=message.environment,
         artifact_digest=message.artifact_digest,
         dependencies=message.dependencies,
+        qpu_budget_s=message.qpu_budget_s,
+        user_qpu_budget_s=message.user_qpu_budget_s,
         incarnation=worker.incarnation,
     )

@@ -48,15 +48,8 @@ class Accounts:
 
     def qpu_says(self, transition: QpuTransition) -> None:
         """Take a step of a QPU job."""
-        if self._clock is not None:
-            reading = self._book(self._clock)
-            before = sum(usage.qpu_s for usage in self._clock.usage())
-            changed = self._clock.qpu_says(transition, reading)
-            settled = sum(usage.qpu_s for usage in self._clock.usage()) - before
-            if settled > 0:
-                metrics.STAGE_QPU.labels(Stage.EXECUTING_QPU.value).inc(settled)
-            if changed:
-                self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
+        if self._clock is not None and self._clock.qpu_says(transition, self._book(self._clock)):
+            self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
 
     def book_task(self, stage: Stage, cpu_s: float, peak_mem_bytes: int) -> None:
         """Book a task to the stage it was submitted in."""

@@ -68,14 +68,7 @@ class DriverOps:
             release=blobs.release,
             write_log=pump.write,
         )
-        self.qpu = qpu_endpoint(
-            workshop,
-            blobs,
-            job_id=spec.job_id,
-            attempt=spec.attempt,
-            user=spec.user,
-            on_transition=self._qpu_step,
-        )
+        self.qpu = qpu_endpoint(workshop, blobs, spec, on_transition=self._qpu_step)
         self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, post, callbacks)
         self.results.register(server)
         FileOps(data, room.parts, most_bytes=settings.file_bytes).register(server)
@@ -144,4 +137,6 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         # Executors look for modules where the driver does: beside the entrypoint.
         environment={**spec.environment, "QONDUIT_ENTRYPOINT": spec.entrypoint},
         dependencies=spec.dependencies,
+        qpu_budget_s=spec.qpu_budget_s,
+        user_qpu_budget_s=spec.user_qpu_budget_s,
     )

@@ -95,14 +95,7 @@ class Executor:
         self._stopped = asyncio.Event()
         self._layer: Layer | None = None
         self._told = 0
-        self._qpu = qpu_endpoint(
-            workshop,
-            self._blobs,
-            job_id=grant.job_id,
-            attempt=grant.attempt,
-            user=grant.user,
-            on_transition=self._qpu_step,
-        )
+        self._qpu = qpu_endpoint(workshop, self._blobs, grant, on_transition=self._qpu_step)
         self.mail = Mailbox(self._handle)
 
     @property

@@ -28,9 +28,6 @@ PREPARE_SECONDS: Final = Histogram(
 STAGE_CPU: Final = Counter(
     "qonduit_worker_stage_cpu_seconds", "CPU time of drivers and of their tasks.", ["stage"], registry=REGISTRY
 )
-STAGE_QPU: Final = Counter(
-    "qonduit_worker_stage_qpu_seconds", "Quantum time, as it was settled.", ["stage"], registry=REGISTRY
-)
 BLOB_BYTES: Final = Counter(
     "qonduit_worker_blob_bytes",
     "Bytes of values and artifacts: kept here for an attempt, uploaded to storage, fetched from it.",

@@ -10,7 +10,7 @@ from qonduit_worker.sandbox import PORT_PLACEHOLDER
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from qonduit_service_kit.messages import QpuTransition
+    from qonduit_service_kit.messages import ExecutorGranted, JobSpec, QpuTransition
 
     from qonduit_worker.blobs import JobBlobs
     from qonduit_worker.workshop import Workshop
@@ -21,18 +21,23 @@ _HOST = "127.0.0.1:"
 def qpu_endpoint(
     workshop: Workshop,
     blobs: JobBlobs,
+    given: JobSpec | ExecutorGranted,
     *,
-    job_id: str,
-    attempt: int,
-    user: str,
     on_transition: Callable[[QpuTransition], Awaitable[None]],
 ) -> QpuEndpoint:
-    """Return an endpoint for one sandbox, not started."""
+    """Return an endpoint for one sandbox, not started: a driver's or an executor's, by what its worker was given."""
     return QpuEndpoint(
         port=0,
         bus=workshop.bus,
         blobs=blobs,
-        context=ProgramContext(job_id, attempt, user, workshop.worker_id),
+        context=ProgramContext(
+            given.job_id,
+            given.attempt,
+            given.user,
+            workshop.worker_id,
+            qpu_budget_s=given.qpu_budget_s,
+            user_qpu_budget_s=given.user_qpu_budget_s,
+        ),
         devices=workshop.devices,
         on_transition=on_transition,
     )

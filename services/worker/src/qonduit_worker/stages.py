@@ -29,7 +29,6 @@ class Reading:
 class _Totals:
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    qpu_s: float = 0.0
     peak_mem_bytes: int = 0
 
 
@@ -47,7 +46,6 @@ class StageClock:
         self._totals: dict[Stage, _Totals] = {Stage.NONE: _Totals()}
         self._pending: dict[str, QpuState] = {}
         self._seen: dict[str, int] = {}
-        self._qpu_seconds: dict[str, float] = {}
 
     @property
     def stage(self) -> Stage:
@@ -81,10 +79,6 @@ class StageClock:
     def qpu_says(self, transition: QpuTransition, reading: Reading) -> bool:
         """Take a step of a QPU job, once each; True when the present stage changed."""
         job = transition.qpu_job_id
-        if transition.qpu_seconds is not None:
-            # Settled again it replaces what was known: never billed twice.
-            self._qpu_seconds[job] = transition.qpu_seconds
-            self._of(Stage.EXECUTING_QPU).qpu_s = sum(self._qpu_seconds.values())
         if transition.sequence <= self._seen.get(job, -1):
             return False
         self._seen[job] = transition.sequence
@@ -101,7 +95,6 @@ class StageClock:
                 stage=stage,
                 wall_s=round(totals.wall_s, 6),
                 cpu_s=round(totals.cpu_s, 6),
-                qpu_s=round(totals.qpu_s, 6),
                 peak_mem_bytes=totals.peak_mem_bytes,
             )
             for stage, totals in self._totals.items()

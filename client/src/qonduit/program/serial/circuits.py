@@ -55,13 +55,30 @@ _WHOLE_KINDS: Final = frozenset({*_WHOLE, type(Measure()), type(Reset()), BreakL
 _BLOCK_KINDS: Final = frozenset({IfElseOp, WhileLoopOp, ForLoopOp, SwitchCaseOp})
 
 
-def encode(circuits: list[QuantumCircuit]) -> bytes:
-    """Return the instructions of circuits, compressed; raises whatever QPY raises of one it cannot hold."""
-    copied = [qonduit_circuit_codec.pack(circuit.__dict__[_DATA]) or b"" for circuit in circuits]
+def copied(circuit: QuantumCircuit) -> bytes | None:
+    """Return the copy of a circuit's instructions; b"" when QPY is to carry them, None when both would change them."""
+    kind: Any = type(circuit)
+    if not _is_plain(kind) or circuit.__dict__.get("_control_flow_scopes"):
+        return None
+    data = circuit.__dict__.get(_DATA)
+    if not isinstance(data, CircuitData) or not _owns_bits(data):
+        return None
+    # What is copied is exact, so only what is not copied needs a look.
+    copy = qonduit_circuit_codec.pack(data)
+    return copy if copy is not None else b"" if _holds_operations(data) else None
+
+
+def encode(circuits: list[QuantumCircuit], copies: list[bytes]) -> bytes:
+    """Return the instructions of circuits, compressed; raises whatever QPY raises of one it cannot hold.
+
+    Args:
+        circuits: Those of which `copied` did not return None.
+        copies: What it returned of each.
+    """
     rest = io.BytesIO()
-    _dump()([_shell(circuit, empty=bool(copy)) for circuit, copy in zip(circuits, copied, strict=True)], rest)
-    lengths = struct.pack(f"<{1 + len(copied)}Q", len(copied), *map(len, copied))
-    payload = b"".join([lengths, *copied, rest.getbuffer()])
+    _dump()([_shell(circuit, empty=bool(copy)) for circuit, copy in zip(circuits, copies, strict=True)], rest)
+    lengths = struct.pack(f"<{1 + len(copies)}Q", len(copies), *map(len, copies))
+    payload = b"".join([lengths, *copies, rest.getbuffer()])
     # A tenth is left, which is why a transpiled circuit fits in a message.
     return _compressed(payload) if len(payload) >= _COMPRESS_FROM_BYTES else payload
 
@@ -88,12 +105,6 @@ def decode(payload: memoryview) -> list[QuantumCircuit]:
             qonduit_circuit_codec.unpack(circuit.__dict__[_DATA], payload[start : start + length])
             start += length
     return decoded
-
-
-def is_exact(circuit: QuantumCircuit) -> bool:
-    """Whether QPY gives back the same instructions, bits and registers."""
-    kind: Any = type(circuit)
-    return _is_plain(kind) and not circuit.__dict__.get("_control_flow_scopes") and _holds(circuit)
 
 
 def state(circuit: QuantumCircuit) -> dict[str, Any]:
@@ -130,12 +141,17 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _holds(circuit: QuantumCircuit) -> bool:
-    """Whether QPY holds bits and instructions; looks at those alone that are Python objects, the others are exact."""
+    """Whether QPY holds bits and instructions."""
     data = circuit.__dict__.get(_DATA)
-    if not isinstance(data, CircuitData) or not all(_is_owned(bit, Qubit) for bit in data.qubits):
-        return False
-    if not all(_is_owned(bit, Clbit) for bit in data.clbits):
-        return False
+    return isinstance(data, CircuitData) and _owns_bits(data) and _holds_operations(data)
+
+
+def _owns_bits(data: CircuitData) -> bool:
+    return all(_is_owned(bit, Qubit) for bit in data.qubits) and all(_is_owned(bit, Clbit) for bit in data.clbits)
+
+
+def _holds_operations(data: CircuitData) -> bool:
+    """Look at those instructions alone that are Python objects, the others are exact."""
     found: list[Any] = []
 
     def look(operation: Any) -> Any:

@@ -19,7 +19,7 @@ class CircuitTaker(Protocol):
     """The pickler, as far as reducers know it."""
 
     def take_circuit(self, circuit: QuantumCircuit) -> int | None:
-        """Put a circuit's instructions aside and return their number; None when they are to be pickled."""
+        """Put a circuit's instructions aside and return their number; None when they are to be pickled with it."""
 
 
 _MOST_KNOWN = 4096
@@ -71,7 +71,8 @@ def _load_exception(kind: type[BaseException], args: tuple[Any, ...], state: dic
 def _reduce_circuit(circuit: QuantumCircuit, pickler: CircuitTaker) -> Any:
     from qonduit.program.serial import circuits  # noqa: PLC0415 - Qiskit is loaded: there is a circuit.
 
-    if not circuits.is_exact(circuit) or (number := pickler.take_circuit(circuit)) is None:
+    number = pickler.take_circuit(circuit)
+    if number is None:
         return None
     return load_circuit, (type(circuit), number), circuits.state(circuit)
 

@@ -13,7 +13,7 @@ from qonduit_service_kit.errors import ApiError
 from qonduit_gateway.api import convert, paging, task_lists
 from qonduit_gateway.api.callers import caller
 from qonduit_gateway.api.uploads import chunks_of, header_of
-from qonduit_gateway.database import history_rows, job_rows, task_rows
+from qonduit_gateway.database import charge_rows, history_rows, job_rows, task_rows
 from qonduit_gateway.functions.rules import is_digest
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.tasks import TaskTally
@@ -188,13 +188,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         """Return what the job used so far."""
         del context
         job = await self._own(request.job_id)
-        history, reports = await self._database.read(
+        history, reports, qpu_s = await self._database.read(
             lambda connection: (
                 history_rows.history(connection, job.job_id),
                 history_rows.usage(connection, job.job_id),
+                charge_rows.total(connection, job.job_id),
             )
         )
-        stages = usage_by_status(history, reports, now=self._clock())
+        stages = usage_by_status(history, reports, qpu_s=qpu_s, now=self._clock())
         return jobs_pb2.GetUsageResponse(
             stages=[convert.usage(stage) for stage in stages], total=convert.usage(total(stages))
         )

@@ -43,6 +43,7 @@ class JobIntake:
         """Accept a job and tell whether it is new; ApiError says what is wrong with the request."""
         shape = run_requests.shape_of(request, self.limits)
         time_limit_s = run_requests.time_limit_of(request, self.limits)
+        qpu_budget_s = run_requests.qpu_budget_of(request)
         arguments = run_requests.arguments_of(request)
         key = run_requests.key_of(request)
         version = await self.catalog.find(user.name, request.function_title, request.function_version)
@@ -58,6 +59,7 @@ class JobIntake:
             priority=request.priority,
             created_at=self.clock(),
             limit=user.limit,
+            qpu_budget_s=qpu_budget_s,
         )
         claim = Claim(user.name, key, run_requests.request_hash(request), submission.job_id) if key else None
         try:

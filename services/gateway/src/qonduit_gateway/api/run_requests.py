@@ -71,6 +71,17 @@ def time_limit_of(request: jobs_pb2.RunRequest, limits: RunLimits) -> float:
     )
 
 
+def qpu_budget_of(request: jobs_pb2.RunRequest) -> float | None:
+    """Return the most QPU seconds that the job may be charged, None for no limit; ApiError when it can't be meant."""
+    wanted = request.qpu_budget_seconds
+    if 0 <= wanted <= MOST:
+        return wanted or None
+    text = f"qpu_budget_seconds must be above 0, or 0 for no limit, and is {wanted:g}."
+    raise ApiError(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_QPU_BUDGET", text, violations={"qpu_budget_seconds": text}
+    )
+
+
 def arguments_of(request: jobs_pb2.RunRequest) -> bytes | None:
     """Return the arguments' JSON text, or None when the request names a digest; ApiError when they are no object."""
     if request.WhichOneof("arguments") == "arguments_digest":
@@ -127,6 +138,8 @@ def request_hash(request: jobs_pb2.RunRequest) -> str:
         request.time_limit_seconds,
         request.priority,
     ]
+    if request.qpu_budget_seconds:  # Added later: keys of before stand for what they did.
+        content.append(request.qpu_budget_seconds)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from qonduit_service_kit.errors import ApiError
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from qonduit_api.v1 import cluster_pb2
 
 _MOST_GPUS = 2**31 - 1
-_BOUNDS = {"cpu_millis": (1, MOST), "mem_bytes": (LEAST_MEM_BYTES, MOST), "gpus": (0, _MOST_GPUS)}
+_BOUNDS = {
+    "cpu_millis": (1, MOST),
+    "mem_bytes": (LEAST_MEM_BYTES, MOST),
+    "gpus": (0, _MOST_GPUS),
+    "qpu_seconds": (0, MOST),
+}
 
 
 def check(request: cluster_pb2.SetUserLimitRequest) -> None:
@@ -36,5 +41,5 @@ def changed(before: UserLimit, request: cluster_pb2.SetUserLimitRequest) -> User
     return replace(UserLimit() if request.reset else before, **_set(request))
 
 
-def _set(request: cluster_pb2.SetUserLimitRequest) -> dict[str, int]:
+def _set(request: cluster_pb2.SetUserLimitRequest) -> dict[str, Any]:
     return {field.name: value for field, value in request.ListFields() if field.name in _BOUNDS}

@@ -88,14 +88,16 @@ def record_usage(
 
 
 def usage(connection: Connection, job_id: str) -> list[StageUsage]:
-    """Return each stage's totals summed over the attempts, with the highest of the memory peaks."""
+    """Return each stage's totals summed over the attempts, with the highest of the memory peaks.
+
+    Without QPU seconds: those are charged by the QPU broker and not by workers.
+    """
     columns = job_usage.c
     query = (
         select(
             columns.stage,
             func.sum(columns.wall_s).label("wall_s"),
             func.sum(columns.cpu_s).label("cpu_s"),
-            func.sum(columns.qpu_s).label("qpu_s"),
             func.max(columns.peak_mem_bytes).label("peak"),
         )
         .where(columns.job_id == job_id)
@@ -103,5 +105,6 @@ def usage(connection: Connection, job_id: str) -> list[StageUsage]:
         .order_by(func.min(columns.sequence), columns.stage)
     )
     return [
-        StageUsage(Stage(row.stage), row.wall_s, row.cpu_s, row.qpu_s, row.peak) for row in connection.execute(query)
+        StageUsage(Stage(row.stage), row.wall_s, row.cpu_s, peak_mem_bytes=row.peak)
+        for row in connection.execute(query)
     ]

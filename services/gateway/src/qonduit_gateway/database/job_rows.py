@@ -9,7 +9,8 @@ from qonduit_service_kit.messages import Reason, Shape, Stage
 from sqlalchemy import and_, bindparam, func, or_, select, update
 
 from qonduit_gateway.database.schema import function_versions, jobs, users
-from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission, UserLimit
+from qonduit_gateway.database.user_rows import limit_of
+from qonduit_gateway.jobs.model import Job, JobState, Program, Progress, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,6 +29,7 @@ _WITH_PROGRAM = select(
     users.c.limit_cpu_millis,
     users.c.limit_mem_bytes,
     users.c.limit_gpus,
+    users.c.limit_qpu_seconds,
 ).select_from(jobs.join(function_versions).join(users, users.c.name == jobs.c.owner))
 _GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"))
 _GET_LOCKED = _GET.with_for_update(of=jobs)
@@ -57,6 +59,7 @@ def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
             "time_limit_s": submission.time_limit_s,
             "priority": submission.priority,
             "created_at": submission.created_at,
+            "qpu_budget_s": submission.qpu_budget_s,
             "tell_again_at": tell_again_at,
             "told_count": 1,
             **_columns(job.progress),
@@ -161,7 +164,8 @@ def _submission(row: Row[Any]) -> Submission:
         time_limit_s=row.time_limit_s,
         priority=row.priority,
         created_at=row.created_at,
-        limit=UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus),
+        limit=limit_of(row),
+        qpu_budget_s=row.qpu_budget_s,
     )
 
 

@@ -41,6 +41,7 @@ users = Table(
     Column("limit_cpu_millis", BigInteger, comment="of one job's tasks together; without it the server's"),
     Column("limit_mem_bytes", BigInteger),
     Column("limit_gpus", Integer),
+    Column("limit_qpu_seconds", Double, comment="in any 28 days; 0 for no limit, without it the server's"),
 )
 
 tokens = Table(
@@ -113,6 +114,7 @@ jobs = Table(
     Column("result_bytes", BigInteger, nullable=False),
     Column("tell_again_at", Double, nullable=False, comment="when scheduler or worker are told again, if still silent"),
     Column("told_count", Integer, nullable=False, comment="how often they were told since the state changed"),
+    Column("qpu_budget_s", Double, comment="most QPU seconds that it may be charged; without it no limit"),
     Index(None, "owner", "created_at", "job_id"),
     Index(None, "state", "tell_again_at"),
 )
@@ -141,8 +143,22 @@ job_usage = Table(
     Column("sequence", BigInteger, nullable=False, comment="of the event that brought these totals"),
     Column("wall_s", Double, nullable=False),
     Column("cpu_s", Double, nullable=False),
-    Column("qpu_s", Double, nullable=False),
+    Column("qpu_s", Double, nullable=False),  # As the worker said; the bill's are in qpu_charges.
     Column("peak_mem_bytes", BigInteger, nullable=False),
+)
+
+qpu_charges = Table(
+    "qpu_charges",
+    metadata,
+    Column("charge_id", String(64), primary_key=True, comment="of a QPU job, or of a session charged by the clock"),
+    Column("job_id", ForeignKey("jobs.job_id"), nullable=False),
+    Column("user_name", String(64), nullable=False),
+    Column("backend", String(255), nullable=False),
+    Column("mode", String(16), nullable=False, comment="'job', 'batch' or 'dedicated'"),
+    Column("qpu_s", Double, nullable=False),
+    Column("at", Double, nullable=False, comment="when the QPU broker knew it"),
+    Index(None, "job_id"),
+    Index(None, "user_name", "at"),
 )
 
 task_pages = Table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, update
@@ -65,11 +65,15 @@ def change_limit(connection: Connection, name: str, change: Callable[[UserLimit]
     if row is None:
         return None
     limit = change(_user(row).limit)
-    values = {"limit_cpu_millis": limit.cpu_millis, "limit_mem_bytes": limit.mem_bytes, "limit_gpus": limit.gpus}
+    values = {f"limit_{name}": value for name, value in asdict(limit).items()}
     connection.execute(update(users).where(users.c.name == name).values(values))
     return _user(connection.execute(query).one())
 
 
+def limit_of(row: Row[Any]) -> UserLimit:
+    """Return the limit in a row that has a user's columns."""
+    return UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus, row.limit_qpu_seconds)
+
+
 def _user(row: Row[Any]) -> User:
-    limit = UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus)
-    return User(row.name, row.administrator, row.created_at, limit)
+    return User(row.name, row.administrator, row.created_at, limit_of(row))

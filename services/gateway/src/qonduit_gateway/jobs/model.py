@@ -49,11 +49,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class UserLimit:
-    """The most that the tasks of one of a user's jobs may hold together; None where the server's limit holds."""
+    """The most that the tasks of one of a user's jobs may hold together, and that the user may use of QPUs.
+
+    None where the server's limit holds.
+    """
 
     cpu_millis: int | None = None
     mem_bytes: int | None = None
     gpus: int | None = None
+    qpu_seconds: float | None = None
+    """In any 28 days; 0 for no limit."""
 
     def over(self, default: Shape) -> Shape:
         """Return what holds, given the server's limit."""
@@ -62,6 +67,10 @@ class UserLimit:
             default.mem_bytes if self.mem_bytes is None else self.mem_bytes,
             default.gpus if self.gpus is None else self.gpus,
         )
+
+    def qpu_seconds_over(self, default: float) -> float:
+        """Return the QPU seconds in 28 days that hold, given the server's; 0 for no limit."""
+        return default if self.qpu_seconds is None else self.qpu_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,8 @@ class Submission:
     created_at: float
     limit: UserLimit = field(default_factory=UserLimit)
     """The owner's, as it is when the job is read: a new one holds from the next attempt on."""
+    qpu_budget_s: float | None = None
+    """Most QPU seconds that the job may be charged; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,17 @@ class CloseLog:
     """Tell storage that the job's log is complete."""
 
 
-Effect = Announce | Withdraw | Stop | CloseLog
+@dataclass(frozen=True, slots=True)
+class EndQpuWork:
+    """Tell the QPU broker that nobody wants what the job left on QPUs: its sessions close, its QPU jobs are cancelled.
+
+    Its worker may have died before it could say so.
+    """
+
+    attempt: int
+
+
+Effect = Announce | Withdraw | Stop | CloseLog | EndQpuWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +274,7 @@ def _ended(progress: Progress, reason: Reason, at: float) -> Progress:
 
 
 def _farewell(after: Progress) -> tuple[Effect, ...]:
-    return (Withdraw(after.attempt), CloseLog())
+    return (Withdraw(after.attempt), CloseLog(), EndQpuWork(after.attempt))
 
 
 def _own_entry(after: Progress, at: float, text: str = "") -> Entry:

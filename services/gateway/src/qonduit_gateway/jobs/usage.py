@@ -1,9 +1,11 @@
-"""What a job used, put together from the workers' reports and the history."""
+"""What a job used, put together from the workers' reports, the QPU broker's charges and the history."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from qonduit_service_kit.messages import Stage
 
 from qonduit_gateway.jobs.model import JobState, status_text
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from qonduit_gateway.jobs.model import Entry
 
+_ON_QPU = status_text(JobState.RUNNING, Stage.EXECUTING_QPU)
 _WAITING = (JobState.QUEUED.value, JobState.INITIALIZING.value)
 
 
@@ -28,11 +31,14 @@ class StatusUsage:
     peak_mem_bytes: int = 0
 
 
-def usage_by_status(history: Sequence[Entry], reports: Iterable[StageUsage], *, now: float) -> tuple[StatusUsage, ...]:
+def usage_by_status(
+    history: Sequence[Entry], reports: Iterable[StageUsage], *, qpu_s: float, now: float
+) -> tuple[StatusUsage, ...]:
     """Sum the attempts' reports by status, in the order in which the statuses first appeared.
 
     Time on the clock is read from the history, so that the bill and the timeline agree, also for an attempt whose
-    worker was lost; what a program burned comes from its worker's reports.
+    worker was lost; what a program burned comes from its worker's reports. QPU seconds are what the job was charged
+    and belong to EXECUTING_QPU, also if no worker lived to say that the job was in that stage.
     """
     totals = {entry.status: StatusUsage(entry.status) for entry in history if _billable(entry.status)}
     for status, seconds in _spans(history, now):
@@ -40,6 +46,8 @@ def usage_by_status(history: Sequence[Entry], reports: Iterable[StageUsage], *, 
     for report in reports:
         status = status_text(JobState.RUNNING, report.stage)
         totals[status] = _added(totals.get(status, StatusUsage(status)), report)
+    if qpu_s:
+        totals[_ON_QPU] = replace(totals.get(_ON_QPU, StatusUsage(_ON_QPU)), qpu_s=qpu_s)
     return tuple(totals.values())
 
 
@@ -70,10 +78,8 @@ def _spans(history: Sequence[Entry], now: float) -> Iterable[tuple[str, float]]:
 
 
 def _added(so_far: StatusUsage, report: StageUsage) -> StatusUsage:
-    return StatusUsage(
-        status=so_far.status,
-        wall_s=so_far.wall_s,
+    return replace(
+        so_far,
         cpu_s=so_far.cpu_s + report.cpu_s,
-        qpu_s=so_far.qpu_s + report.qpu_s,
         peak_mem_bytes=max(so_far.peak_mem_bytes, report.peak_mem_bytes),
     )

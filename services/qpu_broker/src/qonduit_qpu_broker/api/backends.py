@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES
 
 from qonduit_qpu_broker.api.answer import Answer, of_json
 from qonduit_qpu_broker.api.documents import devices_document, status_document
-from qonduit_qpu_broker.problems import NotFound
+from qonduit_qpu_broker.problems import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from qonduit_service_kit.messages import QpuRequest
 
@@ -32,11 +34,14 @@ class BackendsApi:
         self._stored: dict[tuple[str, str], tuple[str, float]] = {}
 
     def device(self, name: str) -> Device:
-        """Return a device; NotFound, with what there is."""
+        """Return a device; NotFound with what there is, or Unavailable while a provider does not list its own."""
         devices = {device.name: device for device in self._upstream.devices()}
         try:
             return devices[name]
         except KeyError:
+            ill = [one.text for one in self._upstream.conditions() if one.state in {"failing", "refused"}]
+            if ill:
+                raise Unavailable(f"There is no backend {name!r} now, and not all can be listed: {ill[0]}") from None
             known = ", ".join(sorted(devices))
             raise NotFound(f"There is no backend {name!r}.", solution=f"Use one of: {known}.") from None
 
@@ -49,6 +54,10 @@ class BackendsApi:
     async def status(self, _request: QpuRequest, name: str) -> Answer:
         """Answer GET /backends/{name}/status."""
         device = self.device(name)
+        if not device.version:
+            # A provider's list does not hold it.
+            version = json.loads(await self._upstream.configuration(name)).get("backend_version", "")
+            device = replace(device, version=str(version))
         return of_json(status_document(device, self._queue_length(name)))
 
     async def configuration(self, _request: QpuRequest, name: str) -> Answer:
@@ -62,12 +71,12 @@ class BackendsApi:
         self.device(name)
         return await self._described("properties", name, self._upstream.properties)
 
-    async def _described(self, kind: str, name: str, describe: Callable[[str], bytes]) -> Answer:
+    async def _described(self, kind: str, name: str, describe: Callable[[str], Awaitable[bytes]]) -> Answer:
         """Answer with a description, large ones by a digest; now and then it is made sure that they are in storage."""
         digest, stored_at = self._stored.get((kind, name), ("", 0.0))
         if digest and time.monotonic() - stored_at < _STORED_FOR_S:
             return Answer(digest=digest)
-        description = describe(name)
+        description = await describe(name)
         if len(description) <= INLINE_LIMIT_BYTES:
             return Answer(body=description)
         digest = await self._payloads.put(description)

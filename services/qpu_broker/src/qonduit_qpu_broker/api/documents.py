@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from qonduit_qpu_broker.ledger.records import JobRecord, SessionRecord
     from qonduit_qpu_broker.ledger.sessions import SessionTimes
-    from qonduit_qpu_broker.upstream import Device
+    from qonduit_qpu_broker.queueing import Place
+    from qonduit_qpu_broker.upstream import Condition, Device
 
 DETAILED_DEVICES_SINCE = "2025-01-01"
 """Before it, a list of devices is a list of names."""
@@ -20,6 +24,8 @@ CHARGE_TIME_SINCE = "2026-03-15"
 """Before it, usage is in quantum seconds."""
 INTERACTIVE_TTL_S = 60
 _SHOWN = 40
+RAN_TOO_LONG = 1305
+"""With it, the client takes a cancelled job for one that exceeded its longest execution time."""
 
 
 def moment(at: float | None) -> str | None:
@@ -39,13 +45,13 @@ def usage_document(job: JobRecord, api_version: str) -> dict[str, Any]:
     seconds = job.qpu_s or 0.0
     if _is_before(api_version, CHARGE_TIME_SINCE):
         return {"seconds": seconds, "quantum_seconds": seconds}
-    return {"qpu_charge_time_seconds": seconds, "status": "complete" if job.state.final else "pending"}
+    return {"qpu_charge_time_seconds": seconds, "status": "pending" if job.qpu_s is None else "complete"}
 
 
 def job_document(job: JobRecord, api_version: str, *, params: Any = None) -> dict[str, Any]:
     """Return a job; with its params if given."""
     state: dict[str, Any] = {"status": job.state.value}
-    if job.reason and job.state == QpuState.FAILED:
+    if job.reason and (job.state == QpuState.FAILED or job.reason_code == RAN_TOO_LONG):
         state |= {"reason": job.reason, "reason_code": job.reason_code}
     document: dict[str, Any] = {
         "id": job.qpu_job_id,
@@ -68,14 +74,17 @@ def job_document(job: JobRecord, api_version: str, *, params: Any = None) -> dic
     return document
 
 
-def operator_document(job: JobRecord, api_version: str) -> dict[str, Any]:
-    """Return a job as the gateway needs it: with the job it belongs to, and its times."""
+def operator_document(job: JobRecord, api_version: str, place_of: Callable[[str, float], Place]) -> dict[str, Any]:
+    """Return a job as the gateway needs it: with the job it belongs to, its times, and where it stands if it waits."""
+    place = place_of(job.backend, job.created_at) if job.state == QpuState.QUEUED else None
     return {
         **job_document(job, api_version),
         "qonduit_job_id": job.job_id,
         "timestamps": _timestamps(job),
         "qpu_seconds": job.qpu_s,
         "reason": job.reason,
+        "ahead": None if place is None else place.ahead,
+        "estimated_wait_seconds": None if place is None else place.wait_s,
     }
 
 
@@ -129,6 +138,26 @@ def session_document(session: SessionRecord, times: SessionTimes) -> dict[str, A
     }
 
 
+def operator_session_document(session: SessionRecord, times: SessionTimes) -> dict[str, Any]:
+    """Return a session or batch as the gateway needs it: with the job it belongs to, and what is left in it."""
+    return {
+        **session_document(session, times),
+        "qonduit_job_id": session.job_id,
+        "qonduit_unfinished": times.unfinished,
+    }
+
+
+def overview_document(conditions: Iterable[Condition], devices: Iterable[tuple[Device, int]]) -> dict[str, Any]:
+    """Return how instances are doing and how long the queues are, for people."""
+    return {
+        "instances": [asdict(condition) for condition in conditions],
+        "devices": [
+            {"name": device.name, "queue_length": waiting, "status": "online" if device.online else "offline"}
+            for device, waiting in devices
+        ],
+    }
+
+
 def _session_seconds(session: SessionRecord, times: SessionTimes, now: float) -> float:
     """Return a batch's charged seconds, or how long a dedicated session held its device."""
     if session.mode == "batch" or times.first_started is None:
@@ -148,7 +177,7 @@ def devices_document(devices: list[tuple[Device, int]], api_version: str) -> dic
                 "name": device.name,
                 "status": {"name": "online" if device.online else "offline", "reason": ""},
                 "qubits": device.qubits,
-                "queue_length": waiting,
+                "queue_length": waiting + device.waiting,
                 "is_simulator": False,
                 "processor_type": {"family": device.family, "revision": device.revision},
                 "basis_gates": list(device.basis_gates),
@@ -166,7 +195,7 @@ def status_document(device: Device, waiting: int) -> dict[str, Any]:
         "state": device.online,
         "status": "active" if device.online else "offline",
         "message": "",
-        "length_queue": waiting,
+        "length_queue": waiting + device.waiting,
         "backend_version": device.version,
     }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import QpuState
 
+from qonduit_qpu_broker import budgets
 from qonduit_qpu_broker.api.answer import NO_CONTENT, Answer, of_json, of_text
 from qonduit_qpu_broker.api.documents import (
     job_document,
@@ -21,8 +22,8 @@ from qonduit_qpu_broker.api.documents import (
 )
 from qonduit_qpu_broker.api.lifetimes import refuse_if_over
 from qonduit_qpu_broker.api.submission import Posted, read_submission, read_tags
-from qonduit_qpu_broker.ledger import jobs, listing, sessions
-from qonduit_qpu_broker.ledger.records import JobRecord, NewJob
+from qonduit_qpu_broker.ledger import charges, jobs, listing, sessions
+from qonduit_qpu_broker.ledger.records import Budget, JobRecord, NewJob
 from qonduit_qpu_broker.problems import BadRequest, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -91,13 +92,18 @@ class JobsApi:
             api_version=request.api_version,
             body=request.body,
             body_digest=request.body_digest,
+            budget=Budget(request.qpu_budget_s, request.user_qpu_budget_s),
         )
+        place = self._dispatcher.place(posted.backend, time.time())
 
         def write(ledger: sqlite3.Connection) -> tuple[JobRecord, bool]:
             refuse_if_over(ledger, request)
             if posted.session_id:
                 _check_session(ledger, request, posted)
-            return jobs.submit(ledger, job)
+            record, new = jobs.submit(ledger, job, place)
+            if new:
+                _check_budget(ledger, record)
+            return record, new
 
         record, new = await self._ledger.run(write)
         self._outbox.wake()
@@ -144,17 +150,20 @@ class JobsApi:
                 body = await self._payloads.get(job.body_digest, max_bytes=self._max_body_bytes)
             params = (await self._parse(body)).get("params")
         if not request.job_id:
-            return of_json(operator_document(job, request.api_version))
+            return of_json(operator_document(job, request.api_version, self._dispatcher.place))
         return of_json(job_document(job, request.api_version, params=params))
 
     async def list(self, request: QpuRequest) -> Answer:
         """Answer GET /jobs."""
         wanted = _filter(request)
         found, count = await self._ledger.run(lambda ledger: listing.list_jobs(ledger, wanted))
-        word = job_document if request.job_id else operator_document
+        if request.job_id:
+            documents = [job_document(job, request.api_version) for job in found]
+        else:
+            documents = [operator_document(job, request.api_version, self._dispatcher.place) for job in found]
         return of_json(
             {
-                "jobs": [word(job, request.api_version) for job in found],
+                "jobs": documents,
                 "count": count,
                 "limit": wanted.limit,
                 "offset": wanted.offset,
@@ -192,7 +201,7 @@ class JobsApi:
                 return NO_CONTENT
             raise Conflict(f"Job {qpu_job_id} is {job.state.value} and can't be cancelled.", code=1254)
         await self._ledger.run(lambda ledger: jobs.note_cancel(ledger, qpu_job_id, request.request_id))
-        await self._dispatcher.cancel(job, "Cancelled by its program.")
+        await self._dispatcher.cancel(job, f"Cancelled by its {'program' if request.job_id else 'user'}.")
         return NO_CONTENT
 
     async def delete(self, request: QpuRequest, qpu_job_id: str) -> Answer:
@@ -218,6 +227,13 @@ class JobsApi:
             if mine and job.delete_request_id in {"", request.request_id}:
                 return job
         raise NotFound(f"There is no job {qpu_job_id}.", code=1291)
+
+
+def _check_budget(ledger: sqlite3.Connection, job: JobRecord) -> None:
+    """Refuse a new job of somebody who has nothing left; what was paid for before is given out all the same."""
+    spent = charges.spent(ledger, job.user, job.job_id, time.time() - budgets.USER_WINDOW_S)
+    if reason := budgets.refusal(job.budget, spent):
+        raise Conflict(reason, code=1515)
 
 
 def _check_session(ledger: sqlite3.Connection, request: QpuRequest, posted: Posted) -> None:

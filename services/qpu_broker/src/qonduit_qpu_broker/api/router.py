@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.api.answer import Answer
     from qonduit_qpu_broker.api.backends import BackendsApi
     from qonduit_qpu_broker.api.jobs import JobsApi
+    from qonduit_qpu_broker.api.operator import OperatorApi
     from qonduit_qpu_broker.api.sessions import SessionsApi
 
     Handler = Callable[..., Awaitable[Answer]]
@@ -24,13 +25,13 @@ NAME = "{}"
 class Router:
     """Finds a handler by method and path; '{}' in a pattern is a name, given to the handler."""
 
-    def __init__(self, backends: BackendsApi, jobs: JobsApi, sessions: SessionsApi) -> None:
+    def __init__(self, backends: BackendsApi, jobs: JobsApi, sessions: SessionsApi, operator: OperatorApi) -> None:
         self._routes: dict[tuple[str, ...], Handler] = {
             ("GET", "backends"): backends.list,
             ("GET", "backends", NAME, "status"): backends.status,
             ("GET", "backends", NAME, "configuration"): backends.configuration,
             ("GET", "backends", NAME, "properties"): backends.properties,
-            ("GET", "jobs"): jobs.list,
+            ("GET", "jobs"): operator.jobs,
             ("POST", "jobs"): jobs.submit,
             ("GET", "jobs", NAME): jobs.get,
             ("DELETE", "jobs", NAME): jobs.delete,
@@ -39,10 +40,12 @@ class Router:
             ("GET", "jobs", NAME, "logs"): jobs.logs,
             ("POST", "jobs", NAME, "cancel"): jobs.cancel,
             ("PUT", "jobs", NAME, "tags"): jobs.set_tags,
+            ("GET", "sessions"): operator.sessions,
             ("POST", "sessions"): sessions.open,
-            ("GET", "sessions", NAME): sessions.get,
+            ("GET", "sessions", NAME): operator.session,
             ("PATCH", "sessions", NAME): sessions.update,
             ("DELETE", "sessions", NAME, "close"): sessions.cancel,
+            ("GET", "status"): operator.status,
         }
 
     async def answer(self, request: QpuRequest) -> Answer:

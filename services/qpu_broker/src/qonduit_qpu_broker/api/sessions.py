@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.dispatcher import Dispatcher
     from qonduit_qpu_broker.ledger.records import SessionRecord
     from qonduit_qpu_broker.ledger.thread import LedgerThread
+    from qonduit_qpu_broker.upstream import Upstream
 
-DEFAULT_TTL_S = 28_800
 MODES = frozenset({"dedicated", "batch"})
 
 
 class SessionsApi:
     """Answers about sessions. An id is the broker's own: a session costs nothing until its first job."""
 
-    def __init__(self, ledger: LedgerThread, dispatcher: Dispatcher, backends: BackendsApi) -> None:
+    def __init__(
+        self, ledger: LedgerThread, dispatcher: Dispatcher, backends: BackendsApi, upstream: Upstream, max_ttl_s: int
+    ) -> None:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._backends = backends
+        self._upstream = upstream
+        self._max_ttl_s = max_ttl_s
 
     async def open(self, request: QpuRequest) -> Answer:
         """Answer POST /sessions."""
@@ -50,7 +55,7 @@ class SessionsApi:
                 mode=str(document.get("mode") or "dedicated"),
                 backend=str(document.get("backend") or ""),
                 instance=str(document.get("instance") or ""),
-                max_ttl_s=min(DEFAULT_TTL_S, int(document.get("max_ttl") or DEFAULT_TTL_S)),
+                max_ttl_s=min(self._max_ttl_s, int(document.get("max_ttl") or self._max_ttl_s)),
             )
         except (ValueError, TypeError) as error:
             raise BadRequest(f"The session can't be read: {error}") from None
@@ -79,7 +84,7 @@ class SessionsApi:
             raise BadRequest(f"The change can't be read: {error}") from None
         if document.get("accepting_jobs") is not False:
             raise BadRequest("Only accepting_jobs: false can be set.")
-        await self._ledger.run(lambda ledger: sessions.close(ledger, session_id))
+        await self._close(session_id)
         return NO_CONTENT
 
     async def cancel(self, request: QpuRequest, session_id: str) -> Answer:
@@ -90,12 +95,17 @@ class SessionsApi:
 
     async def end(self, session_id: str, reason: str) -> None:
         """Close a session and cancel what waits in it."""
-        await self._ledger.run(lambda ledger: sessions.close(ledger, session_id))
-        for qpu_job_id in await self._ledger.run(lambda ledger: jobs.queued_of(ledger, session_id=session_id)):
-            job = await self._ledger.run(lambda ledger, found=qpu_job_id: jobs.get(ledger, found))  # type: ignore[misc]
-            if job is not None:
-                await self._dispatcher.cancel(job, reason)
-        await self._ledger.run(lambda ledger: sessions.settle(ledger, session_id))
+        await self._close(session_id)
+        left = await self._ledger.run(lambda ledger: jobs.left_of(ledger, session_id=session_id))
+        await asyncio.gather(*(self._dispatcher.cancel(job, reason) for job in left))
+
+    async def _close(self, session_id: str) -> None:
+        """Accept no more jobs, and let go of the device at once if none is left; else the last job's end does it.
+
+        A crash between the two is made good at the next start.
+        """
+        if await self._ledger.run(lambda ledger: sessions.close(ledger, session_id)):
+            await self._upstream.release(session_id)
 
     async def _document(self, session: SessionRecord) -> Answer:
         times = await self._ledger.run(lambda ledger: sessions.times(ledger, session.session_id))

@@ -15,8 +15,10 @@ from qonduit_qpu_broker.states import steps
 if TYPE_CHECKING:
     import sqlite3
 
+    from qonduit_qpu_broker.queueing import Place
 
-def submit(ledger: sqlite3.Connection, job: NewJob) -> tuple[JobRecord, bool]:
+
+def submit(ledger: sqlite3.Connection, job: NewJob, place: Place | None = None) -> tuple[JobRecord, bool]:
     """Write a job and its first transition, or return the one that this call made before; and whether it is new.
 
     A call is known by attempt, caller, call number and digest. When a program runs again after a lost worker, the
@@ -39,7 +41,7 @@ def submit(ledger: sqlite3.Connection, job: NewJob) -> tuple[JobRecord, bool]:
         "UPDATE qpu_jobs SET superseded = 1 WHERE job_id = ? AND digest = ? AND attempt < ? AND state IN (?, ?)",
         (job.job_id, job.digest, job.attempt, *lost),
     )
-    return _insert(ledger, job), True
+    return _insert(ledger, job, place), True
 
 
 def _find(ledger: sqlite3.Connection, condition: str, job: NewJob, values: tuple[object, ...]) -> JobRecord | None:
@@ -61,14 +63,14 @@ def _take_over(ledger: sqlite3.Connection, earlier: JobRecord, job: NewJob) -> J
     return get(ledger, earlier.qpu_job_id) or earlier
 
 
-def _insert(ledger: sqlite3.Connection, job: NewJob) -> JobRecord:
+def _insert(ledger: sqlite3.Connection, job: NewJob, place: Place | None) -> JobRecord:
     now = time.time()
     qpu_job_id = f"q{secrets.token_hex(10)}"
     ledger.execute(
         "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, caller, call_number, digest,"
         " reply_exchange, reply_key, program, backend, session_id,"
-        " tags, private, cost_s, api_version, body, body_digest, state, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " tags, private, cost_s, api_version, body, body_digest, state, created_at, job_budget_s, user_budget_s)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             qpu_job_id,
             job.job_id,
@@ -90,9 +92,11 @@ def _insert(ledger: sqlite3.Connection, job: NewJob) -> JobRecord:
             job.body_digest,
             QpuState.QUEUED,
             now,
+            job.budget.job_s,
+            job.budget.user_s,
         ),
     )
-    _add_transition(ledger, qpu_job_id, QpuState.QUEUED, now)
+    _add_transition(ledger, qpu_job_id, QpuState.QUEUED, now, place=place)
     record = get(ledger, qpu_job_id)
     if record is None:
         raise RuntimeError(f"{qpu_job_id} was written and is not there")
@@ -143,11 +147,13 @@ def _add_transition(
     *,
     text: str = "",
     qpu_s: float | None = None,
+    place: Place | None = None,
 ) -> None:
+    ahead, wait_s = (None, None) if place is None else (place.ahead, place.wait_s)
     ledger.execute(
-        "INSERT INTO transitions (qpu_job_id, sequence, state, at, text, qpu_s) VALUES "
-        "(?1, (SELECT COUNT(*) FROM transitions WHERE qpu_job_id = ?1), ?2, ?3, ?4, ?5)",
-        (qpu_job_id, state, at, text, qpu_s),
+        "INSERT INTO transitions (qpu_job_id, sequence, state, at, text, qpu_s, ahead, wait_s) VALUES "
+        "(?1, (SELECT COUNT(*) FROM transitions WHERE qpu_job_id = ?1), ?2, ?3, ?4, ?5, ?6, ?7)",
+        (qpu_job_id, state, at, text, qpu_s, ahead, wait_s),
     )
 
 
@@ -180,14 +186,17 @@ def unfinished(ledger: sqlite3.Connection) -> tuple[JobRecord, ...]:
     return tuple(job_of(row) for row in rows)
 
 
-def queued_of(ledger: sqlite3.Connection, *, job_id: str = "", session_id: str = "") -> tuple[str, ...]:
-    """Return the ids of a program's or a session's jobs that have not begun."""
+def left_of(
+    ledger: sqlite3.Connection, *, job_id: str = "", session_id: str = "", running: bool = False
+) -> tuple[JobRecord, ...]:
+    """Return a program's or a session's jobs that have not begun; with `running`, all that have not ended."""
     column, value = ("job_id", job_id) if job_id else ("session_id", session_id)
+    states = (QpuState.QUEUED, QpuState.RUNNING if running else QpuState.QUEUED)
     rows = ledger.execute(
-        f"SELECT qpu_job_id FROM qpu_jobs WHERE {column} = ? AND state = ? ORDER BY position",  # noqa: S608 -- one of two.
-        (value, QpuState.QUEUED),
+        f"SELECT {JOB_COLUMNS} FROM qpu_jobs WHERE {column} = ? AND state IN (?, ?) ORDER BY position",  # noqa: S608 -- one of two.
+        (value, *states),
     )
-    return tuple(row["qpu_job_id"] for row in rows)
+    return tuple(job_of(row) for row in rows)
 
 
 def note_cancel(ledger: sqlite3.Connection, qpu_job_id: str, request_id: str) -> None:

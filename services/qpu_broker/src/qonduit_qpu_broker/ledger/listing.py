@@ -54,21 +54,3 @@ def list_jobs(ledger: sqlite3.Connection, wanted: JobFilter) -> tuple[tuple[JobR
         (*values, wanted.limit, wanted.offset),
     )
     return tuple(job_of(row) for row in rows), count
-
-
-def seconds_by_user(ledger: sqlite3.Connection, since: float) -> dict[str, float]:
-    """Return the QPU seconds each user was charged since a time."""
-    rows = ledger.execute(
-        "SELECT user, SUM(qpu_s) AS total FROM qpu_jobs WHERE finished_at >= ? AND qpu_s IS NOT NULL GROUP BY user",
-        (since,),
-    )
-    return {row["user"]: row["total"] for row in rows}
-
-
-def seconds_by_device(ledger: sqlite3.Connection) -> dict[tuple[str, str], float]:
-    """Return all QPU seconds ever charged, by device and mode (job, batch, dedicated)."""
-    rows = ledger.execute(
-        "SELECT j.backend, COALESCE(s.mode, 'job') AS mode, SUM(j.qpu_s) AS total FROM qpu_jobs j "
-        "LEFT JOIN qpu_sessions s USING (session_id) WHERE j.qpu_s IS NOT NULL GROUP BY 1, 2"
-    )
-    return {(row["backend"], row["mode"]): row["total"] for row in rows}

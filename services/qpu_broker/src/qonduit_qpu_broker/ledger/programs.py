@@ -50,7 +50,8 @@ def end_program(ledger: sqlite3.Connection, job_id: str, attempt: int) -> bool:
 def due(ledger: sqlite3.Connection, limit: int, *, after: int = 0) -> tuple[Due, ...]:
     """Return transitions behind a position that are not confirmed yet, in the order they happened."""
     rows = ledger.execute(
-        "SELECT t.position, t.qpu_job_id, t.sequence, t.state, t.at, t.text, t.qpu_s, j.job_id, j.attempt, j.backend,"
+        "SELECT t.position, t.qpu_job_id, t.sequence, t.state, t.at, t.text, t.qpu_s, t.ahead, t.wait_s,"
+        " j.job_id, j.attempt, j.backend,"
         " j.reply_exchange, j.reply_key, p.ended OR j.attempt < p.attempt AS over"
         " FROM transitions t JOIN qpu_jobs j USING (qpu_job_id)"
         " JOIN programs p USING (job_id) WHERE t.published = 0 AND t.position > ? ORDER BY t.position LIMIT ?",
@@ -71,6 +72,8 @@ def due(ledger: sqlite3.Connection, limit: int, *, after: int = 0) -> tuple[Due,
                 backend=row["backend"],
                 text=row["text"],
                 qpu_seconds=row["qpu_s"],
+                ahead=row["ahead"],
+                wait_s=row["wait_s"],
             ),
         )
         for row in rows

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """The QPU seconds that a job, and its user, may use; None where there is no limit."""
+
+    job_s: float | None = None
+    user_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A QPU job, without the bytes of its body and result."""
 
@@ -43,6 +51,13 @@ class JobRecord:
     qpu_s: float | None
     cancel_request_id: str
     delete_request_id: str
+    job_budget_s: float | None
+    user_budget_s: float | None
+
+    @property
+    def budget(self) -> Budget:
+        """What it and its user may use."""
+        return Budget(self.job_budget_s, self.user_budget_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,7 @@ class NewJob:
     api_version: str
     body: bytes | None
     body_digest: str
+    budget: Budget = Budget()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE programs (
@@ -87,6 +87,58 @@ CREATE TABLE transitions (
 CREATE INDEX unpublished ON transitions (position) WHERE published = 0;
 """
 
+_PROVIDERS = """
+ALTER TABLE qpu_jobs ADD COLUMN job_budget_s REAL;
+ALTER TABLE qpu_jobs ADD COLUMN user_budget_s REAL;
+ALTER TABLE transitions ADD COLUMN ahead INTEGER;
+ALTER TABLE transitions ADD COLUMN wait_s REAL;
+CREATE TABLE charges (
+    charge_id TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    user TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    qpu_seconds REAL NOT NULL,
+    at REAL NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX charges_of_user ON charges (user, at);
+CREATE INDEX charges_of_job ON charges (job_id);
+CREATE INDEX unpublished_charges ON charges (at) WHERE published = 0;
+CREATE INDEX jobs_of_user ON qpu_jobs (user, position);
+CREATE INDEX uncharged_jobs ON qpu_jobs (position) WHERE finished_at IS NOT NULL AND qpu_s IS NULL;
+CREATE TABLE upstream_jobs (
+    qpu_job_id TEXT PRIMARY KEY REFERENCES qpu_jobs (qpu_job_id),
+    instance TEXT NOT NULL,
+    tag TEXT NOT NULL UNIQUE,
+    intent_at REAL NOT NULL,
+    upstream_id TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX upstream_jobs_by_time ON upstream_jobs (instance, intent_at);
+CREATE TABLE upstream_sessions (
+    charge_id TEXT PRIMARY KEY,
+    session_id TEXT NOT NULL REFERENCES qpu_sessions (session_id),
+    instance TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    intent_at REAL NOT NULL,
+    upstream_id TEXT NOT NULL DEFAULT '',
+    closing INTEGER NOT NULL DEFAULT 0,
+    closed_at REAL
+);
+CREATE INDEX upstream_sessions_of_session ON upstream_sessions (session_id);
+"""
+
+_CHARGES_OF_OLD_JOBS = """
+INSERT INTO charges (charge_id, job_id, user, backend, mode, qpu_seconds, at, published)
+    SELECT j.qpu_job_id, j.job_id, j.user, j.backend, COALESCE(s.mode, 'job'), j.qpu_s, j.finished_at, 1
+    FROM qpu_jobs j LEFT JOIN qpu_sessions s USING (session_id) WHERE j.qpu_s IS NOT NULL;
+"""
+"""Not told to the gateway, which knows the seconds of these jobs from their workers."""
+
+_STEPS = (_TABLES, _PROVIDERS + _CHARGES_OF_OLD_JOBS)
+"""What leads from each version to the next."""
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the ledger, made if missing, so that what is committed survives a power cut.
@@ -105,6 +157,6 @@ def connect(path: Path) -> sqlite3.Connection:
     if found > VERSION:
         connection.close()
         raise ValueError(f"{path} was written by a newer release (version {found}, this one knows {VERSION})")
-    if found == 0:
-        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    for version, step in enumerate(_STEPS[found:], start=found + 1):
+        connection.executescript(f"BEGIN; {step} PRAGMA user_version = {version}; COMMIT;")
     return connection

@@ -94,19 +94,29 @@ def get(ledger: sqlite3.Connection, session_id: str) -> SessionRecord | None:
     return None if row is None else session_of(row)
 
 
-def close(ledger: sqlite3.Connection, session_id: str) -> None:
-    """Accept no more jobs; closed at once if none is left, else when the last one ends."""
+def close(ledger: sqlite3.Connection, session_id: str) -> bool:
+    """Accept no more jobs; closed at once if none is left (True), else when the last one ends."""
     ledger.execute("UPDATE qpu_sessions SET accepting = 0 WHERE session_id = ?", (session_id,))
-    settle(ledger, session_id)
+    return settle(ledger, session_id)
 
 
-def settle(ledger: sqlite3.Connection, session_id: str) -> None:
-    """Close a session that accepts no more and has nothing left to run; safe to call at any time."""
-    ledger.execute(
+def settle(ledger: sqlite3.Connection, session_id: str) -> bool:
+    """Close a session that accepts no more and has nothing left to run: True if it is closed by this."""
+    done = ledger.execute(
         "UPDATE qpu_sessions SET closed_at = ?1 WHERE session_id = ?2 AND accepting = 0 AND closed_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM qpu_jobs WHERE session_id = ?2 AND finished_at IS NULL)",
         (time.time(), session_id),
     )
+    return done.rowcount > 0
+
+
+def settled_open_upstream(ledger: sqlite3.Connection) -> tuple[str, ...]:
+    """Return closed sessions of which a provider's is not: the broker may have died between the two."""
+    rows = ledger.execute(
+        "SELECT DISTINCT session_id FROM qpu_sessions JOIN upstream_sessions u USING (session_id)"
+        " WHERE qpu_sessions.closed_at IS NOT NULL AND u.closed_at IS NULL"
+    )
+    return tuple(row["session_id"] for row in rows)
 
 
 def activate(ledger: sqlite3.Connection, session_id: str, at: float) -> None:

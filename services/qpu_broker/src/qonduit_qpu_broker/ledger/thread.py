@@ -8,6 +8,8 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from qonduit_service_kit.logs import get_logger
+
 from qonduit_qpu_broker.ledger.schema import connect
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+_log = get_logger("ledger")
+_RETRY_S = 1.0
 
 
 class LedgerUnavailableError(Exception):
@@ -50,6 +54,15 @@ class LedgerThread:
             raise RuntimeError("the ledger is not open")
         call = functools.partial(_in_transaction, self._connection, work)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def insist(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do the same however long the disk refuses: what was paid for is never dropped."""
+        while True:
+            try:
+                return await self.run(work)
+            except LedgerUnavailableError as error:
+                _log.warning("waiting for the ledger", reason=str(error))
+                await asyncio.sleep(_RETRY_S)
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

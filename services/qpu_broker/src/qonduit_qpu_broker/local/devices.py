@@ -13,7 +13,7 @@ from qonduit_service_kit.messages import QpuState
 
 from qonduit_qpu_broker.local.process import SimulatorDiedError, SimulatorProcess
 from qonduit_qpu_broker.simulator.frames import SimulationRequest
-from qonduit_qpu_broker.upstream import Device, Outcome, Submission
+from qonduit_qpu_broker.upstream import Condition, Device, Outcome, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +32,6 @@ class LocalDevices:
     memory as two services, and most programs have no QPU job.
     """
 
-    slots = 1
     programs = frozenset({"sampler", "estimator", "executor"})
 
     def __init__(self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool, idle_s: float) -> None:
@@ -41,10 +40,11 @@ class LocalDevices:
         self._noisy = noisy
         self._idle_s = idle_s
         self._ending: asyncio.TimerHandle | None = None
+        self._claimed = ""
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         self._prewarming: asyncio.Task[None] | None = None
-        self.configuration = lru_cache(_KEPT_DESCRIPTIONS)(self._configuration)
-        self.properties = lru_cache(_KEPT_DESCRIPTIONS)(self._properties)
+        self._configuration = lru_cache(_KEPT_DESCRIPTIONS)(self._read_configuration)
+        self._properties = lru_cache(_KEPT_DESCRIPTIONS)(self._read_properties)
 
     async def start(self) -> None:
         """Do nothing yet."""
@@ -91,19 +91,43 @@ class LocalDevices:
             # A job that comes now waits until it has ended, then starts another one.
             self._prewarming = asyncio.create_task(self._process.stop_when_free(), name="end-idle-simulator")
 
-    def _configuration(self, backend: str) -> bytes:
+    async def configuration(self, backend: str) -> bytes:
+        """Return a device's configuration."""
+        return self._configuration(backend)
+
+    async def properties(self, backend: str) -> bytes:
+        """Return a device's properties."""
+        return self._properties(backend)
+
+    def _read_configuration(self, backend: str) -> bytes:
         return json.dumps(self._catalog.configuration(backend)).encode()
 
-    def _properties(self, backend: str) -> bytes:
+    def _read_properties(self, backend: str) -> bytes:
         return json.dumps(self._catalog.properties(backend) or {}).encode()
 
-    async def run(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
+    async def held(self) -> frozenset[str]:
+        """Return none: what ran before a restart runs again."""
+        return frozenset()
+
+    def claim(self, qpu_job_id: str, backend: str, session_id: str) -> float | None:  # noqa: ARG002 -- all the same.
+        """Keep the one place."""
+        if self._claimed:
+            return None
+        self._claimed = qpu_job_id
+        return 0.0
+
+    def give_back(self, qpu_job_id: str) -> None:
+        """Give the place back."""
+        if self._claimed == qpu_job_id:
+            self._claimed = ""
+
+    async def run(self, submission: Submission, started: Callable[[float], Awaitable[None]]) -> Outcome:
         """Simulate a submission; after a crash it simply runs again."""
         begun: list[float] = []
 
         async def note_started() -> None:
             begun.append(time.monotonic())
-            await started()
+            await started(time.time())
 
         task = asyncio.ensure_future(self._simulate(submission, note_started))
         self._running[submission.qpu_job_id] = task
@@ -115,11 +139,12 @@ class LocalDevices:
             raise
         finally:
             del self._running[submission.qpu_job_id]
+            self.give_back(submission.qpu_job_id)
             self._end_later()
         if task.cancelled():
             self._prewarm()
             charged = time.monotonic() - begun[0] if begun else 0.0
-            return Outcome(QpuState.CANCELLED, charged, reason="Cancelled by its program.")
+            return Outcome(QpuState.CANCELLED, charged)
         return task.result()
 
     async def _simulate(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
@@ -147,6 +172,17 @@ class LocalDevices:
         """End a simulation, and with it its process; the next one is warmed up at once."""
         if task := self._running.get(qpu_job_id):
             task.cancel()
+
+    async def charge(self, qpu_job_id: str) -> float:  # noqa: ARG002 -- its outcome told all there is.
+        """Return 0: what was simulated was charged with its outcome."""
+        return 0.0
+
+    async def release(self, session_id: str) -> None:
+        """Do nothing: a session holds no simulated device."""
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Return that it is well; a simulator that dies is started again by the next job."""
+        return (Condition("local", "", "ok", "Simulated on this machine.", None, len(self._running)),)
 
     def _prewarm(self) -> None:
         if self._prewarming is None or self._prewarming.done():

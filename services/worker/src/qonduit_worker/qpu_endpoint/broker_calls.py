@@ -121,6 +121,8 @@ class BrokerCalls:
             caller=self._caller,
             body=None if body is None else body.data,
             body_digest="" if body is None or body.part is None else body.digest,
+            qpu_budget_s=self._context.qpu_budget_s,
+            user_qpu_budget_s=self._context.user_qpu_budget_s,
         )
         async with self._room:
             reply = await self._reply_to(request)

@@ -19,6 +19,10 @@ class ProgramContext:
     attempt: int
     user: str
     worker_id: str
+    qpu_budget_s: float | None = None
+    """Most QPU seconds that the job may be charged; None for no limit."""
+    user_qpu_budget_s: float | None = None
+    """Most that its user may be charged in any 28 days; None for no limit."""
 
     @property
     def reply_to(self) -> Address:

@@ -60,6 +60,7 @@ class QpuEndpoint:
             devices=devices,
             blobs=blobs,
             workloads=Workloads(self._calls, context.user),
+            budget_s=context.qpu_budget_s,
         )
         self._on_transition = on_transition
         self._runner: web.AppRunner | None = None

@@ -119,12 +119,14 @@ def catalog_document() -> dict[str, Any]:
     }
 
 
-def usage_document(consumed_s: float) -> dict[str, Any]:
-    """Return the instance's usage: what this program was charged so far."""
+def usage_document(consumed_s: float, budget_s: float | None) -> dict[str, Any]:
+    """Return the instance's usage: what this program was charged so far, of the job's budget if it has one."""
+    limit = {} if budget_s is None else {"usage_limit_seconds": budget_s}
     return {
         "instance_id": INSTANCE,
         "plan_id": PLAN,
         "usage_consumed_seconds": round(consumed_s, 3),
-        "usage_limit_reached": False,
+        **limit,
+        "usage_limit_reached": budget_s is not None and consumed_s >= budget_s,
         "usage_period": {},
     }

@@ -58,7 +58,9 @@ class Routes:
         devices: DeviceCache,
         blobs: Blobs,
         workloads: Workloads,
+        budget_s: float | None,
     ) -> None:
+        self._budget_s = budget_s
         self._identity = identity
         self._calls = calls
         self._jobs = jobs
@@ -124,7 +126,7 @@ class Routes:
         return web.json_response(identities.catalog_document())
 
     async def _usage(self, _request: web.Request) -> web.Response:
-        return web.json_response(identities.usage_document(self._jobs.consumed_s))
+        return web.json_response(identities.usage_document(self._jobs.consumed_s, self._budget_s))
 
     async def _device(self, request: web.Request) -> web.Response:
         call = _call_of(request)

@@ -40,6 +40,8 @@ class DriverContext:
     artifact_digest: str
     environment: dict[str, str] = field(default_factory=dict)
     dependencies: tuple[str, ...] = ()
+    qpu_budget_s: float | None = None
+    user_qpu_budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

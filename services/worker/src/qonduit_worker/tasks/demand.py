@@ -145,6 +145,8 @@ class DemandTeller:
             environment=context.environment,
             artifact_digest=context.artifact_digest,
             dependencies=context.dependencies,
+            qpu_budget_s=context.qpu_budget_s,
+            user_qpu_budget_s=context.user_qpu_budget_s,
             task_name=function.name if function is not None else "",
             task_s=self._ledger.times.last_two_s(function.function_id) if function is not None else 0.0,
         )

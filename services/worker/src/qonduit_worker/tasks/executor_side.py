@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 HOLD_S = 0.2
-"""A delivery waits this long for the tasks in hand; then it goes back, so that an idle executor can have it."""
+"""A delivery waits this long for the tasks in hand; then it goes back, so that an idle executor can have it.
+
+Behind tasks that should be over sooner the process gets it at once, so that it need not wait for it."""
 RECALL_S = 0.1
 """Tasks that lie this long behind one that takes longer than expected go back, too."""
 END_S = 5.0
@@ -85,6 +87,9 @@ class ExecutorDesk:
         self._subscription: Subscription | None = None
         self._hand: OrderedDict[str, InHand] = OrderedDict()
         """What the process has, in the order in which it runs it; the first is running."""
+        self._one_batch = asyncio.Event()
+        """Set unless the process has a second batch, which waits behind the first."""
+        self._one_batch.set()
         self._known_functions: set[str] = set()
         self._idle = asyncio.Event()
         self._revoked = False
@@ -133,6 +138,7 @@ class ExecutorDesk:
         its end all the same; the others are not to blame.
         """
         hand, self._hand = list(self._hand.values()), OrderedDict()
+        self._one_batch.set()
         blamed = self._ended_for or next(iter(hand), None)
         for task in hand:
             reply = death_of(task, exited, self._grant, overtime=self._overtime) if task is blamed else returned(task)
@@ -184,7 +190,8 @@ class ExecutorDesk:
 
         No delivery is held while user code runs for long: RabbitMQ would close the channel after 30 minutes,
         and an idle executor elsewhere could have it. A crash before the acknowledgement brings the batch to
-        another executor; a crash after it is told to the driver's agent as a lost lease.
+        another executor; a crash after it is told to the driver's agent as a lost lease. What waits in the process
+        behind other tasks is acknowledged when it begins or went back: until then no third batch comes.
         """
         if not await self._can_take():
             await delivery.requeue()
@@ -203,10 +210,11 @@ class ExecutorDesk:
         self._run(batch)
         taken = TasksTaken(grant.job_id, grant.attempt, grant.lease_id, self._worker_id, batch.batch, owned)
         await self._tell_driver(taken)
+        await self._one_batch.wait()
         await delivery.ack()
 
     async def _can_take(self) -> bool:
-        if not self._idle.is_set():
+        if not self._idle.is_set() and not self._is_soon_over():
             try:
                 async with asyncio.timeout(HOLD_S):
                     await self._idle.wait()
@@ -214,6 +222,11 @@ class ExecutorDesk:
                 self._spawn(self._pause())
                 return False
         return True
+
+    def _is_soon_over(self) -> bool:
+        """Tell whether the tasks in hand are likely to end before others behind them would have to go back."""
+        first = next(iter(self._hand.values()), None)
+        return first is not None and 0 < first.expected_s < HOLD_S and not self.lends_cpu
 
     async def _pause(self) -> None:
         """Take nothing until the tasks in hand have ended."""
@@ -236,12 +249,20 @@ class ExecutorDesk:
                 self._known_functions.add(function.function_id)
                 functions.append([function.function_id, function.name, function.code, function.code_digest])
         rows = []
+        begins = not self._hand
         for call in batch.tasks:
-            task = InHand(call.task_id, call.attempt, call.number, batch.functions[call.function])
+            known = self._hand.get(call.task_id)
+            if known is not None and known.attempt == call.attempt:
+                continue  # Its delivery came again, over a new connection to RabbitMQ.
+            task = InHand(
+                call.task_id, call.attempt, call.number, batch.functions[call.function], batch.batch, batch.expected_s
+            )
             self._hand[call.task_id] = task
             inputs = [[given.value, given.value_digest] for given in call.inputs]
             function_id = task.function.function_id
             rows.append([call.task_id, call.attempt, call.number, function_id, call.call, call.call_digest, inputs])
+        if not rows:
+            return
         try:
             if self._exited is not None:
                 raise ConnectionResetError("the process has ended")
@@ -251,9 +272,23 @@ class ExecutorDesk:
             if self._exited is not None:
                 self._settle_hand(self._exited)
             return
+        if begins:
+            self._begin_batch(batch.expected_s)
+        else:
+            self._look_for_second_batch()
+            self._watch()
+
+    def _begin_batch(self, expected_s: float) -> None:
         self._begun_at = self._progress_at = asyncio.get_running_loop().time()
-        self._patience_s = max(RECALL_S, 3 * batch.expected_s)
+        self._patience_s = max(RECALL_S, 3 * expected_s)
         self._watch()
+
+    def _look_for_second_batch(self) -> None:
+        hand = self._hand.values()
+        if len(hand) > 1 and next(iter(hand)).batch != next(reversed(hand)).batch:
+            self._one_batch.clear()
+        else:
+            self._one_batch.set()
 
     def _watch(self) -> None:
         """Look after the task that runs now: its timeout, and those that wait behind it.
@@ -277,6 +312,8 @@ class ExecutorDesk:
         if len(self._hand) > 1:
             if runs_s >= self._patience_s:
                 self._recall()
+                if not self._one_batch.is_set():
+                    self._spawn(self._pause())  # What went back must not come here again.
             left_s.append(max(self._patience_s - runs_s, RECALL_S))
         elif not left_s:
             return
@@ -311,7 +348,8 @@ class ExecutorDesk:
             return
         now = asyncio.get_running_loop().time()
         wall_s = min(run_s, now - self._begun_at) if isinstance(run_s, float) and run_s >= 0 else 0.0
-        if next(iter(self._hand)) == task_id:
+        was_first = next(iter(self._hand)) == task_id
+        if was_first:
             self._progress_at = now
             self._patience_s = RECALL_S
         del self._hand[task_id]
@@ -328,6 +366,10 @@ class ExecutorDesk:
             peak_mem_bytes=self._replies.peak_mem_bytes,
         )
         self._replies.add(reply, last=not self._hand)
+        self._look_for_second_batch()
+        following = next(iter(self._hand.values()), None)
+        if was_first and following is not None and following.batch != task.batch:
+            self._begin_batch(following.expected_s)
         if not self._hand:
             self._cancel_timer()
             self.idle_since = time.time()

@@ -21,6 +21,9 @@ class InHand:
     attempt: int
     number: int
     function: TaskFunction
+    batch: int
+    expected_s: float
+    """How long its whole batch should run, 0 if that is not known."""
 
 
 def returned(task: InHand) -> TaskReply:

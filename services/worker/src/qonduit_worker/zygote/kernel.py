@@ -7,7 +7,8 @@ import os
 import platform
 import socket
 import struct
-from typing import Any, Final
+import sys
+from typing import IO, Any, Final
 
 CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWNS: Final = 0x00020000
@@ -50,6 +51,9 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 _HIGHEST_CAPABILITY: Final = 63
 _MADV_COLLAPSE: Final = 25
 _HUGE_PAGE: Final = 2 * 1024 * 1024
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_PAGEMAP_ENTRY: Final = 8
+_DENSE: Final = 0.75
 _MAP_FIELDS: Final = 5
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -129,21 +133,35 @@ def loopback_up() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
 
 
-def collapse_memory() -> None:
-    """Put this process's memory into huge pages as far as it goes: each fork then has far fewer pages to copy.
+def tidy_memory() -> None:
+    """Give back what is free, and put the rest into huge pages: each fork then has far fewer pages to copy.
 
-    Only an optimisation: kernels before 6.1 refuse it.
+    Only an optimisation: kernels before 6.1 refuse huge pages, and not every C library gives back.
     """
+    with contextlib.suppress(AttributeError):
+        _libc.malloc_trim(0)
+    with contextlib.suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pages:  # noqa: PTH123
+        for begin, end in _writable_ranges():
+            for address in range(-(-begin // _HUGE_PAGE) * _HUGE_PAGE, end // _HUGE_PAGE * _HUGE_PAGE, _HUGE_PAGE):
+                if _is_dense(pages, address):
+                    _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(_HUGE_PAGE), _MADV_COLLAPSE)
+
+
+def _writable_ranges() -> list[tuple[int, int]]:
     with open("/proc/self/maps", encoding="ascii") as file:  # noqa: PTH123
-        ranges = [line.split() for line in file]
-    for fields in ranges:
-        if "w" not in fields[1] or (len(fields) > _MAP_FIELDS and fields[_MAP_FIELDS] != "[heap]"):
-            continue
-        begin, end = (int(text, 16) for text in fields[0].split("-"))
-        begin = -(-begin // _HUGE_PAGE) * _HUGE_PAGE
-        end = end // _HUGE_PAGE * _HUGE_PAGE
-        if begin < end:
-            _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_COLLAPSE)
+        lines = [line.split() for line in file]
+    anonymous = [fields for fields in lines if len(fields) <= _MAP_FIELDS or fields[_MAP_FIELDS] == "[heap]"]
+    ranges = [fields[0].split("-") for fields in anonymous if "w" in fields[1]]
+    return [(int(begin, 16), int(end, 16)) for begin, end in ranges]
+
+
+def _is_dense(pages: IO[bytes], address: int) -> bool:
+    """Whether so much of a huge page is in use that filling its holes is worth the memory."""
+    pages.seek(address // _PAGE * _PAGEMAP_ENTRY)
+    entries = pages.read(_HUGE_PAGE // _PAGE * _PAGEMAP_ENTRY)
+    # The highest bit of an entry, whose bytes are in the machine's order, says that the page is there.
+    highest = entries[_PAGEMAP_ENTRY - 1 :: _PAGEMAP_ENTRY] if sys.byteorder == "little" else entries[::_PAGEMAP_ENTRY]
+    return sum(byte >> 7 for byte in highest) >= _DENSE * (_HUGE_PAGE // _PAGE)
 
 
 def drop_capabilities() -> None:

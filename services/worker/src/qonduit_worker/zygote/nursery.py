@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import itertools
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,12 +22,29 @@ from qonduit_worker.zygote.trees import Trees
 _SIGNAL_NUMBERS: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a zygote leaves to those that are forked from it, so that they need not find it out again.
+
+    To look at every module is to write into most of the memory that both share, for Python counts who looks.
+    """
+
+    makers: Rooms | Trees
+    imported: tuple[str, ...]
+    last_module: str
+
+
 class TooManyThreadsError(RuntimeError):
     """Preloading left threads behind; children forked from such a process hang."""
 
 
 def live(
-    channel: socket.socket, start: wire.Start, *, parent: int, enter: Callable[[wire.Start], None] | None = None
+    channel: socket.socket,
+    start: wire.Start,
+    *,
+    parent: int,
+    enter: Callable[[wire.Start], None] | None = None,
+    inherited: Inheritance | None = None,
 ) -> NoReturn:
     """Be a zygote from its first line to its end, in a process that was just forked.
 
@@ -35,6 +53,7 @@ def live(
         start: What to be.
         parent: The process that it was forked from, which it dies with.
         enter: What makes its file tree; None where it stays in its parent's.
+        inherited: What the zygote knew that it was forked from, if it was.
     """
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -47,9 +66,9 @@ def live(
             enter(start)
         if start.tier != "A":
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        nursery = Nursery(channel, start)
+        nursery = Nursery(channel, start, inherited)
         nursery.prepare()
-        wire.send(channel, "ready", modules=nursery.imported())
+        wire.send(channel, "ready", modules=nursery.imported)
         nursery.serve()
     except BaseException:  # noqa: BLE001 - whatever happened is told to the agent.
         wire.send(channel, "failed", text=traceback.format_exc())
@@ -60,10 +79,13 @@ def live(
 class Nursery:
     """Serves the orders that come on one socket until the agent closes it."""
 
-    def __init__(self, channel: socket.socket, start: wire.Start) -> None:
+    def __init__(self, channel: socket.socket, start: wire.Start, inherited: Inheritance | None = None) -> None:
+        self.imported: tuple[str, ...] = ()
+        """The installed modules that programs find imported, outermost names only; known once it is prepared."""
         self._channel = channel
         self._start = start
-        self._makers = Rooms(start) if start.tier == "A" else Trees(start)
+        self._inherited = inherited
+        self._makers = inherited.makers if inherited else Rooms(start) if start.tier == "A" else Trees(start)
         self._wakeup: tuple[int, int] | None = None
 
     def prepare(self) -> None:
@@ -81,15 +103,17 @@ class Nursery:
         threads = len(list(Path("/proc/self/task").iterdir()))
         if threads != 1:
             raise TooManyThreadsError(f"The zygote has {threads} threads after preloading; it must have one.")
+        self.imported = self._find_imported()
         gc.collect()
         gc.disable()
         gc.freeze()
-        if not self._start.forked:  # What is shared with the zygote that this one came from would be copied.
-            kernel.collapse_memory()
+        if not self._inherited:  # What is shared with the zygote that this one came from would be copied.
+            kernel.tidy_memory()
 
-    def imported(self) -> list[str]:
-        """The installed modules that programs find imported, outermost names only."""
-        return sorted({name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names)
+    def _find_imported(self) -> tuple[str, ...]:
+        known, last = (self._inherited.imported, self._inherited.last_module) if self._inherited else ((), "")
+        later = itertools.takewhile(lambda name: name != last, reversed(sys.modules))
+        return tuple(sorted({*known, *(name.partition(".")[0] for name in later)} - sys.stdlib_module_names))
 
     def serve(self) -> None:
         """Fork a sandbox for each order; returns when the agent is gone."""
@@ -124,13 +148,14 @@ class Nursery:
                 return
             if pid == 0:
                 self._let_go()
-                live(channel, replace(self._start, preload=(), warm=warm, forked=True), parent=parent)
+                inherited = Inheritance(self._makers, self.imported, next(reversed(sys.modules)))
+                live(channel, replace(self._start, preload=(), warm=warm), parent=parent, inherited=inherited)
 
     def _let_go(self) -> None:
         """Close what belongs to the zygote that this process was forked from: its end must be seen by the agent."""
         program.default_signals()
         self._channel.close()
-        self._makers.close()
+        self._makers.begin_anew()
         for end in self._wakeup or ():
             os.close(end)
 

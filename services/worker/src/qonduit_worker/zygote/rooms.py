@@ -28,7 +28,7 @@ class Rooms:
         self._filter = seccomp.build(own_network=True)
         shown = layout.interpreter_folders(start.python_path)
         self._below_tmp = [path for path in shown if path.startswith(layout.TMP + "/")]
-        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._pid_namespace = _own_pid_namespace()
         self._rooms: dict[int, _Room] = {}
 
     def make(self, order: wire.Order, control: socket.socket, output: int, cgroups: list[int]) -> bool:
@@ -73,11 +73,13 @@ class Rooms:
             room.control.close()
             os.kill(room.first, signal.SIGKILL)
 
-    def close(self) -> None:
-        """Let go of what this holds, in a process that makes no rooms of this zygote's."""
+    def begin_anew(self) -> None:
+        """Let go of the rooms of the zygote that this one was forked from, and make rooms of its own."""
         os.close(self._pid_namespace)
+        self._pid_namespace = _own_pid_namespace()
         for room in self._rooms.values():
             room.control.close()
+        self._rooms = {}
 
     def _program(self, order: wire.Order, control: socket.socket, output: int, cgroups: list[int]) -> NoReturn:
         try:
@@ -105,6 +107,10 @@ class Rooms:
         isolation.restrict_room_files()
         isolation.lock(self._filter)
         os.chdir(layout.JOB)
+
+
+def _own_pid_namespace() -> int:
+    return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _tell(control: socket.socket, text: str) -> NoReturn:

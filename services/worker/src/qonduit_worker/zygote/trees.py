@@ -34,8 +34,8 @@ class Trees:
     def ended(self, pid: int, status: int, used: resource.struct_rusage) -> None:
         """A child was reaped; first processes report for themselves."""
 
-    def close(self) -> None:
-        """Let go of what this holds; nothing."""
+    def begin_anew(self) -> None:
+        """Let go of what belongs to the zygote that this one was forked from; nothing."""
 
     def _first_process(self, order: wire.Order, control: socket.socket, output: int, cgroups: list[int]) -> NoReturn:
         try:

@@ -31,8 +31,6 @@ class Start:
     warm: str | None
     python_path: tuple[str, ...]
     hidden: tuple[str, ...]
-    forked: bool = False
-    """From another zygote, which has imported already."""
 
     def dumps(self) -> str:
         """Write it down."""

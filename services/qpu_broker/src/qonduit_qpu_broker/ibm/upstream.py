@@ -1,0 +1,298 @@
+"""IBM Quantum as an upstream: the instances of all accounts, behind one seam."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.messages import QpuState
+
+from qonduit_qpu_broker.ibm.bodies import MOST_TAGS, prepared, tag_of
+from qonduit_qpu_broker.ibm.following import Follower
+from qonduit_qpu_broker.ibm.pace import Backoff
+from qonduit_qpu_broker.ibm.rest import UpstreamError
+from qonduit_qpu_broker.ibm.sessions import SESSION_CLOSED, Sessions
+from qonduit_qpu_broker.ibm.submitting import Submitter, WithdrawnError
+from qonduit_qpu_broker.ledger import upstream as rows
+from qonduit_qpu_broker.problems import Unavailable
+from qonduit_qpu_broker.upstream import Device, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from qonduit_qpu_broker.charging import ChargeBook
+    from qonduit_qpu_broker.ibm.fleet import Fleet
+    from qonduit_qpu_broker.ibm.instance import Instance
+    from qonduit_qpu_broker.ledger.thread import LedgerThread
+    from qonduit_qpu_broker.upstream import Condition, Submission
+
+_log = get_logger("ibm")
+_CHARGE_FIRST_S = 2.0
+_CHARGE_MOST_S = 300.0
+_BIG_BODY_BYTES = 256 * 1024
+_LOST_RESULT = 9997
+
+
+class IbmUpstream:
+    """Submits, follows and fetches; what it must not forget is in the ledger before it is done."""
+
+    programs = frozenset({"sampler", "estimator", "executor", "noise-learner"})
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        ledger: LedgerThread,
+        book: ChargeBook,
+        *,
+        poll_s: float,
+        doubt_s: float,
+        results_s: float,
+        session_idle_s: float,
+    ) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._poll_s = poll_s
+        self._doubt_s = doubt_s
+        self._results_s = results_s
+        self._sessions = Sessions(ledger, book, fleet, session_idle_s)
+        self._followers: dict[str, Follower] = {}
+        self._places: dict[str, str] = {}
+        """By submission: the instance in which it has a place."""
+        self._session_at: dict[str, str] = {}
+        """By session of a program: the instance in which its jobs are."""
+        self._cancelled: dict[str, asyncio.Event] = {}
+
+    async def start(self) -> None:
+        """Sign in; an account that can't be used now is tried on."""
+        await self._fleet.start()
+        for row in await self._ledger.run(rows.open_sessions):
+            self._session_at[row.session_id] = row.instance
+        await self._sessions.start()
+
+    async def stop(self) -> None:
+        """Let go of everything; the ledger knows what is there."""
+        await self._sessions.stop()
+        for follower in self._followers.values():
+            await follower.stop()
+        await self._fleet.stop()
+
+    # --- Devices -------------------------------------------------------------------------------
+
+    def devices(self) -> Sequence[Device]:
+        """Return the devices of all instances, each name once."""
+        return self._fleet.devices()
+
+    def expect(self) -> None:
+        """Do nothing: the devices are there."""
+
+    async def configuration(self, backend: str) -> bytes:
+        """Return a device's configuration as the provider gives it; Unavailable."""
+        return await self._described("configuration", backend)
+
+    async def properties(self, backend: str) -> bytes:
+        """Return a device's properties as the provider gives them; Unavailable."""
+        return await self._described("properties", backend)
+
+    async def _described(self, kind: str, backend: str) -> bytes:
+        try:
+            return await self._fleet.describe(kind, backend)
+        except UpstreamError as error:
+            raise Unavailable(f"The {kind} of {backend} can't be read now: {error}") from None
+
+    def conditions(self) -> Sequence[Condition]:
+        """Return how each instance is doing."""
+        return self._fleet.conditions(time.time())
+
+    # --- Places --------------------------------------------------------------------------------
+
+    async def held(self) -> frozenset[str]:
+        """Return what was, or may have been, submitted before a restart."""
+        held = await self._ledger.run(rows.unfinished)
+        for row, backend in held:
+            self._places[row.qpu_job_id] = row.instance
+            if (instance := self._fleet.get(row.instance)) is not None:
+                instance.keep(row.qpu_job_id, backend)
+        return frozenset(row.qpu_job_id for row, _ in held)
+
+    def claim(self, qpu_job_id: str, backend: str, session_id: str) -> float | None:
+        """Keep a place in the least busy instance that has one; a session's jobs are all in one instance."""
+        now = time.time()
+        at = self._session_at.get(session_id)
+        candidates = [one for one in self._fleet.offering(backend) if at is None or one.crn == at]
+        rooms = {one.crn: one.room_in(backend, now) for one in candidates}
+        free = [one for one in candidates if rooms[one.crn] == 0]
+        if not free:
+            waits = [room for room in rooms.values() if room is not None]
+            return min(waits, default=None)
+        chosen = min(free, key=lambda one: one.in_flight)
+        chosen.keep(qpu_job_id, backend)
+        self._places[qpu_job_id] = chosen.crn
+        if session_id:
+            self._session_at[session_id] = chosen.crn
+        return 0.0
+
+    def give_back(self, qpu_job_id: str) -> None:
+        """Give a place back."""
+        instance = self._fleet.get(self._places.pop(qpu_job_id, ""))
+        if instance is not None:
+            instance.give_back(qpu_job_id)
+
+    # --- Jobs ----------------------------------------------------------------------------------
+
+    async def run(self, submission: Submission, started: Callable[[float], Awaitable[None]]) -> Outcome:
+        """Submit a job once, follow it to its end and fetch its result."""
+        cancelled = self._cancelled[submission.qpu_job_id] = asyncio.Event()
+        if submission.session is not None:
+            self._sessions.join(submission.session.session_id)
+        try:
+            instance = await self._fleet.wait_for(self._places[submission.qpu_job_id])
+            upstream_id = await self._submit(instance, submission, cancelled)
+            return await self._follow(instance, submission, upstream_id, started, cancelled)
+        except WithdrawnError:
+            return Outcome(QpuState.CANCELLED, 0.0)
+        except UpstreamError as error:
+            return Outcome(QpuState.FAILED, None, reason=str(error), code=error.code or error.status)
+        finally:
+            del self._cancelled[submission.qpu_job_id]
+            self.give_back(submission.qpu_job_id)
+            if submission.session is not None:
+                self._sessions.leave(submission.session.session_id)
+
+    async def cancel(self, qpu_job_id: str) -> None:
+        """Have a job end, wherever it is."""
+        if (cancelled := self._cancelled.get(qpu_job_id)) is not None:
+            cancelled.set()
+
+    async def _submit(self, instance: Instance, submission: Submission, cancelled: asyncio.Event) -> str:
+        session = submission.session
+        submitter = Submitter(instance, self._ledger, self._doubt_s)
+        while True:
+            try:
+                return await submitter.submit(
+                    submission.qpu_job_id, lambda: self._body(instance, submission), submission.api_version, cancelled
+                )
+            except UpstreamError as error:
+                # The provider closed the session, for its length or for idleness: the next one is as good.
+                again = session is not None and error.code == SESSION_CLOSED and time.time() < session.ends_at
+                if session is None or not again:
+                    raise
+                await self._sessions.release(session.session_id)
+
+    async def _body(self, instance: Instance, submission: Submission) -> bytes:
+        session_id = None
+        if submission.session is not None:
+            session_id = await self._sessions.provider_id(submission.session, instance)
+        changes = {
+            "tags": [*submission.tags[: MOST_TAGS - 1], tag_of(submission.qpu_job_id)],
+            "session_id": session_id,
+            "cost": submission.cost_s or None,
+        }
+        if len(submission.body) > _BIG_BODY_BYTES:
+            return await asyncio.to_thread(prepared, submission.body, changes)
+        return prepared(submission.body, changes)
+
+    async def _follow(
+        self,
+        instance: Instance,
+        submission: Submission,
+        upstream_id: str,
+        started: Callable[[float], Awaitable[None]],
+        cancelled: asyncio.Event,
+    ) -> Outcome:
+        follower = await self._follower(instance)
+        seen_running = False
+
+        async def seen(at: float) -> None:
+            nonlocal seen_running
+            seen_running = True
+            await started(at)
+
+        document = await follower.until_final(upstream_id, seen, cancelled)
+        charged_s, started_at = _charged_s(document), None
+        if not seen_running or charged_s is None:
+            metrics = await self._metrics(instance, upstream_id)
+            charged_s, started_at = _charged_s(metrics), _moment((metrics.get("timestamps") or {}).get("running"))
+        state = document["state"]
+        failed = QpuState(state["status"]) is not QpuState.COMPLETED
+        # Read last, and handed on at once: a private result can be read only once.
+        result = await self._result(instance, submission, upstream_id, failed=failed)
+        if result is None:
+            reason = f"Its result can't be read: the provider does not give it out (its id there is {upstream_id})."
+            return Outcome(QpuState.FAILED, charged_s, reason=reason, code=_LOST_RESULT)
+        return Outcome(
+            QpuState(state["status"]),
+            charged_s,
+            result=result,
+            reason=str(state.get("reason") or ""),
+            code=int(state.get("reason_code") or 0),
+            started_at=started_at,
+        )
+
+    async def _metrics(self, instance: Instance, upstream_id: str) -> dict[str, Any]:
+        """Return a job's metrics, or nothing: its program does not wait for them, and `charge` asks again."""
+        try:
+            return (await instance.call("GET", f"/jobs/{upstream_id}/metrics")).json()
+        except UpstreamError:
+            return {}
+
+    async def _result(
+        self, instance: Instance, submission: Submission, upstream_id: str, *, failed: bool
+    ) -> bytes | None:
+        """Return a job's result, byte for byte; of a failed one, what it says about it. None if it can't be had."""
+        try:
+            reply = await instance.ask(
+                "GET",
+                f"/jobs/{upstream_id}/results",
+                api_version=submission.api_version,
+                timeout_s=600.0,
+                patience_s=self._results_s,
+            )
+        except UpstreamError as error:
+            _log.error("a result can't be read", qpu_job_id=submission.qpu_job_id, reason=str(error))
+            return b"" if failed else None
+        return reply.body if reply.body or failed else None
+
+    async def _follower(self, instance: Instance) -> Follower:
+        follower = self._followers.get(instance.crn)
+        if follower is None:
+            follower = self._followers[instance.crn] = Follower(instance, self._poll_s, self._doubt_s)
+            await follower.start()
+        return follower
+
+    async def charge(self, qpu_job_id: str) -> float:
+        """Return what a job was charged, once the provider says that this is final."""
+        row = await self._ledger.insist(lambda ledger: rows.job(ledger, qpu_job_id))
+        if row is None or not row.upstream_id:
+            return 0.0
+        instance = await self._fleet.wait_for(row.instance)
+        backoff = Backoff(_CHARGE_FIRST_S, _CHARGE_MOST_S)
+        while True:
+            try:
+                metrics = (await instance.ask("GET", f"/jobs/{row.upstream_id}/metrics")).json()
+            except UpstreamError as error:
+                _log.error("what a job was charged can't be known", qpu_job_id=qpu_job_id, reason=str(error))
+                return 0.0
+            if (seconds := _charged_s(metrics)) is not None:
+                return seconds
+            await asyncio.sleep(backoff.next_s())
+
+    async def release(self, session_id: str) -> None:
+        """Close what a session holds."""
+        self._session_at.pop(session_id, None)
+        await self._sessions.release(session_id)
+
+
+def _charged_s(document: dict[str, Any]) -> float | None:
+    """Return the seconds charged, from a job or its metrics; None while they may change."""
+    usage = document.get("usage") or {}
+    return float(usage.get("qpu_charge_time_seconds") or 0.0) if usage.get("status") == "complete" else None
+
+
+def _moment(text: str | None) -> float | None:
+    if not text:
+        return None
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,251 @@
+"""What IBM's service makes of sessions, charges, limits, accounts and cancels, with a broker in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_ibm import Fault, How, UpstreamSession
+from mortal_broker import DEVICE, Lives, account_of, job_body, request
+from qonduit_qpu_broker.problems import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from fake_ibm import FakeIbm, UpstreamJob
+
+
+@pytest.fixture
+async def lives(ibm: FakeIbm, tmp_path: Path) -> AsyncIterator[Lives]:
+    made = Lives(tmp_path, account_of(ibm), session_idle_s=0.5)
+    yield made
+    await made.stop()
+
+
+def count(statement: str) -> Callable[[Any], bool]:
+    """Return whether a count in the ledger is not zero."""
+    return lambda ledger: bool(ledger.execute(statement).fetchone()[0])
+
+
+ENDED = count("SELECT MIN(finished_at IS NOT NULL) FROM qpu_jobs")
+CHARGED = count("SELECT MIN(qpu_s IS NOT NULL) FROM qpu_jobs")
+RUNNING = count("SELECT COUNT(*) FROM qpu_jobs WHERE running_at IS NOT NULL")
+CLOSED = count("SELECT MIN(closed_at IS NOT NULL) FROM upstream_sessions")
+
+
+async def submit(lives: Lives, number: int = 1, body: bytes = b"", **more: Any) -> str:
+    """Submit a job and return its id."""
+    return str((await lives.ask(request("POST", "/jobs", body or job_body(), number=number, **more)))["id"])
+
+
+async def state(lives: Lives, qpu_job_id: str) -> dict[str, Any]:
+    """Return a job's state as its program sees it."""
+    return dict((await lives.ask(request("GET", f"/jobs/{qpu_job_id}")))["state"])
+
+
+async def usage(lives: Lives, qpu_job_id: str) -> dict[str, Any]:
+    """Return a job's usage as its program sees it."""
+    return dict((await lives.ask(request("GET", f"/jobs/{qpu_job_id}/metrics")))["usage"])
+
+
+def only(ibm: FakeIbm) -> UpstreamJob:
+    """Return the one job that is there."""
+    (job,) = ibm.quantum.jobs.values()
+    return job
+
+
+async def test_a_refusal_is_told_as_ibm_words_it_and_costs_nothing(ibm: FakeIbm, lives: Lives) -> None:
+    ibm.faults.append(Fault("POST", "/jobs", status=409, code=1515))
+    qpu_job_id = await submit(lives)
+    await lives.until(CHARGED)
+    assert await state(lives, qpu_job_id) == {"status": "Failed", "reason": "A fault on demand.", "reason_code": 1515}
+    assert (await usage(lives, qpu_job_id))["qpu_charge_time_seconds"] == 0
+    assert not ibm.quantum.jobs
+
+
+async def test_seconds_that_are_final_late_are_booked_when_they_are(ibm: FakeIbm, lives: Lives) -> None:
+    ibm.quantum.usage_pending_s = 1.0
+    ibm.faults.append(Fault("GET", "/jobs/.*/metrics", status=500, times=2))
+    qpu_job_id = await submit(lives)
+    await lives.until(ENDED)
+    assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": 0.0, "status": "pending"}
+    await lives.until(CHARGED)
+    charged_s = only(ibm).charged_s
+    assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": charged_s, "status": "complete"}
+    assert await lives.rows("SELECT charge_id, mode, qpu_seconds FROM charges") == [(qpu_job_id, "job", charged_s)]
+
+
+async def test_a_job_that_ibm_does_not_know_any_more_fails_and_one_answer_is_not_believed(
+    ibm: FakeIbm, lives: Lives
+) -> None:
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        first = await submit(lives, 1)
+        await lives.until(count("SELECT COUNT(*) FROM upstream_jobs WHERE upstream_id != ''"))
+        ibm.faults += [Fault("GET", "/jobs/[^/]*", status=404), Fault("GET", "/jobs", status=404, times=3)]
+        job = only(ibm)
+        job.deleted = True
+        await asyncio.wait_for(ibm.faults[0].seen.wait(), 20)
+        job.deleted = False
+    await lives.until(ENDED)
+    assert (await state(lives, first))["status"] == "Completed"
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        second = await submit(lives, 2)
+        await lives.until(count("SELECT MIN(upstream_id != '') FROM upstream_jobs"))
+        list(ibm.quantum.jobs.values())[-1].deleted = True
+        await lives.until(ENDED)
+    assert await state(lives, second) == {"status": "Failed", "reason": "Job not found.", "reason_code": 1291}
+
+
+async def test_a_job_that_waits_is_cancelled_for_nothing(ibm: FakeIbm, lives: Lives) -> None:
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        qpu_job_id = await submit(lives)
+        await lives.until(count("SELECT COUNT(*) FROM upstream_jobs WHERE upstream_id != ''"))
+        await lives.ask(request("POST", f"/jobs/{qpu_job_id}/cancel"))
+        await lives.until(CHARGED)
+    assert only(ibm).status == "Cancelled"
+    assert ibm.quantum.billed_s == 0
+    assert await lives.rows("SELECT qpu_seconds FROM charges") == [(0.0,)]
+
+
+async def test_a_job_that_is_cancelled_before_it_is_sent_is_never_sent(ibm: FakeIbm, tmp_path: Path) -> None:
+    lives = Lives(tmp_path, account_of(ibm, submissions_a_minute=1))
+    async with ibm.quantum.running.held(ibm.quantum.running.queue_open):
+        first, second = await submit(lives, 1), await submit(lives, 2)
+        await lives.ask(request("POST", f"/jobs/{second}/cancel"))
+        assert (await state(lives, second))["status"] == "Cancelled"
+    await lives.until(ENDED)
+    assert only(ibm).tags == [f"qonduit-{first}"]
+    await lives.stop()
+
+
+async def test_a_session_that_idles_is_closed_and_the_next_job_opens_another(ibm: FakeIbm, lives: Lives) -> None:
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "dedicated", "backend": DEVICE})))["id"]
+    assert not ibm.quantum.sessions, "it costs nothing until its first job"
+    await submit(lives, 1, job_body(session))
+    await lives.until(ENDED)
+    await lives.until(CLOSED)
+    await submit(lives, 2, job_body(session))
+    await lives.until(ENDED)
+    first, second = ibm.quantum.sessions.values()
+    assert first.closed_at is not None
+    assert [job.session_id for job in ibm.quantum.jobs.values()] == [first.session_id, second.session_id]
+    await lives.ask(request("PATCH", f"/sessions/{session}", {"accepting_jobs": False}))
+    await lives.until(CLOSED)
+    assert second.closed_at is not None
+    held_s = [round(one.held_s(one.closed_at or 0.0)) for one in (first, second)]
+    charges = await lives.rows("SELECT mode, qpu_seconds FROM charges ORDER BY at")
+    assert charges == [("dedicated", float(seconds)) for seconds in held_s]
+
+
+async def test_a_batch_is_charged_by_job_and_its_close_is_tried_until_it_is_done(ibm: FakeIbm, lives: Lives) -> None:
+    fault = Fault("PATCH", "/sessions/.*", how=How.RESET, times=3)
+    ibm.faults.append(fault)
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "batch", "backend": DEVICE})))["id"]
+    for number in range(3):
+        await submit(lives, number, job_body(session))
+    await lives.ask(request("PATCH", f"/sessions/{session}", {"accepting_jobs": False}))
+    await lives.until(CLOSED)
+    (batch,) = ibm.quantum.sessions.values()
+    assert (fault.times, batch.mode, batch.closed_at is not None) == (0, "batch", True)
+    assert {job.session_id for job in ibm.quantum.jobs.values()} == {batch.session_id}
+    await lives.until(CHARGED)
+    ((charged_s,),) = await lives.rows("SELECT SUM(qpu_seconds) FROM charges WHERE mode = 'batch'")
+    assert charged_s == pytest.approx(ibm.quantum.billed_s)
+
+
+async def test_a_session_that_ibm_closed_is_replaced_by_another(ibm: FakeIbm, lives: Lives) -> None:
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "batch", "backend": DEVICE})))["id"]
+    await submit(lives, 1, job_body(session))
+    await lives.until(ENDED)
+    (closed,) = ibm.quantum.sessions.values()
+    closed.accepting = False
+    second = await submit(lives, 2, job_body(session))
+    await lives.until(ENDED)
+    assert (await state(lives, second))["status"] == "Completed"
+    assert [one.accepting for one in ibm.quantum.sessions.values()][-1]
+
+
+async def test_a_session_that_nobody_knows_is_closed_where_the_account_is_the_brokers_alone(
+    ibm: FakeIbm, tmp_path: Path
+) -> None:
+    crn = ibm.instances[0].crn
+    ibm.quantum.sessions["lost"] = UpstreamSession("lost", crn, "dedicated", DEVICE, 28_800)
+    lives = Lives(tmp_path, account_of(ibm, exclusive=True))
+    await lives.broker()
+    async with asyncio.timeout(20), ibm.quantum.running.changed:
+        await ibm.quantum.running.changed.wait_for(lambda: ibm.quantum.sessions["lost"].closed_at is not None)
+    await lives.stop()
+
+
+async def test_two_instances_share_what_one_may_not_take(ibm: FakeIbm, tmp_path: Path) -> None:
+    accounts = [account_of(ibm, number, submissions_a_minute=1) for number in (0, 1)]
+    lives = Lives(tmp_path, *accounts)
+    for number in (1, 2):
+        await submit(lives, number)
+    await lives.until(ENDED)
+    assert {job.crn for job in ibm.quantum.jobs.values()} == {instance.crn for instance in ibm.instances}
+    conditions = (await lives.broker()).upstream.conditions()
+    assert [one.state for one in conditions] == ["limited", "limited"]
+    await lives.stop()
+
+
+async def test_accounts_are_read_again_without_a_restart(ibm: FakeIbm, lives: Lives) -> None:
+    """A job that runs at an account that is taken out is followed to its end; a new one goes to the new account."""
+    async with ibm.quantum.running.held(ibm.quantum.running.run_open):
+        await submit(lives, 1)
+        await lives.until(RUNNING)
+        lives.accounts[:] = [account_of(ibm, 1)]
+        fleet = (await lives.broker()).fleet
+        fleet.reload()
+        await fleet.wait_for(ibm.instances[1].crn)
+    await lives.until(ENDED)
+    await submit(lives, 2)
+    await lives.until(ENDED)
+    assert [job.crn for job in ibm.quantum.jobs.values()] == [instance.crn for instance in ibm.instances]
+    assert {job.status for job in ibm.quantum.jobs.values()} == {"Completed"}
+
+
+async def test_a_wrong_token_is_said_and_a_right_one_taken(ibm: FakeIbm, tmp_path: Path) -> None:
+    wrong = account_of(ibm).model_copy(update={"token": account_of(ibm, 1).token})
+    lives = Lives(tmp_path, wrong)
+    broker = await lives.broker()
+    (condition,) = broker.upstream.conditions()
+    assert condition.state == "refused"
+    assert "Correct the token of the account 'open-instance'" in condition.text
+    lives.accounts[:] = [account_of(ibm)]
+    broker.fleet.reload()
+    await broker.fleet.found()
+    await submit(lives)
+    await lives.until(ENDED)
+    assert only(ibm).status == "Completed"
+    await lives.stop()
+
+
+async def test_a_budget_that_is_used_up_refuses_before_anything_is_sent(ibm: FakeIbm, lives: Lives) -> None:
+    await submit(lives, 1, qpu_budget_s=600.0)
+    await lives.until(CHARGED)
+    assert only(ibm).cost_s == 600, "IBM stops what would go beyond it"
+    charged_s = only(ibm).charged_s
+    with pytest.raises(Conflict, match=f"used {charged_s:.2f} of its {charged_s / 2:g} QPU seconds"):
+        await submit(lives, 2, qpu_budget_s=charged_s / 2)
+    with pytest.raises(Conflict, match="of your 1e-09 QPU seconds of 28 days"):
+        await submit(lives, 3, job_id="job-2", user_qpu_budget_s=1e-9)
+    assert len(ibm.quantum.jobs) == 1
+
+
+async def test_a_breaker_opens_says_so_and_closes(ibm: FakeIbm, lives: Lives) -> None:
+    upstream = (await lives.broker()).upstream
+    async with ibm.quantum.running.held(ibm.quantum.running.run_open):
+        await submit(lives, 1)
+        await lives.until(RUNNING)
+        ibm.faults.append(Fault("GET", "/jobs", status=502, times=1_000_000))
+        await lives.until(lambda _: upstream.conditions()[0].state == "failing")
+        (condition,) = upstream.conditions()
+        assert condition.text.endswith("in a row failed, the last one so: A fault on demand.")
+        assert condition.until is not None
+        ibm.faults.clear()
+    await lives.until(ENDED)
+    assert only(ibm).status == "Completed"
+    assert [one.state for one in upstream.conditions()] == ["ok"]
