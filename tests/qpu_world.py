@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -138,12 +139,24 @@ def start_services(
 class StoredBlobs:
     """A job's blobs, in the real storage service."""
 
-    def __init__(self, payloads: Payloads) -> None:
+    def __init__(self, payloads: Payloads, folder: Path) -> None:
         self._payloads = payloads
+        self._folder = folder
 
-    async def put(self, data: bytes) -> str:
-        """Store bytes."""
-        return await self._payloads.put(data)
+    def new_part(self) -> Path:
+        """Return a name for a file."""
+        return self._folder / f"{uuid.uuid4().hex}.part"
+
+    async def put_file(self, digest: str, part: Path) -> None:
+        """Store a file."""
+        assert await self._payloads.put(await asyncio.to_thread(part.read_bytes)) == digest
+
+    async def open(self, digest: str) -> int:
+        """Return a descriptor."""
+        with tempfile.TemporaryFile() as file:
+            file.write(await self.get(digest))
+            file.seek(0)
+            return os.dup(file.fileno())
 
     async def get(self, digest: str) -> bytes:
         """Return bytes."""
@@ -197,20 +210,26 @@ class Sandbox:
                 self.stepped.clear()
                 await self.stepped.wait()
 
-    async def start(self, script: str, **more: str) -> asyncio.subprocess.Process:
-        """Start a program with nothing but its environment."""
+    async def start(
+        self, script: str, *, python: str = sys.executable, as_driver: bool = False, **more: str
+    ) -> asyncio.subprocess.Process:
+        """Start a program with nothing but its environment and `more`; as a driver: in the real runner."""
         path = self.folder / f"program-{uuid.uuid4().hex[:6]}.py"
         path.write_text(textwrap.dedent(script))
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.endpoint.environment(), **more}
+        command = [str(path)]
+        if as_driver:
+            environment |= {"QONDUIT_JOB_FOLDER": str(self.folder), "QONDUIT_ENTRYPOINT": path.name}
+            command = ["-c", "from qonduit.program.runner import run_driver; run_driver()"]
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "ignore", str(path),
+            python, *([] if "PYTHONWARNINGS" in more else ["-W", "ignore"]), *command,
             env=environment, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
-    async def run(self, script: str, **more: str) -> Finished:
+    async def run(self, script: str, *, python: str = sys.executable, as_driver: bool = False, **more: str) -> Finished:
         """Run a program to its end."""
-        return await finish(await self.start(script, **more))
+        return await finish(await self.start(script, python=python, as_driver=as_driver, **more))
 
 
 async def finish(program: asyncio.subprocess.Process) -> Finished:
@@ -262,7 +281,7 @@ class Worker:
         """Return a new sandbox's endpoint, serving on loopback."""
         listener = socket.create_server(("127.0.0.1", 0))
         context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id, **budgets)
-        blobs = StoredBlobs(self._payloads)
+        blobs = StoredBlobs(self._payloads, self._folder)
         made: list[Sandbox] = []
         endpoint = QpuEndpoint(
             port=listener.getsockname()[1],

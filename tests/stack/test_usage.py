@@ -104,7 +104,8 @@ def test_qpu_seconds_are_what_the_device_charged(stack: Stack, submit: Callable[
     assert sum(usage.values()) == usage["RUNNING: EXECUTING_QPU"]
     after = total(stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
     assert after - before == pytest.approx(first + second, rel=0.01)
-    assert total(stack, "gateway", "qonduit_job_stage_qpu_seconds_total", stage="EXECUTING_QPU") >= first + second
+    counted = total(stack, "gateway", "qonduit_job_stage_qpu_seconds_total", stage="EXECUTING_QPU")
+    assert counted > (first + second) * 0.99, "jobs of other tests count too"
 
 
 def test_wall_seconds_of_the_stages_are_the_job(submit: Callable[..., Job]) -> None:

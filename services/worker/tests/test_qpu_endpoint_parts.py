@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+import uuid
+from pathlib import Path  # noqa: TC003 -- pytest reads annotations.
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import AsyncMock
 
 import aiohttp
-import pytest  # noqa: TC002 -- its annotations are read at run time.
+import jwt
+import pytest
 from qonduit_service_kit.messages import QpuReply, QpuRequest, QpuState, QpuTransition
 from qonduit_worker.qpu_endpoint import Blobs, ProgramContext, QpuEndpoint, job_table
-from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, Call, Received
+from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, BrokerGoneError, Call, Received
 from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
 from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
 from qonduit_worker.qpu_endpoint.identity import Identity, usage_document
@@ -114,12 +118,25 @@ async def test_ids_that_nobody_knows_are_not_kept() -> None:
     assert not table._jobs
 
 
-async def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+class _Parts:
+    """Names for files, of which none is ever taken over."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new_part(self) -> Path:
+        return self._folder / f"{uuid.uuid4().hex}.part"
+
+
+async def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     posted: list[int] = []
     let, full, several = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def call(_self: BrokerCalls, call: Call) -> Received:
-        posted.append(len(call.body or b""))
+        assert call.body is not None
+        posted.append(call.body.part.stat().st_size if call.body.part else len(call.body.data or b""))
         if len(posted) == 4:
             full.set()
         if len(posted) == 5:
@@ -134,7 +151,7 @@ async def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_pass(monkeyp
     endpoint = QpuEndpoint(
         port=port,
         bus=cast("Bus", None),
-        blobs=cast("Blobs", None),
+        blobs=cast("Blobs", _Parts(tmp_path)),
         context=context,
         devices=DeviceCache(),
         on_transition=AsyncMock(),
@@ -152,22 +169,52 @@ async def test_large_bodies_are_held_a_few_at_a_time_and_small_ones_pass(monkeyp
         let.set()
         assert [answer.status for answer in await asyncio.gather(*posts)] == [200] * 9
     await endpoint.stop()
+    assert not [*tmp_path.iterdir()]  # noqa: ASYNC240 -- a test's own folder.
+
+
+def _waiting() -> bool:
+    return False
+
+
+def _gone() -> bool:
+    return True
 
 
 def test_the_same_posts_get_the_same_numbers_in_any_order() -> None:
     first, second = CallNumbers(), CallNumbers()
     posts = [("/jobs", "a"), ("/jobs", "b"), ("/jobs", "a"), ("/sessions", "a")]
-    numbers = sorted((path, body, first.take(path, body)) for path, body in posts)
-    again = sorted((path, body, second.take(path, body)) for path, body in reversed(posts))
+    numbers = sorted((*post, first.take(*post, _waiting).value) for post in posts)
+    again = sorted((*post, second.take(*post, _waiting).value) for post in reversed(posts))
     assert numbers == again == [("/jobs", "a", 1), ("/jobs", "a", 2), ("/jobs", "b", 1), ("/sessions", "a", 1)]
 
 
-def test_a_post_that_the_client_repeats_after_our_failure_keeps_its_number() -> None:
+def test_a_post_that_is_repeated_after_a_failure_keeps_its_number() -> None:
     numbers = CallNumbers()
-    taken = numbers.take("/jobs", "a")
-    numbers.give_back("/jobs", "a", taken)
-    assert numbers.take("/jobs", "a") == taken
-    assert numbers.take("/jobs", "a") == taken + 1
+    first, second = (numbers.take("/jobs", "a", _waiting) for _ in range(2))
+    numbers.settle(first, answered=False)
+    repeated = numbers.take("/jobs", "a", _waiting)
+    assert [second.value, repeated.value] == [2, 1]
+    numbers.settle(repeated, answered=True)
+    numbers.settle(second, answered=True)
+    assert numbers.take("/jobs", "a", _waiting).value == 3
+
+
+def test_a_post_whose_answer_nobody_waits_for_gives_its_number_to_the_next_one() -> None:
+    numbers = CallNumbers()
+    lost = numbers.take("/jobs", "a", _gone)
+    repeated = numbers.take("/jobs", "a", _waiting)
+    assert lost.value == repeated.value == 1
+    numbers.settle(lost, answered=False)
+    assert numbers.take("/jobs", "a", _waiting).value == 2, "the repeat is being answered"
+
+
+def test_refused_posts_are_not_kept() -> None:
+    numbers = CallNumbers()
+    for digest in range(100):
+        several = [numbers.take("/jobs", str(digest), _waiting) for _ in range(3)]
+        for number in several:
+            numbers.settle(number, answered=False)
+    assert not numbers._posts
 
 
 async def test_programs_that_ask_for_the_same_device_share_one_request() -> None:
@@ -179,6 +226,25 @@ async def test_programs_that_ask_for_the_same_device_share_one_request() -> None
     broker.up.set()
     assert {answer.body for answer in await asyncio.gather(*asking)} == {b"1"}
     assert (await cache.get(key, broker.answer)).body == b"1"
+
+
+async def test_a_program_that_is_stopped_takes_no_other_programs_question_with_it() -> None:
+    cache, broker = DeviceCache(), _Broker()
+    stopped = asyncio.Event()
+
+    async def ends() -> Received:
+        await stopped.wait()
+        raise BrokerGoneError
+
+    key = ("/backends", (), "2026-04-15")
+    first = asyncio.create_task(cache.get(key, ends))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(cache.get(key, broker.answer))
+    await asyncio.sleep(0)
+    stopped.set()
+    with pytest.raises(BrokerGoneError):
+        await first
+    assert (await second).body == b"1"
 
 
 async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() -> None:
@@ -198,6 +264,19 @@ async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() ->
     assert len(cache._entries) == 1, "what a program asks with counts, not only what it is answered"
     await cache.get(("/backends", (), ""), failing)
     assert (await cache.get(("/backends", (), ""), large)).status == 200
+
+
+def test_a_token_is_good_for_an_hour_and_for_what_its_signature_covers() -> None:
+    now = time.time()
+    fresh, old = Identity("job-1", lambda: now), Identity("job-1", lambda: now - 3601)
+    assert fresh.admits("Bearer " + fresh.access_token()["access_token"])
+    assert not old.admits("Bearer " + old.access_token()["access_token"])
+    claims = {"sub": "job-1", "iat": int(now), "exp": int(now) + 60}
+    for key, algorithm in (("", "none"), (fresh.token, "HS256")):
+        assert not fresh.admits("Bearer " + jwt.encode(claims, key, algorithm=algorithm))
+    for other in ({"sub": "job-2"}, {"sub": None}, {"exp": None}, {"exp": int(now) - 1}):
+        forged = {name: value for name, value in (claims | other).items() if value is not None}
+        assert not fresh.admits("Bearer " + jwt.encode(forged, fresh._key, algorithm="HS256"))
 
 
 def test_a_token_is_good_for_its_own_program_only() -> None:

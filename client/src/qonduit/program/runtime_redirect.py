@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit.program.devices import in_executor, keep
 from qonduit.program.import_hooks import after_import
+from qonduit.program.older_clients import lead_older_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ def _redirect() -> None:
     from qiskit_ibm_runtime.accounts import account, management  # noqa: PLC0415
 
     account.IBM_QUANTUM_PLATFORM_API_URL = os.environ["QISKIT_IBM_URL"]
+    lead_older_client()
     # It was fixed at import, maybe in another process with another home.
     saved = Path("~/.qiskit/qiskit-ibm.json").expanduser()
     management._DEFAULT_ACCOUNT_CONFIG_JSON_FILE = str(saved)  # noqa: SLF001

@@ -251,6 +251,10 @@ class JobBlobs:
         await self._storage.put_blob(digest, data)
         return digest
 
+    def new_part(self) -> Path:
+        """Return a name for a file that `put_file` can take over."""
+        return self._cache.new_part()
+
     async def put_file(self, digest: str, part: Path) -> None:
         """Store a file of this digest durably and keep it here; the file is moved away."""
         await self._storage.put_blob(digest, part)

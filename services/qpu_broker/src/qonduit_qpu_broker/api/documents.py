@@ -23,6 +23,7 @@ DETAILED_DEVICES_SINCE = "2025-01-01"
 CHARGE_TIME_SINCE = "2026-03-15"
 """Before it, usage is in quantum seconds."""
 INTERACTIVE_TTL_S = 60
+_SHOWN = 40
 RAN_TOO_LONG = 1305
 """With it, the client takes a cancelled job for one that exceeded its longest execution time."""
 
@@ -202,12 +203,22 @@ def status_document(device: Device, waiting: int) -> dict[str, Any]:
 def parse_body(body: bytes) -> dict[str, Any]:
     """Return a posted object, top level only; ValueError if it is none.
 
-    What is inside stays as it came: nothing here decodes circuits or arrays.
+    What is inside stays as it came: nothing here decodes circuits or arrays. A name given twice is refused, because a
+    provider may read the other one than we: another backend, another program's session.
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(document, dict):
         raise ValueError("a JSON object is expected")  # noqa: TRY004 -- one error for all that is wrong with it.
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice[:_SHOWN]!r} is given twice")
+    return found

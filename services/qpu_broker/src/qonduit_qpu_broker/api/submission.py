@@ -9,6 +9,7 @@ from qonduit_qpu_broker.problems import BadRequest
 
 MAX_TAGS = 8
 MAX_TAG_LENGTH = 86
+MAX_NAME_LENGTH = 256
 MAX_COST_S = 10_800
 
 
@@ -48,14 +49,23 @@ def read_tags(tags: Any) -> tuple[str, ...]:
         raise BadRequest(f"A job has at most {MAX_TAGS} tags.", code=1204)
     if any(len(tag) > MAX_TAG_LENGTH for tag in tags):
         raise BadRequest(f"A tag has at most {MAX_TAG_LENGTH} characters.", code=1205)
+    if not all(_can_be_stored(tag) for tag in tags):
+        raise BadRequest("A tag has a character in it that is none.", code=1204)
     return tuple(tags)
 
 
 def _text(document: dict[str, Any], name: str, *, required: bool = False) -> str:
     value = document.get(name) or ""
-    if not isinstance(value, str) or (required and not value):
-        raise BadRequest(f"'{name}' must be a text.")
+    if not isinstance(value, str) or (required and not value) or len(value) > MAX_NAME_LENGTH:
+        raise BadRequest(f"'{name}' must be a text of at most {MAX_NAME_LENGTH} characters.")
+    if not _can_be_stored(value):
+        raise BadRequest(f"'{name}' has a character in it that is none.")
     return value
+
+
+def _can_be_stored(text: str) -> bool:
+    """Whether a text is all characters: JSON can also spell halves of some, which no encoding has."""
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cost(value: Any) -> int:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from qonduit_service_kit.bus import BusClosedError, UnroutableError
-from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, QPU_BROKER, Address, QpuReply, QpuRequest
+from qonduit_service_kit.messages import QPU_BROKER, Address, QpuReply, QpuRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qonduit_worker.qpu_endpoint.bodies import Body
     from qonduit_worker.qpu_endpoint.context import ProgramContext
 
 RESEND_S: Final = 20.0
+CALLS_AT_A_TIME: Final = 32
+"""One program's calls must not fill the broker's inbox before those of others."""
 _UNROUTABLE_PAUSE_S: Final = 0.5
 
 
@@ -35,11 +40,17 @@ class Publisher(Protocol):
 class Blobs(Protocol):
     """The job's blobs in storage."""
 
-    async def put(self, data: bytes) -> str:
-        """Store bytes and return their sha256 in hexadecimal."""
+    def new_part(self) -> Path:
+        """Return a name for a file that `put_file` can take over."""
+
+    async def put_file(self, digest: str, part: Path) -> None:
+        """Store a file of this sha256; it is moved away."""
 
     async def get(self, digest: str) -> bytes:
         """Return the bytes behind a digest."""
+
+    async def open(self, digest: str) -> int:
+        """Return a descriptor to read the bytes behind a digest, which is the caller's."""
 
 
 class BrokerGoneError(Exception):
@@ -54,17 +65,18 @@ class Call:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     api_version: str = ""
-    body: bytes | None = None
+    body: Body | None = None
     call_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An answer with its bytes at hand."""
+    """An answer; its bytes are at hand or, for a digest, in storage."""
 
     status: int
     content_type: str
     body: bytes
+    digest: str = ""
 
 
 class BrokerCalls:
@@ -81,13 +93,20 @@ class BrokerCalls:
         self._waiting: dict[str, asyncio.Future[QpuReply]] = {}
         self._stopped = False
         self._caller = uuid.uuid4().hex
+        self._room = asyncio.Semaphore(CALLS_AT_A_TIME)
+
+    async def whole(self, call: Call) -> Received:
+        """Return the broker's answer with its bytes at hand; BrokerGoneError once stopped."""
+        received = await self.call(call)
+        if not received.digest:
+            return received
+        return Received(received.status, received.content_type, await self._blobs.get(received.digest))
 
     async def call(self, call: Call) -> Received:
         """Return the broker's answer; BrokerGoneError once stopped."""
-        body, digest = call.body, ""
-        if body is not None and len(body) > INLINE_LIMIT_BYTES:
-            digest = await self._blobs.put(body)
-            body = None
+        body = call.body
+        if body is not None and body.part is not None:
+            await self._blobs.put_file(body.digest, body.part)
         request = QpuRequest(
             request_id=uuid.uuid4().hex,
             reply_to=self._context.reply_to,
@@ -100,14 +119,14 @@ class BrokerCalls:
             api_version=call.api_version,
             call_number=call.call_number,
             caller=self._caller,
-            body=body,
-            body_digest=digest,
+            body=None if body is None else body.data,
+            body_digest="" if body is None or body.part is None else body.digest,
             qpu_budget_s=self._context.qpu_budget_s,
             user_qpu_budget_s=self._context.user_qpu_budget_s,
         )
-        reply = await self._reply_to(request)
-        data = await self._blobs.get(reply.body_digest) if reply.body_digest else reply.body or b""
-        return Received(reply.status, reply.content_type, data)
+        async with self._room:
+            reply = await self._reply_to(request)
+        return Received(reply.status, reply.content_type, reply.body or b"", reply.body_digest)
 
     async def _reply_to(self, request: QpuRequest) -> QpuReply:
         if self._stopped:

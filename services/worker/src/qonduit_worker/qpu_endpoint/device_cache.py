@@ -8,6 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from qonduit_worker.qpu_endpoint.broker_calls import BrokerGoneError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -46,11 +48,15 @@ class DeviceCache:
         if entry is not None and entry.until > time.monotonic():
             self._entries.move_to_end(key)
             return entry.received
-        task = self._fetching.get(key)
-        if task is None:
-            task = asyncio.ensure_future(self._fetch(key, fetch))
-            self._fetching[key] = task
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+        while (task := self._fetching.get(key)) is not None:
+            try:
+                return await asyncio.shield(task)
+            except BrokerGoneError:
+                # The program that asked first is being stopped, and its request with it: that is not our end.
+                continue
+        task = asyncio.ensure_future(self._fetch(key, fetch))
+        self._fetching[key] = task
+        task.add_done_callback(lambda _: self._fetching.pop(key, None))
         return await asyncio.shield(task)
 
     async def _fetch(self, key: Key, fetch: Callable[[], Awaitable[Received]]) -> Received:

@@ -9,11 +9,14 @@ from aiohttp import web
 
 from qonduit_worker.qpu_endpoint import identity as identities
 from qonduit_worker.qpu_endpoint.broker_calls import Blobs, BrokerCalls
+from qonduit_worker.qpu_endpoint.connections import listen
 from qonduit_worker.qpu_endpoint.context import ProgramContext
 from qonduit_worker.qpu_endpoint.job_table import JobTable
 from qonduit_worker.qpu_endpoint.routes import Routes
+from qonduit_worker.qpu_endpoint.workloads import Workloads
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     from collections.abc import Awaitable, Callable
 
@@ -50,9 +53,18 @@ class QpuEndpoint:
         self._identity = identities.Identity(context.job_id)
         self._calls = BrokerCalls(bus, blobs, context)
         self._jobs = JobTable()
-        self._routes = Routes(self._identity, self._calls, self._jobs, devices, budget_s=context.qpu_budget_s)
+        self._routes = Routes(
+            identity=self._identity,
+            calls=self._calls,
+            jobs=self._jobs,
+            devices=devices,
+            blobs=blobs,
+            workloads=Workloads(self._calls, context.user),
+            budget_s=context.qpu_budget_s,
+        )
         self._on_transition = on_transition
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the variables that bring the program's client here."""
@@ -61,15 +73,24 @@ class QpuEndpoint:
     async def start(self, listener: socket.socket) -> None:
         """Serve on a listening TCP socket, which is the endpoint's from now on."""
         runner = web.AppRunner(
-            self._routes.application(), handle_signals=False, access_log=None, shutdown_timeout=_STOP_TIMEOUT_S
+            self._routes.application(),
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=_STOP_TIMEOUT_S,
+            auto_decompress=False,
         )
         await runner.setup()
+        if runner.server is None:
+            raise RuntimeError("an application that was set up has no server")
         self._runner = runner
-        await web.SockSite(runner, listener).start()
+        self._server = await listen(runner.server, listener)
 
     async def stop(self) -> None:
         """End; who still waits is told so. Safe to call twice."""
         self._calls.stop()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             with suppress(TimeoutError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jwt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INSTANCE: Final = (
     "crn:v1:bluemix:public:quantum-computing:us-east:a/00000000000000000000000000000000:"
@@ -24,10 +27,15 @@ _ALGORITHM: Final = "HS256"
 
 
 class Identity:
-    """The secret of one program and the short-lived tokens made from it."""
+    """The secret of one program and the short-lived tokens made from it.
 
-    def __init__(self, job_id: str) -> None:
+    A token names the job that it stands for, and is signed with a key that only this endpoint has and that ends with
+    it: no token of another program, another attempt or an earlier agent is good here.
+    """
+
+    def __init__(self, job_id: str, clock: Callable[[], float] = time.time) -> None:
         self._job_id = job_id
+        self._clock = clock
         self._key = secrets.token_bytes(32)
         self.token = secrets.token_urlsafe(32)
         """What the program's environment carries where an API key would be."""
@@ -38,7 +46,7 @@ class Identity:
 
     def access_token(self) -> dict[str, Any]:
         """Return what the identity service answers: a token for an hour."""
-        now = int(time.time())
+        now = int(self._clock())
         claims = {"sub": self._job_id, "iat": now, "exp": now + _LIFETIME_S}
         return {
             "access_token": jwt.encode(claims, self._key, algorithm=_ALGORITHM),
@@ -57,7 +65,13 @@ class Identity:
         if scheme.lower() != "bearer":
             return False
         try:
-            jwt.decode(credential, self._key, algorithms=[_ALGORITHM], options={"require": ["exp", "iat"]})
+            jwt.decode(
+                credential,
+                self._key,
+                algorithms=[_ALGORITHM],
+                subject=self._job_id,
+                options={"require": ["exp", "iat", "sub"]},
+            )
         except (jwt.InvalidTokenError, UnicodeEncodeError):
             return False
         return True

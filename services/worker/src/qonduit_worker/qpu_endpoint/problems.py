@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 from aiohttp import web
 
 
-def problem(status: int, message: str, *, solution: str = "") -> web.Response:
-    """Return an error as the API words it."""
+def document(status: int, message: str, *, solution: str = "") -> bytes:
+    """Return an error's body as the API words it."""
     error = {"code": status, "message": message, "solution": solution, "more_info": ""}
-    return web.json_response({"errors": [error], "trace": ""}, status=status)
+    return json.dumps({"errors": [error], "trace": ""}).encode()
+
+
+def problem(status: int, message: str, *, solution: str = "") -> web.Response:
+    """Return an error as an answer."""
+    body = document(status, message, solution=solution)
+    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def unauthorized() -> web.Response:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import json
+import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 
 from aiohttp import web
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_worker.qpu_endpoint import identity as identities
+from qonduit_worker.qpu_endpoint.answers import in_memory, streamed
+from qonduit_worker.qpu_endpoint.bodies import (
+    MAX_JOB_BYTES,
+    MAX_OTHER_BYTES,
+    Body,
+    EncodedBodyError,
+    TooLargeError,
+    received,
+)
 from qonduit_worker.qpu_endpoint.broker_calls import BrokerGoneError, Call
 from qonduit_worker.qpu_endpoint.call_numbers import CallNumbers
 from qonduit_worker.qpu_endpoint.problems import problem, unauthorized, unknown_api_key
@@ -20,17 +31,18 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from qonduit_worker.qpu_endpoint.broker_calls import BrokerCalls, Received
+    from qonduit_worker.qpu_endpoint.broker_calls import Blobs, BrokerCalls
     from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
     from qonduit_worker.qpu_endpoint.identity import Identity
     from qonduit_worker.qpu_endpoint.job_table import JobTable
+    from qonduit_worker.qpu_endpoint.workloads import Workloads
 
-MAX_BODY_BYTES: Final = 64 * 1024**2
-_BIG_BODY_BYTES: Final = 64 * 1024
 _BIG_BODIES: Final = 4
-"""How many larger bodies are held at a time: a program must not fill the agent's memory."""
+"""How many larger bodies are received at a time: a program must not fill the worker's disk."""
+_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@-]+)+")
+"""What the API's paths are made of; nothing else reaches the broker, so that each reader reads them alike."""
 _VERSION_LENGTH: Final = 32
-_SERVER_ERROR: Final = 500
+_REFUSED: Final = 400
 _log = get_logger("qpu-endpoint")
 
 
@@ -38,25 +50,37 @@ class Routes:
     """Answers one program's client."""
 
     def __init__(
-        self, identity: Identity, calls: BrokerCalls, jobs: JobTable, devices: DeviceCache, *, budget_s: float | None
+        self,
+        *,
+        identity: Identity,
+        calls: BrokerCalls,
+        jobs: JobTable,
+        devices: DeviceCache,
+        blobs: Blobs,
+        workloads: Workloads,
+        budget_s: float | None,
     ) -> None:
         self._budget_s = budget_s
         self._identity = identity
         self._calls = calls
         self._jobs = jobs
         self._devices = devices
+        self._blobs = blobs
+        self._workloads = workloads
         self._numbers = CallNumbers()
         self._big_bodies = asyncio.Semaphore(_BIG_BODIES)
 
     def application(self) -> web.Application:
         """Return the application with all its routes."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
+        application = web.Application(middlewares=[self._guard])
         application.router.add_post("/identity/token", self._token)
         application.router.add_post("/v3/resources/search", self._search)
         application.router.add_get(identities.CATALOG + "/{plan:.*}", self._catalog)
         application.router.add_get(identities.BASE + "/instances/usage", self._usage)
-        application.router.add_get(identities.BASE + "/backends{rest:.*}", self._device)
-        application.router.add_get(identities.BASE + "/jobs/{qpu_job_id}", self._job)
+        # A HEAD is another question, which must not be answered from what all sandboxes share.
+        application.router.add_get(identities.BASE + "/backends{rest:.*}", self._device, allow_head=False)
+        application.router.add_get(identities.BASE + "/jobs/{qpu_job_id}", self._job, allow_head=False)
+        application.router.add_get(identities.BASE + "/workloads", self._list_workloads)
         application.router.add_post(identities.BASE + "/{collection:jobs|sessions}", self._post)
         application.router.add_route("*", identities.BASE + "/{rest:.*}", self._forward)
         return application
@@ -66,31 +90,32 @@ class Routes:
         """Let only the program's own token in, and answer every failure in the API's shape."""
         if request.path != "/identity/token" and not self._identity.admits(request.headers.get("Authorization", "")):
             return unauthorized()
+        if not _PATH.fullmatch(request.rel_url.raw_path):
+            return problem(404, "There is nothing at this path.")
         try:
             async with self._room(request):
                 return await handler(request)
-        except BrokerGoneError:
-            return problem(503, "This program is being stopped.")
-        except web.HTTPRequestEntityTooLarge:
-            return problem(413, f"A job is at most {MAX_BODY_BYTES} bytes.", solution="Split it into several jobs.")
-        except web.HTTPException as error:
-            return problem(error.status, f"{request.method} {request.path}: {error.reason}")
-        except Exception:  # noqa: BLE001 -- the program gets an answer, the log gets the traceback.
+        except ConnectionError:
+            raise  # Whoever asked is gone.
+        except Exception as error:  # noqa: BLE001 -- the program gets an answer, the log gets the traceback.
+            if (refusal := _refusal_of(error)) is not None:
+                return refusal
             _log.exception("a request failed", method=request.method, path=request.path)
             return problem(503, "The QPU endpoint could not answer; try again.")
 
     def _room(self, request: web.Request) -> AbstractAsyncContextManager[object]:
         """Return what is held while a request is answered; those with a large body wait for one another."""
-        if not request.can_read_body or (request.content_length or _BIG_BODY_BYTES + 1) <= _BIG_BODY_BYTES:
+        if not request.can_read_body or (request.content_length or MAX_OTHER_BYTES + 1) <= MAX_OTHER_BYTES:
             return nullcontext()
         return self._big_bodies
 
     # --- Answered here -------------------------------------------------------------------------
 
     async def _token(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        async with received(request, self._blobs.new_part, MAX_OTHER_BYTES) as body:
+            form = parse_qs((body.data or b"").decode())
         # A key that a program brought along is neither kept, nor logged, nor passed on.
-        if not self._identity.knows(str(form.get("apikey", ""))):
+        if not self._identity.knows(form.get("apikey", [""])[0]):
             return unknown_api_key()
         return web.json_response(self._identity.access_token())
 
@@ -106,52 +131,80 @@ class Routes:
     async def _device(self, request: web.Request) -> web.Response:
         call = _call_of(request)
         key = (call.path, call.query, call.api_version)
-        return _response(await self._devices.get(key, lambda: self._calls.call(call)))
+        return in_memory(await self._devices.get(key, lambda: self._calls.whole(call)))
 
-    async def _job(self, request: web.Request) -> web.Response:
+    async def _job(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("exclude_params", "").lower() != "true":
             return await self._forward(request)
         call = _call_of(request)
-        return _response(await self._jobs.poll(request.match_info["qpu_job_id"], lambda: self._calls.call(call)))
+        return in_memory(await self._jobs.poll(request.match_info["qpu_job_id"], lambda: self._calls.whole(call)))
+
+    async def _list_workloads(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await self._workloads.answer(request.query, _version_of(request)))
+        except ValueError as error:
+            return problem(400, f"The filter can't be read: {error}")
 
     # --- Answered by the broker ----------------------------------------------------------------
 
-    async def _post(self, request: web.Request) -> web.Response:
+    async def _post(self, request: web.Request) -> web.StreamResponse:
         """Forward a submission under its number, so that the broker takes it once."""
-        body = await request.read()
-        digest = hashlib.sha256(body).hexdigest()
-        call = _call_of(request, body)
-        number = self._numbers.take(call.path, digest)
-        status = _SERVER_ERROR
-        try:
-            received = await self._calls.call(
-                Call(call.method, call.path, call.query, call.api_version, body, call_number=number)
-            )
-            status = received.status
-        finally:
-            if status >= _SERVER_ERROR:
-                self._numbers.give_back(call.path, digest, number)
-        return _response(received)
+        most_bytes = MAX_JOB_BYTES if request.match_info["collection"] == "jobs" else MAX_OTHER_BYTES
+        async with received(request, self._blobs.new_part, most_bytes) as body:
+            path = request.path.removeprefix(identities.BASE)
+            number = self._numbers.take(path, body.digest, lambda: _is_gone(request))
+            done = False
+            try:
+                answer = await self._calls.call(_call_of(request, body, number.value))
+                done = answer.status < _REFUSED and not _is_gone(request)
+            finally:
+                self._numbers.settle(number, answered=done)
+        if path == "/sessions" and answer.status < _REFUSED:
+            self._workloads.note_opened(json.loads(answer.body)["id"])
+        return await streamed(request, answer, self._blobs)
 
-    async def _forward(self, request: web.Request) -> web.Response:
-        body = await request.read() if request.can_read_body else None
-        call = _call_of(request, body)
-        received = await self._calls.call(call)
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        has_body = request.can_read_body  # Not any more, once it is read.
+        async with received(request, self._blobs.new_part, MAX_OTHER_BYTES) as body:
+            call = _call_of(request, body if has_body else None)
+            answer = await self._calls.call(call)
         if request.method != "GET" and call.path.startswith("/jobs/"):
             self._jobs.touch(call.path.split("/")[2])
-        return _response(received)
+        return await streamed(request, answer, self._blobs)
 
 
-def _call_of(request: web.Request, body: bytes | None = None) -> Call:
+def _refusal_of(error: Exception) -> web.Response | None:
+    """Return the answer to what is wrong with a request, or None for a fault of ours."""
+    match error:
+        case BrokerGoneError():
+            return problem(503, "This program is being stopped.")
+        case TooLargeError():
+            return problem(413, str(error), solution="Split the job into several.")
+        case EncodedBodyError():
+            return problem(415, "Compressed bodies are not taken.", solution="Send the body as it is.")
+        case UnicodeError():
+            return problem(400, "The request has text in it that is no UTF-8.")
+        case web.HTTPException():
+            return problem(error.status, error.reason)
+        case _:
+            return None
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Whether whoever asked has closed the connection."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def _version_of(request: web.Request) -> str:
+    return request.headers.get("IBM-API-Version", "")[:_VERSION_LENGTH]
+
+
+def _call_of(request: web.Request, body: Body | None = None, number: int = 0) -> Call:
     return Call(
         method=request.method,
         path=request.path.removeprefix(identities.BASE),
         query=tuple(request.query.items()),
-        api_version=request.headers.get("IBM-API-Version", "")[:_VERSION_LENGTH],
+        api_version=_version_of(request),
         body=body,
+        call_number=number,
     )
-
-
-def _response(received: Received) -> web.Response:
-    """Return an answer with its bytes as they came."""
-    return web.Response(status=received.status, body=received.body, headers={"Content-Type": received.content_type})

@@ -1,0 +1,5 @@
+"""Fixtures of the QPU tests."""
+
+from qpu_fixtures import services, worker
+
+__all__ = ["services", "worker"]
