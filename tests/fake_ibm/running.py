@@ -46,7 +46,8 @@ class Running:
 
     def submit(self, job: UpstreamJob) -> None:
         """Let a job wait and run."""
-        self._tasks[job.job_id] = asyncio.create_task(self._carry(job))
+        task = self._tasks[job.job_id] = asyncio.create_task(self._carry(job))
+        task.add_done_callback(lambda _: self._tasks.pop(job.job_id, None))
 
     async def cancel(self, job: UpstreamJob) -> None:
         """End a job that has not ended; for what it ran so far it is charged."""

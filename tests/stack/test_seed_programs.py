@@ -96,6 +96,9 @@ def test_a_sampler_waits_and_executes_without_saying_so_itself(client: Serverles
         "RUNNING: POST_PROCESSING",
         "DONE",
     ], "after the QPU the stage goes back to the one the program set"
+    told = [entry.text.split(" ", 3)[3] for entry in job.timeline() if entry.text.startswith("QPU job ")]
+    assert told[0].startswith("waits for ibm_torino, 0 ahead")
+    assert told[1:] == ["runs on ibm_torino", "on ibm_torino is completed"]
     assert charged(job)["RUNNING: EXECUTING_QPU"] > 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,6 +139,7 @@ async def test_a_session_that_idles_is_closed_and_the_next_job_opens_another(ibm
     held_s = [round(one.held_s(one.closed_at or 0.0)) for one in (first, second)]
     charges = await lives.rows("SELECT mode, qpu_seconds FROM charges ORDER BY at")
     assert charges == [("dedicated", float(seconds)) for seconds in held_s]
+    assert (await lives.ask(request("GET", f"/sessions/{session}")))["elapsed_time"] == sum(held_s)
 
 
 async def test_a_batch_is_charged_by_job_and_its_close_is_tried_until_it_is_done(ibm: FakeIbm, lives: Lives) -> None:
@@ -249,3 +252,28 @@ async def test_a_breaker_opens_says_so_and_closes(ibm: FakeIbm, lives: Lives) ->
     await lives.until(ENDED)
     assert only(ibm).status == "Completed"
     assert [one.state for one in upstream.conditions()] == ["ok"]
+
+
+async def test_a_broker_that_ran_many_jobs_remembers_none_of_them(ibm: FakeIbm, lives: Lives) -> None:
+    """Its memory is flat: what it held for jobs is gone, but for what the ledger has."""
+    body = b'{"program_id": "sampler", "backend": "ibmq_manila", "params": {"echo": "x"}}'
+
+    async def run(first: int, last: int) -> int:
+        for number in range(first, last):
+            await submit(lives, number, body, job_id=f"job-{number % 20}")
+        await lives.until(CHARGED)
+        await lives.until(count("SELECT COUNT(*) = 0 FROM transitions WHERE published = 0"))
+        lives.heard.transitions.clear()
+        lives.heard.charges.clear()
+        ibm.forget()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    await run(0, 60)
+    tracemalloc.start()
+    try:
+        before = await run(60, 120)
+        after = await run(120, 260)
+    finally:
+        tracemalloc.stop()
+    assert after - before < 140 * 1024, "less than 1 KiB a job"

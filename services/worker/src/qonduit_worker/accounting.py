@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.messages import EventKind, Stage
+from qonduit_service_kit.messages import EventKind, QpuState, Stage
 
 from qonduit_worker import metrics
 from qonduit_worker.stages import Reading, StageClock
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from qonduit_worker.events import EventOutbox
     from qonduit_worker.sandbox import Usage
+
+_REASON_LENGTH = 300
 
 
 class Accounts:
@@ -47,9 +49,10 @@ class Accounts:
             self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
 
     def qpu_says(self, transition: QpuTransition) -> None:
-        """Take a step of a QPU job."""
+        """Take a step of a QPU job: each is in the job's history, also where another one's keeps the stage as it is."""
         if self._clock is not None and self._clock.qpu_says(transition, self._book(self._clock)):
-            self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
+            text = wording(transition)
+            self._events.emit(EventKind.STAGE, stage=self._clock.stage, text=text, usage=self._clock.usage())
 
     def book_task(self, stage: Stage, cpu_s: float, peak_mem_bytes: int) -> None:
         """Book a task to the stage it was submitted in."""
@@ -76,3 +79,17 @@ class Accounts:
         reading = Reading(time.monotonic(), used.cpu_seconds, used.mem_bytes, used.peak_mem_bytes)
         metrics.STAGE_CPU.labels(clock.stage.value).inc(clock.book_until(reading))
         return reading
+
+
+def wording(transition: QpuTransition) -> str:
+    """Return a step of a QPU job in words."""
+    job = f"QPU job {transition.qpu_job_id}"
+    if transition.state is QpuState.RUNNING:
+        return f"{job} runs on {transition.backend}"
+    if transition.state is not QpuState.QUEUED:
+        ended = "failed" if transition.state is QpuState.FAILED else f"is {transition.state.value.lower()}"
+        reason = f": {transition.text[:_REASON_LENGTH]}" if transition.text else ""
+        return f"{job} on {transition.backend} {ended}{reason}"
+    ahead = "" if transition.ahead is None else f", {transition.ahead} ahead"
+    wait = "" if transition.wait_s is None else f", for about {transition.wait_s:.0f} s"
+    return f"{job} waits for {transition.backend}{ahead}{wait}"

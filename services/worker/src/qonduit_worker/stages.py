@@ -77,7 +77,7 @@ class StageClock:
         return self._change(reading)
 
     def qpu_says(self, transition: QpuTransition, reading: Reading) -> bool:
-        """Take a step of a QPU job, once each; True when the present stage changed."""
+        """Take a step of a QPU job, once each; True when it is new, whether or not the present stage changed."""
         job = transition.qpu_job_id
         if transition.sequence <= self._seen.get(job, -1):
             return False
@@ -86,7 +86,8 @@ class StageClock:
             self._pending.pop(job, None)
         else:
             self._pending[job] = transition.state
-        return self._change(reading)
+        self._change(reading)
+        return True
 
     def usage(self) -> tuple[StageUsage, ...]:
         """Absolute totals of each stage that there was, in the order of their first time."""

@@ -160,6 +160,8 @@ def overview_document(conditions: Iterable[Condition], devices: Iterable[tuple[D
 
 def _session_seconds(session: SessionRecord, times: SessionTimes, now: float) -> float:
     """Return a batch's charged seconds, or how long a dedicated session held its device."""
+    if times.held_s is not None and session.closed_at is not None:
+        return times.held_s
     if session.mode == "batch" or times.first_started is None:
         return times.charged_s
     if times.unfinished:

@@ -38,6 +38,8 @@ class SessionTimes:
     last_started: float | None
     last_finished: float | None
     charged_s: float
+    held_s: float | None
+    """What a provider charged for the whole session by the clock, once it is closed there."""
 
 
 def open_session(ledger: sqlite3.Connection, session: NewSession) -> SessionRecord:
@@ -130,8 +132,9 @@ def times(ledger: sqlite3.Connection, session_id: str) -> SessionTimes:
     """Return what a session's jobs say about it."""
     row = ledger.execute(
         "SELECT COUNT(*) FILTER (WHERE finished_at IS NULL) AS unfinished, MIN(running_at) AS first_started,"
-        " MAX(running_at) AS last_started, MAX(finished_at) AS last_finished, COALESCE(SUM(qpu_s), 0) AS charged_s"
-        " FROM qpu_jobs WHERE session_id = ?",
+        " MAX(running_at) AS last_started, MAX(finished_at) AS last_finished, COALESCE(SUM(qpu_s), 0) AS charged_s,"
+        " (SELECT SUM(qpu_seconds) FROM charges JOIN upstream_sessions u USING (charge_id) WHERE u.session_id = ?1)"
+        " AS held_s FROM qpu_jobs WHERE session_id = ?1",
         (session_id,),
     ).fetchone()
     return SessionTimes(**{name: row[name] for name in row.keys()})  # noqa: SIM118 -- a Row iterates over values.
