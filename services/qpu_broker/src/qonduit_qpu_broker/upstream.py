@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from qonduit_service_kit.messages import QpuState
+
+
+Description = Literal["configuration", "properties"]
+Query = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +112,14 @@ class Upstream(Protocol):
     def expect(self) -> None:
         """Take note that a program looks at devices: submissions may follow."""
 
-    async def configuration(self, backend: str) -> bytes:
-        """Return a device's configuration, JSON in the runtime API's shape; KeyError if it has no such device."""
+    async def describe(self, kind: Description, backend: str, query: Query = ()) -> bytes:
+        """Return a device's configuration or properties, JSON in the runtime API's shape; '{}' if it has none.
 
-    async def properties(self, backend: str) -> bytes:
-        """Return a device's properties, JSON; '{}' if there are none; KeyError if it has no such device."""
+        Args:
+            kind: Which of the two.
+            backend: The device; KeyError if it has none of this name.
+            query: As the client asked: of which time, or of which calibration. Simulated devices have one.
+        """
 
     async def held(self) -> frozenset[str]:
         """Return the unfinished submissions that it may have from before a restart; `run` follows without a claim."""

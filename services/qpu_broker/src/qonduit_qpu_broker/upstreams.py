@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from qonduit_qpu_broker.upstream import Condition, Device, Outcome, Submission, Upstream
+    from qonduit_qpu_broker.upstream import Condition, Description, Device, Outcome, Query, Submission, Upstream
 
 
 class Upstreams:
@@ -41,13 +41,9 @@ class Upstreams:
         for part in self._parts:
             part.expect()
 
-    async def configuration(self, backend: str) -> bytes:
-        """Return a device's configuration; KeyError."""
-        return await self._of(backend).configuration(backend)
-
-    async def properties(self, backend: str) -> bytes:
-        """Return a device's properties; KeyError."""
-        return await self._of(backend).properties(backend)
+    async def describe(self, kind: Description, backend: str, query: Query = ()) -> bytes:
+        """Return what the one that has a device says about it; KeyError."""
+        return await self._of(backend).describe(kind, backend, query)
 
     async def held(self) -> frozenset[str]:
         """Return what each may have from before a restart."""

@@ -14,14 +14,15 @@ from qonduit_qpu_broker.api.documents import devices_document, status_document
 from qonduit_qpu_broker.problems import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from qonduit_service_kit.messages import QpuRequest
 
     from qonduit_qpu_broker.payloads import Payloads
-    from qonduit_qpu_broker.upstream import Device, Upstream
+    from qonduit_qpu_broker.upstream import Description, Device, Upstream
 
 _STORED_FOR_S = 600.0
+_OF_WHICH = frozenset({"updated_before", "calibration_id"})
 
 
 class BackendsApi:
@@ -56,29 +57,30 @@ class BackendsApi:
         device = self.device(name)
         if not device.version:
             # A provider's list does not hold it.
-            version = json.loads(await self._upstream.configuration(name)).get("backend_version", "")
+            version = json.loads(await self._upstream.describe("configuration", name)).get("backend_version", "")
             device = replace(device, version=str(version))
         return of_json(status_document(device, self._queue_length(name)))
 
-    async def configuration(self, _request: QpuRequest, name: str) -> Answer:
+    async def configuration(self, request: QpuRequest, name: str) -> Answer:
         """Answer GET /backends/{name}/configuration."""
-        self.device(name)
         self._upstream.expect()
-        return await self._described("configuration", name, self._upstream.configuration)
+        return await self._described("configuration", name, request)
 
-    async def properties(self, _request: QpuRequest, name: str) -> Answer:
+    async def properties(self, request: QpuRequest, name: str) -> Answer:
         """Answer GET /backends/{name}/properties."""
-        self.device(name)
-        return await self._described("properties", name, self._upstream.properties)
+        return await self._described("properties", name, request)
 
-    async def _described(self, kind: str, name: str, describe: Callable[[str], Awaitable[bytes]]) -> Answer:
+    async def _described(self, kind: Description, name: str, request: QpuRequest) -> Answer:
         """Answer with a description, large ones by a digest; now and then it is made sure that they are in storage."""
+        self.device(name)
+        query = tuple((field, value) for field, value in request.query if field in _OF_WHICH)
         digest, stored_at = self._stored.get((kind, name), ("", 0.0))
-        if digest and time.monotonic() - stored_at < _STORED_FOR_S:
+        if digest and not query and time.monotonic() - stored_at < _STORED_FOR_S:
             return Answer(digest=digest)
-        description = await describe(name)
+        description = await self._upstream.describe(kind, name, query)
         if len(description) <= INLINE_LIMIT_BYTES:
             return Answer(body=description)
         digest = await self._payloads.put(description)
-        self._stored[kind, name] = (digest, time.monotonic())
+        if not query:
+            self._stored[kind, name] = (digest, time.monotonic())
         return Answer(digest=digest)

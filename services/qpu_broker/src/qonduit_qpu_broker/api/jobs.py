@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.payloads import Payloads
 
 MAX_PAGE = 200
+_MOST_ROWS = 2**31
+_PENDING = {"true": True, "false": False}
 _BIG_JSON_BYTES = 256 * 1024
 
 
@@ -254,7 +255,7 @@ def _filter(request: QpuRequest) -> listing.JobFilter:
     try:
         return listing.JobFilter(
             **owner,
-            pending=json.loads(query["pending"].lower()) if "pending" in query else None,
+            pending=_PENDING[query["pending"].lower()] if "pending" in query else None,
             program=query.get("program", ""),
             backend=query.get("backend", ""),
             session_id=query.get("session_id", ""),
@@ -262,10 +263,10 @@ def _filter(request: QpuRequest) -> listing.JobFilter:
             created_after=_moment(query.get("created_after")),
             created_before=_moment(query.get("created_before")),
             limit=min(MAX_PAGE, max(1, int(query.get("limit", 20)))),
-            offset=max(0, int(query.get("offset", 0))),
+            offset=min(_MOST_ROWS, max(0, int(query.get("offset", 0)))),
             ascending=query.get("sort", "DESC").upper() == "ASC",
         )
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise BadRequest(f"The filter can't be read: {error}") from None
 
 

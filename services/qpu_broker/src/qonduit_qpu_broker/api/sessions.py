@@ -43,24 +43,7 @@ class SessionsApi:
         if not request.job_id:
             raise BadRequest("Only a program opens sessions.")
         body = request.body or b"{}"
-        try:
-            document = parse_body(body)
-            new = sessions.NewSession(
-                job_id=request.job_id,
-                user=request.user,
-                attempt=request.attempt,
-                caller=request.caller,
-                call_number=request.call_number,
-                digest=request.body_digest or hashlib.sha256(body).hexdigest(),
-                mode=str(document.get("mode") or "dedicated"),
-                backend=str(document.get("backend") or ""),
-                instance=str(document.get("instance") or ""),
-                max_ttl_s=min(self._max_ttl_s, int(document.get("max_ttl") or self._max_ttl_s)),
-            )
-        except (ValueError, TypeError) as error:
-            raise BadRequest(f"The session can't be read: {error}") from None
-        if new.mode not in MODES:
-            raise BadRequest(f"There is no session mode {new.mode!r}; use 'dedicated' or 'batch'.")
+        new = self._read(request, body)
         if new.backend:
             self._backends.device(new.backend)
 
@@ -70,6 +53,33 @@ class SessionsApi:
 
         record = await self._ledger.run(write)
         return await self._document(record)
+
+    def _read(self, request: QpuRequest, body: bytes) -> sessions.NewSession:
+        """Return the session that a body asks for; BadRequest."""
+        try:
+            document = parse_body(body)
+            max_ttl_s = int(document.get("max_ttl") or self._max_ttl_s)
+            instance = str(document.get("instance") or "")
+            instance.encode()  # Half a character is none.
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadRequest(f"The session can't be read: {error}") from None
+        if max_ttl_s <= 0:
+            raise BadRequest(f"'max_ttl' is the most seconds that a session may last, not {max_ttl_s}.")
+        mode = str(document.get("mode") or "dedicated")
+        if mode not in MODES:
+            raise BadRequest(f"There is no session mode {mode!r}; use 'dedicated' or 'batch'.")
+        return sessions.NewSession(
+            job_id=request.job_id,
+            user=request.user,
+            attempt=request.attempt,
+            caller=request.caller,
+            call_number=request.call_number,
+            digest=request.body_digest or hashlib.sha256(body).hexdigest(),
+            mode=mode,
+            backend=str(document.get("backend") or ""),
+            instance=instance,
+            max_ttl_s=min(self._max_ttl_s, max_ttl_s),
+        )
 
     async def get(self, request: QpuRequest, session_id: str) -> Answer:
         """Answer GET /sessions/{id}."""

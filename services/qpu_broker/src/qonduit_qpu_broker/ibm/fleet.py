@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from qonduit_qpu_broker.ibm.accounts import Account
     from qonduit_qpu_broker.ledger.thread import LedgerThread
-    from qonduit_qpu_broker.upstream import Device
+    from qonduit_qpu_broker.upstream import Description, Device, Query
 
 _log = get_logger("ibm")
 _START_S = 10.0
@@ -103,10 +103,10 @@ class Fleet:
         found = {device.name: device for one in self.instances() for device in one.devices.values()}
         return sorted(found.values(), key=lambda device: (device.waiting, device.name))
 
-    async def describe(self, kind: str, backend: str) -> bytes:
+    async def describe(self, kind: Description, backend: str, query: Query) -> bytes:
         """Return a device's configuration or properties; KeyError."""
         for instance in self.offering(backend):
-            return await instance.describe(kind, backend)
+            return await instance.describe(kind, backend, query)
         raise KeyError(backend)
 
     def conditions(self, now: float) -> list[Condition]:

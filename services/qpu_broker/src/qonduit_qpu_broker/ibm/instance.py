@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from qonduit_qpu_broker.ibm.accounts import Account
     from qonduit_qpu_broker.ibm.rest import Reply
+    from qonduit_qpu_broker.upstream import Description, Query
 
 _log = get_logger("ibm")
 _THROTTLED_S = 15.0
@@ -82,9 +83,11 @@ class Instance:
                 wait_s = max(backoff.next_s(), error.retry_after_s or 0.0)
             await asyncio.sleep(wait_s)
 
-    async def describe(self, kind: str, backend: str) -> bytes:
-        """Return a device's 'configuration' or 'properties', as the provider words them; kept for five minutes."""
+    async def describe(self, kind: Description, backend: str, query: Query) -> bytes:
+        """Return a device's description as the provider words it; that of now is kept for five minutes."""
         path = f"/backends/{backend}/{kind}"
+        if query:
+            return (await self.call("GET", path, query=query)).body
         kept, at = self._described.get(path, (b"", 0.0))
         if not kept or time.monotonic() - at > _DESCRIBED_FOR_S:
             kept = (await self.call("GET", path)).body

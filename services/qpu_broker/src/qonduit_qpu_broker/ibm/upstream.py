@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.ibm.fleet import Fleet
     from qonduit_qpu_broker.ibm.instance import Instance
     from qonduit_qpu_broker.ledger.thread import LedgerThread
-    from qonduit_qpu_broker.upstream import Condition, Submission
+    from qonduit_qpu_broker.upstream import Condition, Description, Query, Submission
 
 _log = get_logger("ibm")
 _CHARGE_FIRST_S = 2.0
@@ -88,17 +88,10 @@ class IbmUpstream:
     def expect(self) -> None:
         """Do nothing: the devices are there."""
 
-    async def configuration(self, backend: str) -> bytes:
-        """Return a device's configuration as the provider gives it; Unavailable."""
-        return await self._described("configuration", backend)
-
-    async def properties(self, backend: str) -> bytes:
-        """Return a device's properties as the provider gives them; Unavailable."""
-        return await self._described("properties", backend)
-
-    async def _described(self, kind: str, backend: str) -> bytes:
+    async def describe(self, kind: Description, backend: str, query: Query = ()) -> bytes:
+        """Return a device's description as the provider gives it; Unavailable."""
         try:
-            return await self._fleet.describe(kind, backend)
+            return await self._fleet.describe(kind, backend, query)
         except UpstreamError as error:
             raise Unavailable(f"The {kind} of {backend} can't be read now: {error}") from None
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from qonduit_qpu_broker.local.catalog import DeviceCatalog
+    from qonduit_qpu_broker.upstream import Description, Query
 
 _log = get_logger("local-devices")
 _DIED_CODE = 9998
-_KEPT_DESCRIPTIONS = 4
+_KEPT_DESCRIPTIONS = 8
 
 
 class LocalDevices:
@@ -43,8 +44,7 @@ class LocalDevices:
         self._claimed = ""
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         self._prewarming: asyncio.Task[None] | None = None
-        self._configuration = lru_cache(_KEPT_DESCRIPTIONS)(self._read_configuration)
-        self._properties = lru_cache(_KEPT_DESCRIPTIONS)(self._read_properties)
+        self._described = lru_cache(_KEPT_DESCRIPTIONS)(self._describe)
 
     async def start(self) -> None:
         """Do nothing yet."""
@@ -91,19 +91,13 @@ class LocalDevices:
             # A job that comes now waits until it has ended, then starts another one.
             self._prewarming = asyncio.create_task(self._process.stop_when_free(), name="end-idle-simulator")
 
-    async def configuration(self, backend: str) -> bytes:
-        """Return a device's configuration."""
-        return self._configuration(backend)
+    async def describe(self, kind: Description, backend: str, query: Query = ()) -> bytes:  # noqa: ARG002 -- it has one.
+        """Return a device's configuration or properties."""
+        return self._described(kind, backend)
 
-    async def properties(self, backend: str) -> bytes:
-        """Return a device's properties."""
-        return self._properties(backend)
-
-    def _read_configuration(self, backend: str) -> bytes:
-        return json.dumps(self._catalog.configuration(backend)).encode()
-
-    def _read_properties(self, backend: str) -> bytes:
-        return json.dumps(self._catalog.properties(backend) or {}).encode()
+    def _describe(self, kind: Description, backend: str) -> bytes:
+        read = self._catalog.configuration if kind == "configuration" else self._catalog.properties
+        return json.dumps(read(backend) or {}).encode()
 
     async def held(self) -> frozenset[str]:
         """Return none: what ran before a restart runs again."""

@@ -72,6 +72,8 @@ class Engine:
     def _simulate(self, request: SimulationRequest, body: bytes) -> tuple[Any, float]:
         try:
             params = json.loads(body, cls=RuntimeDecoder)["params"]
+        except MemoryError:
+            raise  # Little that is sent may be much when it is unpacked.
         except Exception as error:
             raise InvalidInputError(f"The job's parameters can't be read: {error}") from error
         session = Session(
