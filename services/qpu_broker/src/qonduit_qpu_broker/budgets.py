@@ -28,11 +28,19 @@ def refusal(budget: Budget, spent: Spent) -> str:
     return ""
 
 
+def left_s(budget: Budget, spent: Spent) -> float | None:
+    """Return the seconds that may still be used; None for no limit."""
+    limits = [
+        limit - used
+        for limit, used in ((budget.job_s, spent.job_s), (budget.user_s, spent.user_s))
+        if limit is not None
+    ]
+    return max(0.0, min(limits)) if limits else None
+
+
 def most_cost_s(asked_s: int, budget: Budget, spent: Spent) -> int:
     """Return the most seconds that a job may be charged, whole ones; 0 for no limit but the provider's."""
-    limits = [float(asked_s)] if asked_s else []
-    if budget.job_s is not None:
-        limits.append(budget.job_s - spent.job_s)
-    if budget.user_s is not None:
-        limits.append(budget.user_s - spent.user_s)
-    return max(1, math.ceil(min(limits))) if limits else 0
+    left = left_s(budget, spent)
+    if left is None:
+        return asked_s
+    return max(1, math.ceil(min(left, asked_s or left)))

@@ -54,6 +54,6 @@ class ChargeBook:
     def booked(self, charge: QpuCharged | None) -> None:
         """Count a charge that was written just now; None for one that was counted before."""
         if charge is not None:
-            self.shares.charged(charge.user, charge.qpu_seconds, charge.at)
+            self.shares.charged(charge.user, charge.qpu_seconds, charge.at, typical=charge.mode != "dedicated")
             self._metrics.qpu_seconds.add(charge.backend, charge.mode, charge.qpu_seconds)
             self._outbox.wake()

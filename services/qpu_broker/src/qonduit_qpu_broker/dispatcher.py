@@ -35,6 +35,8 @@ _log = get_logger("dispatcher")
 _STORAGE_RETRY_S = 1.0
 _CANCEL_PATIENCE_S = 10.0
 """Less than the time after which a cancel is asked for again, so that those who wait don't pile up."""
+_FINISHING_S = 5.0
+"""How long a stop waits for ends to be written."""
 _OVER_BUDGET_CODE = 1515
 
 
@@ -73,6 +75,7 @@ class Dispatcher:
         """Those of the running that their upstream has, beside those that it held before the start."""
         self._cancelled: dict[str, str] = {}
         """Why those of the running that are to be cancelled are."""
+        self._finishing: set[asyncio.Task[None]] = set()
         self._charging: dict[str, asyncio.Task[None]] = {}
         self._wake = wake
         """Set also by upstreams: when they may have places that they had not."""
@@ -104,6 +107,10 @@ class Dispatcher:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._finishing:
+            _, late = await asyncio.wait(self._finishing, timeout=_FINISHING_S)
+            for task in late:
+                task.cancel()
 
     def enqueue(self, job: JobRecord) -> None:
         """Queue a job that is in the ledger; again is the same as once."""
@@ -141,6 +148,8 @@ class Dispatcher:
 
     def _ended(self, chosen: Waiting, task: asyncio.Task[None]) -> None:
         self._running.pop(chosen.qpu_job_id, None)
+        if chosen.qpu_job_id not in self._handed:
+            self._upstream.give_back(chosen.qpu_job_id)  # However it came to its end, also before its first line.
         self._handed.discard(chosen.qpu_job_id)
         self._cancelled.pop(chosen.qpu_job_id, None)
         self._queue.ended(chosen, self._book.shares, time.time())
@@ -153,17 +162,12 @@ class Dispatcher:
     async def _carry(self, qpu_job_id: str) -> None:
         job = await self._ledger.insist(lambda ledger: jobs.get(ledger, qpu_job_id))
         if job is None or job.state.final:
-            self._upstream.give_back(qpu_job_id)  # Cancelled between the choice and now.
-            return
+            return  # Cancelled between the choice and now.
         try:
             submission = await self._submission(job)
         except Problem as problem:
-            self._upstream.give_back(qpu_job_id)
             await self.finish(job, Outcome(QpuState.FAILED, 0.0, reason=problem.message, code=problem.code))
             return
-        except asyncio.CancelledError:
-            self._upstream.give_back(qpu_job_id)
-            raise
         self._handed.add(qpu_job_id)
         try:
             outcome = await self._upstream.run(submission, lambda at: self._started(job, at))
@@ -172,16 +176,32 @@ class Dispatcher:
             outcome = Outcome(QpuState.FAILED, None, reason="Internal error of the QPU broker; its log has more.")
         if outcome.state is QpuState.CANCELLED and not outcome.reason:
             outcome = replace(outcome, reason=self._cancelled.get(qpu_job_id, ""))
-        await self.finish(job, outcome)
+        # Not given up when we are stopped: it may hold a result that can't be read again.
+        finishing = asyncio.create_task(self.finish(job, outcome), name=f"finish-{qpu_job_id}")
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
+        await asyncio.shield(finishing)
 
     async def _submission(self, job: JobRecord) -> Submission:
         """Return a job as an upstream takes it; Problem if it can't be sent."""
-        window = time.time() - budgets.USER_WINDOW_S
-        spent = await self._ledger.insist(lambda ledger: charges.spent(ledger, job.user, job.job_id, window))
-        if reason := budgets.refusal(job.budget, spent):
-            raise Problem(reason, code=_OVER_BUDGET_CODE)
-        body = await self._body(job)
-        session = await self._ledger.insist(lambda ledger: _terms(ledger, job)) if job.session_id else None
+        now = time.time()
+        window = now - budgets.USER_WINDOW_S
+        spent = await self._ledger.insist(lambda ledger: charges.spent(ledger, job.user, job.job_id, window, now))
+        held = job.qpu_job_id in self._held  # The provider may have it: what it costs, it costs.
+        if not held:
+            self._refuse_other_device(job)
+            if reason := budgets.refusal(job.budget, spent):
+                raise Problem(reason, code=_OVER_BUDGET_CODE)
+        try:
+            body: bytes | None = await self._body(job)
+        except Problem:
+            if not held:
+                raise
+            body = None
+        session = None
+        if job.session_id:
+            left_s = budgets.left_s(job.budget, spent)
+            session = await self._ledger.insist(lambda ledger: _terms(ledger, job, left_s))
         return Submission(
             job.qpu_job_id,
             job.program,
@@ -190,9 +210,14 @@ class Dispatcher:
             job.api_version,
             tags=job.tags,
             cost_s=budgets.most_cost_s(job.cost_s, job.budget, spent),
-            private=job.private,
             session=session,
         )
+
+    def _refuse_other_device(self, job: JobRecord) -> None:
+        """Raise Problem where a device's name means another one than when the job was submitted: that would cost."""
+        if any(one.name == job.backend and one.simulated != job.simulated for one in self._upstream.devices()):
+            was, now = ("simulated", "real") if job.simulated else ("real", "simulated")
+            raise Problem(f"It was submitted to a {was} {job.backend}, which is a {now} one by now. Run it again.")
 
     async def _body(self, job: JobRecord) -> bytes:
         body = await self._ledger.insist(lambda ledger: jobs.body(ledger, job.qpu_job_id))
@@ -274,11 +299,15 @@ class Dispatcher:
             self._running[job.qpu_job_id].cancel()  # Its body may be waited for as long as storage is away.
 
 
-def _terms(ledger: sqlite3.Connection, job: JobRecord) -> SessionTerms | None:
+def _terms(ledger: sqlite3.Connection, job: JobRecord, left_s: float | None) -> SessionTerms | None:
+    """Return the session of a job; a dedicated one, which costs by the clock, ends with its budget."""
     session = sessions.get(ledger, job.session_id)
     if session is None:
         return None
-    return SessionTerms(session.session_id, session.mode, job.backend, session.created_at + session.max_ttl_s)
+    ends_at = session.created_at + session.max_ttl_s
+    if session.mode == "dedicated" and left_s is not None:
+        ends_at = min(ends_at, time.time() + left_s)
+    return SessionTerms(session.session_id, session.mode, job.backend, ends_at)
 
 
 def _begun(ledger: sqlite3.Connection, job: JobRecord, at: float) -> JobRecord | None:

@@ -47,14 +47,15 @@ class Shares:
         self.typical_s = _FIRST_GUESS_S
         """What a job is expected to be charged: a moving mean of what jobs were charged."""
 
-    def charged(self, user: str, seconds: float, at: float) -> None:
-        """Add what a user was charged; in any order."""
+    def charged(self, user: str, seconds: float, at: float, *, typical: bool = True) -> None:
+        """Add what a user was charged; in any order. Whole sessions and what cost nothing are not `typical` of jobs."""
         exponent = (at - self._origin) / self._half_life_s
         if exponent > _LARGEST_EXPONENT:
             self._scores = {name: score * math.pow(2.0, -exponent) for name, score in self._scores.items()}
             self._origin, exponent = at, 0.0
         self._scores[user] = self._scores.get(user, 0.0) + seconds * math.pow(2.0, exponent)
-        self.typical_s += _SMOOTHING * (seconds - self.typical_s)
+        if typical and seconds > 0:
+            self.typical_s += _SMOOTHING * (seconds - self.typical_s)
 
     def began(self, user: str) -> None:
         """Count a job that has begun."""

@@ -16,7 +16,8 @@ from qonduit_service_kit.messages import (
 
 from qonduit_qpu_broker.api.answer import Answer
 from qonduit_qpu_broker.ledger import jobs, programs, sessions
-from qonduit_qpu_broker.problems import Conflict, Problem
+from qonduit_qpu_broker.ledger.thread import LedgerUnavailableError
+from qonduit_qpu_broker.problems import Conflict, Problem, Unavailable
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Bus, Delivery, Subscription
@@ -96,6 +97,9 @@ class Inbox:
             if problem.status >= _SERVER_ERROR:
                 _log.warning("a request failed", method=request.method, path=request.path, reason=problem.message)
             answer = Answer(problem.status, problem.body())
+        except LedgerUnavailableError as error:
+            _log.warning("a request failed", method=request.method, path=request.path, reason=str(error))
+            answer = Answer(Unavailable.status, Unavailable(f"{error} Try again.").body())
         except Exception:  # noqa: BLE001 -- the client gets an answer, the log gets the traceback.
             _log.exception("a request failed", method=request.method, path=request.path, request_id=request.request_id)
             fault = Problem("Internal error of the QPU broker.", trace=request.request_id)
@@ -137,10 +141,12 @@ class Inbox:
         What runs is let finish while a later attempt may come and take its result.
         """
         self._known.pop(message.job_id, None)
-        ended = await self._ledger.run(lambda ledger: programs.end_program(ledger, message.job_id, message.attempt))
+        ended = await self._ledger.insist(lambda ledger: programs.end_program(ledger, message.job_id, message.attempt))
         if not ended:
             return
-        for session_id in await self._ledger.run(lambda ledger: sessions.open_of(ledger, message.job_id)):
+        for session_id in await self._ledger.insist(lambda ledger: sessions.open_of(ledger, message.job_id)):
             await self._sessions.end(session_id, _ENDED_REASON)
-        left = await self._ledger.run(lambda ledger: jobs.left_of(ledger, job_id=message.job_id, running=message.last))
+        left = await self._ledger.insist(
+            lambda ledger: jobs.left_of(ledger, job_id=message.job_id, running=message.last)
+        )
         await asyncio.gather(*(self._dispatcher.cancel(job, _ENDED_REASON) for job in left))

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.upstream import Upstream
 
 
+SIMULATED = "simulated_"
+"""Begins the names of simulated devices where others are IBM's: none may be taken for the other."""
+
+
 async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
     """Return the parts, in the order in which they start."""
     key_file = settings.internal_key_file or settings.data_dir / "internal.key"
@@ -98,7 +102,7 @@ def offered(
     if accounts:
         parts.append(ibm(settings, ledger, book, changed))
     if simulated:
-        parts.append(local_devices(settings))
+        parts.append(local_devices(settings, prefix=SIMULATED if accounts else ""))
     return parts[0] if len(parts) == 1 else Upstreams(parts)
 
 
@@ -121,7 +125,7 @@ def ibm(settings: QpuBrokerSettings, ledger: LedgerThread, book: ChargeBook, cha
     )
 
 
-def local_devices(settings: QpuBrokerSettings) -> Upstream:
+def local_devices(settings: QpuBrokerSettings, *, prefix: str = "") -> Upstream:
     """Return the simulated devices."""
     key_file = settings.internal_key_file or settings.data_dir / "internal.key"
     limits = Limits(
@@ -129,8 +133,8 @@ def local_devices(settings: QpuBrokerSettings) -> Upstream:
         memory_bytes=settings.simulator_memory_bytes,
         time_limit_s=settings.simulator_time_limit_s,
         threads=settings.simulator_threads,
-        hidden=(settings.data_dir, key_file),
+        hidden=tuple(path for path in (settings.data_dir, key_file, settings.ibm_accounts_file) if path is not None),
     )
     process = SimulatorProcess(limits, settings.data_dir / "simulator")
     noisy = settings.simulator_noise == "noisy"
-    return LocalDevices(DeviceCatalog(), process, noisy=noisy, idle_s=settings.simulator_idle_s)
+    return LocalDevices(DeviceCatalog(), process, noisy=noisy, idle_s=settings.simulator_idle_s, prefix=prefix)

@@ -68,12 +68,12 @@ class Submission:
     qpu_job_id: str
     program: str
     backend: str
-    body: bytes
+    body: bytes | None
+    """None for one that was `held` and whose body is not there any more."""
     api_version: str
     tags: tuple[str, ...] = ()
     cost_s: int = 0
     """Most seconds that it may be charged; 0 for the provider's own limit."""
-    private: bool = False
     session: SessionTerms | None = None
 
 

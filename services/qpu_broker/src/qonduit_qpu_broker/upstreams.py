@@ -1,4 +1,4 @@
-"""Several upstreams as one: each device belongs to one of them."""
+"""Several upstreams as one: each device belongs to one of them, and no two have the same name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Upstreams:
-    """The first that offers a device has it: a simulated one never stands in for one of a provider."""
+    """Passes each request on to the one that has the device, or the job."""
 
     def __init__(self, parts: Sequence[Upstream]) -> None:
         self._parts = parts
@@ -29,12 +29,8 @@ class Upstreams:
             await part.stop()
 
     def devices(self) -> Sequence[Device]:
-        """Return all devices, each name once."""
-        found: dict[str, Device] = {}
-        for part in self._parts:
-            for device in part.devices():
-                found.setdefault(device.name, device)
-        return list(found.values())
+        """Return all devices."""
+        return [device for part in self._parts for device in part.devices()]
 
     def expect(self) -> None:
         """Pass it on."""

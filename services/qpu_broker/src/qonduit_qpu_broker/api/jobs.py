@@ -94,15 +94,16 @@ class JobsApi:
             body=request.body,
             body_digest=request.body_digest,
             budget=Budget(request.qpu_budget_s, request.user_qpu_budget_s),
+            simulated=self._backends.device(posted.backend).simulated,
         )
         place = self._dispatcher.place(posted.backend, time.time())
 
         def write(ledger: sqlite3.Connection) -> tuple[JobRecord, bool]:
             refuse_if_over(ledger, request)
-            if posted.session_id:
-                _check_session(ledger, request, posted)
             record, new = jobs.submit(ledger, job, place)
-            if new:
+            if new:  # What was paid for before is given out, whatever has become of its session or budget.
+                if posted.session_id:
+                    _check_session(ledger, request, posted)
                 _check_budget(ledger, record)
             return record, new
 
@@ -231,8 +232,9 @@ class JobsApi:
 
 
 def _check_budget(ledger: sqlite3.Connection, job: JobRecord) -> None:
-    """Refuse a new job of somebody who has nothing left; what was paid for before is given out all the same."""
-    spent = charges.spent(ledger, job.user, job.job_id, time.time() - budgets.USER_WINDOW_S)
+    """Refuse a new job of somebody who has nothing left."""
+    now = time.time()
+    spent = charges.spent(ledger, job.user, job.job_id, now - budgets.USER_WINDOW_S, now)
     if reason := budgets.refusal(job.budget, spent):
         raise Conflict(reason, code=1515)
 

@@ -106,7 +106,7 @@ class SessionsApi:
     async def end(self, session_id: str, reason: str) -> None:
         """Close a session and cancel what waits in it."""
         await self._close(session_id)
-        left = await self._ledger.run(lambda ledger: jobs.left_of(ledger, session_id=session_id))
+        left = await self._ledger.insist(lambda ledger: jobs.left_of(ledger, session_id=session_id))
         await asyncio.gather(*(self._dispatcher.cancel(job, reason) for job in left))
 
     async def _close(self, session_id: str) -> None:
@@ -114,7 +114,7 @@ class SessionsApi:
 
         A crash between the two is made good at the next start.
         """
-        if await self._ledger.run(lambda ledger: sessions.close(ledger, session_id)):
+        if await self._ledger.insist(lambda ledger: sessions.close(ledger, session_id)):
             await self._upstream.release(session_id)
 
     async def _document(self, session: SessionRecord) -> Answer:

@@ -18,7 +18,7 @@ from qonduit_qpu_broker.ledger import upstream as rows
 from qonduit_qpu_broker.upstream import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from qonduit_qpu_broker.ibm.accounts import Account
     from qonduit_qpu_broker.ledger.thread import LedgerThread
@@ -48,11 +48,11 @@ class Fleet:
 
     async def start(self) -> None:
         """Sign in to all accounts; those that don't answer are tried on. AccountsError."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         self._sign_in(self._read())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.found(), _START_S)
         self._looking = asyncio.create_task(self._look_for_ever(), name="ibm-devices")
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
 
     async def stop(self) -> None:
         """Let go."""
@@ -104,50 +104,69 @@ class Fleet:
         return sorted(found.values(), key=lambda device: (device.waiting, device.name))
 
     async def describe(self, kind: Description, backend: str, query: Query) -> bytes:
-        """Return a device's configuration or properties; KeyError."""
-        for instance in self.offering(backend):
-            return await instance.describe(kind, backend, query)
-        raise KeyError(backend)
+        """Return a device's configuration or properties, from whichever instance gives it.
 
-    def conditions(self, now: float) -> list[Condition]:
-        """Return how each instance is doing, and each account whose instances are not known."""
+        Raises:
+            KeyError: None has the device.
+            UpstreamError: None gives it now.
+        """
+        error: Exception = KeyError(backend)
+        for instance in sorted(self.offering(backend), key=lambda one: not one.is_usable):
+            try:
+                return await instance.describe(kind, backend, query)
+            except UpstreamError as caught:
+                error = caught
+        raise error
+
+    def conditions(self, in_flight: Mapping[str, int], now: float) -> list[Condition]:
+        """Return how each instance is doing, with what is there, and each account whose instances are not known."""
         unfound = [
             Condition(name, "", "refused" if refused else "failing", text, None, 0)
             for name, (text, refused) in self._unfound.items()
         ]
-        return [*(one.condition(now) for one in self.instances()), *unfound]
+        return [*(one.condition(in_flight.get(one.crn, 0), now) for one in self.instances()), *unfound]
 
     def _sign_in(self, accounts: Sequence[Account]) -> None:
+        """Use these accounts: what is known of them goes on at once, the rest is found."""
         for task in self._finding.values():
             task.cancel()
         self._unfound.clear()
+        by_name = {account.name: account for account in accounts}
         for instance in self._instances.values():
-            instance.retired = True
+            if (account := by_name.get(instance.account.name)) is not None:
+                instance.sign_in(account)
+            else:
+                instance.retired = True
         self._finding = {
             account.name: asyncio.create_task(self._find(account), name=f"find-{account.name}") for account in accounts
         }
 
     async def _find(self, account: Account) -> None:
-        """Find an account's instances, however often that takes."""
+        """Find an account's instances and their devices, however often that takes."""
         backoff = Backoff(first_s=1.0)
         while True:
             try:
                 crns = await _crns(account)
+                break
             except UpstreamError as error:
                 self._unfound[account.name] = (str(error), error.refused)
                 _log.warning("an account can't be used", account=account.name, reason=str(error))
-                await asyncio.sleep(backoff.next_s())
-                continue
-            self._unfound.pop(account.name, None)
-            break
+            await asyncio.sleep(backoff.next_s())
+        self._unfound.pop(account.name, None)
         for crn in crns:
-            if (known := self._instances.get(crn)) is not None:
-                known.sign_in(account)
-            else:
+            if (known := self._instances.get(crn)) is None:
                 self._instances[crn] = await self._new(account, crn)
+            elif known.account != account or known.retired:
+                known.sign_in(account)
+        for instance in self._instances.values():
+            if instance.account.name == account.name and instance.crn not in crns:
+                instance.retired = True
         async with self._changed:
             self._changed.notify_all()
-        await asyncio.gather(*(self._instances[crn].look_at_devices() for crn in crns))
+        left = {crn for crn in crns if not await self._instances[crn].look_at_devices()}
+        while left:
+            await asyncio.sleep(backoff.next_s())
+            left = {crn for crn in left if not await self._instances[crn].look_at_devices()}
 
     async def _new(self, account: Account, crn: str) -> Instance:
         """Return an instance that knows what was sent to it in the last minute."""

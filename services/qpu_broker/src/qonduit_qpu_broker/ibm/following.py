@@ -105,6 +105,8 @@ class Follower:
                 await self._compare(await self._unfinished())
             except UpstreamError as error:
                 _log.warning("what runs can't be listed", instance=self._instance.account.name, reason=str(error))
+            except Exception:  # noqa: BLE001 -- an answer that nobody foresaw must not end the looking.
+                _log.exception("what runs can't be read", instance=self._instance.account.name)
 
     def _pause_s(self, quiet_s: float) -> float:
         """Return how long not to look: less when something happened just now, more when nothing has for long."""
@@ -118,7 +120,7 @@ class Follower:
             query = (
                 ("pending", "true"), ("exclude_params", "true"), ("limit", str(_PAGE)), ("offset", str(len(found)))
             )  # fmt: skip
-            page = (await self._instance.ask("GET", "/jobs", query=query)).json()
+            page = (await self._instance.call("GET", "/jobs", query=query)).json()
             listed = page.get("jobs") or ()
             found |= {str(job["id"]): str((job.get("state") or {}).get("status")) for job in listed}
             if not listed or len(found) >= int(page.get("count") or 0):
@@ -126,9 +128,9 @@ class Follower:
 
     async def _compare(self, unfinished: dict[str, str]) -> None:
         """Note what has changed; what is not among the unfinished has ended, or is not in the index yet."""
-        missing = [upstream_id for upstream_id in self._watches if upstream_id not in unfinished]
+        missing = [one for one in self._watches if unfinished.get(one, "Completed") in FINAL]
         for upstream_id, watch in self._watches.items():
-            if upstream_id in unfinished:
+            if upstream_id not in missing:
                 self._note(watch, unfinished[upstream_id])
         for upstream_id, document in (await self._documents(missing)).items():
             if upstream_id in self._watches:
@@ -136,6 +138,8 @@ class Follower:
 
     def _answered(self, watch: _Watch, document: dict[str, Any] | UpstreamError) -> None:
         if isinstance(document, UpstreamError):
+            if not document.missing:
+                return  # Asked again with the next list.
             # It was accepted, and may cost: one answer that it is not there is not believed.
             watch.unknown_since = watch.unknown_since or time.monotonic()
             if time.monotonic() - watch.unknown_since >= self._gone_s:
@@ -144,7 +148,9 @@ class Follower:
             return
         watch.unknown_since = 0.0
         status = str((document.get("state") or {}).get("status"))
-        watch.ended = document if status in FINAL else None
+        if status in FINAL:
+            watch.ended = document
+            watch.changed.set()
         self._note(watch, status)
 
     def _note(self, watch: _Watch, status: str) -> None:
@@ -158,13 +164,13 @@ class Follower:
         found: dict[str, dict[str, Any] | UpstreamError] = {}
         if len(upstream_ids) > 1:
             query = (("pending", "false"), ("exclude_params", "true"), ("limit", str(_PAGE)))
-            listed = (await self._instance.ask("GET", "/jobs", query=query)).json().get("jobs") or ()
+            listed = (await self._instance.call("GET", "/jobs", query=query)).json().get("jobs") or ()
             found |= {str(job["id"]): job for job in listed}
         for upstream_id in upstream_ids:
             if upstream_id in found:
                 continue
             try:
-                reply = await self._instance.ask("GET", f"/jobs/{upstream_id}", query=(("exclude_params", "true"),))
+                reply = await self._instance.call("GET", f"/jobs/{upstream_id}", query=(("exclude_params", "true"),))
                 found[upstream_id] = reply.json()
             except UpstreamError as error:
                 found[upstream_id] = error
@@ -180,7 +186,7 @@ async def _cancelling(instance: Instance, upstream_id: str, cancelled: asyncio.E
         try:
             await instance.ask("POST", f"/jobs/{upstream_id}/cancel", body=b"")
         except UpstreamError as error:
-            _log.info("a job is not cancelled", upstream_id=upstream_id, reason=str(error))  # It has ended by itself.
+            _log.info("a job is not cancelled; most likely it has ended", upstream_id=upstream_id, reason=str(error))
 
     task = asyncio.create_task(cancel(), name=f"cancel-{upstream_id}")
     try:

@@ -22,6 +22,14 @@ class SubmissionLimit:
         self._a_minute = a_minute
         self.held_until = 0.0
 
+    def of(self, a_minute: int) -> SubmissionLimit:
+        """Return one with another limit, which remembers what was sent."""
+        other = SubmissionLimit(a_minute)
+        other.held_until = self.held_until
+        for at in self._sent:
+            other.take(at)
+        return other
+
     def ready_in(self, now: float) -> float:
         """Return the seconds until one more may be sent."""
         full = len(self._sent) == self._a_minute
@@ -55,9 +63,9 @@ class Backoff:
 
 @dataclass(slots=True)
 class Breaker:
-    """A circuit breaker: after some failures in a row nothing new is begun for a while, then one more is let through.
+    """A circuit breaker: after some failures in a row nothing new is begun for a while, longer after each further one.
 
-    M. Nygard, "Release It!", 2007. What is followed already is asked for all the same.
+    M. Nygard, "Release It!", 2007. What is followed already is asked for all the same, and closes it when it succeeds.
     """
 
     failures_to_open: int = 5

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from ibm_cloud_sdk_core import ApiException
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 API_VERSION = "2026-04-15"
 """For what the broker asks on its own behalf; what a program submitted goes with the program's version."""
 _CONNECT_S = 5.0
-_THREADS = 8
+_THREADS = 4
+_LONGEST_RETRY_S = 3600.0
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _TOO_MANY = 429
@@ -88,11 +90,18 @@ class UpstreamError(Exception):
         return self.sent and self.fault
 
 
+class Lane(Enum):
+    """What may hold each other up: slow results and large bodies are not to keep a cancel or a close waiting."""
+
+    CONTROL = auto()
+    SUBMIT = auto()
+    RESULTS = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer."""
 
-    status: int
     body: bytes
 
     def json(self) -> dict[str, Any]:
@@ -117,7 +126,9 @@ class Rest:
         self._account = _runtime_account(account, crn)
         self._base = default_runtime_url_resolver(account.url, crn)
         self._auth = _TokenAuth(self._account)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ibm-{account.name}")
+        self._threads = {
+            lane: ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ibm-{account.name}-{lane.name}") for lane in Lane
+        }
         self._sessions = threading.local()
 
     async def call(
@@ -129,6 +140,7 @@ class Rest:
         body: bytes | None = None,
         api_version: str = "",
         timeout_s: float = 60.0,
+        lane: Lane = Lane.CONTROL,
     ) -> Reply:
         """Return the answer to one request, which is sent once; a token that is not accepted is renewed once.
 
@@ -142,11 +154,12 @@ class Rest:
             headers["Content-Type"] = "application/json"
         options = {"params": list(query), "data": body, "headers": headers, "timeout": (_CONNECT_S, timeout_s)}
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._send, method, path, options)
+        return await loop.run_in_executor(self._threads[lane], self._send, method, path, options)
 
-    def close(self) -> None:
-        """Begin nothing more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, drop: bool) -> None:
+        """Take nothing more; what waits for a thread is dropped, or finished."""
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=drop)
 
     def _send(self, method: str, path: str, options: dict[str, Any]) -> Reply:
         try:
@@ -163,9 +176,13 @@ class Rest:
             answer = session.request(method, path, **{**options, "headers": dict(options["headers"])})
         except (RequestsApiError, IBMNotAuthorizedError) as error:
             raise _translated(error.__cause__ or error.__context__, str(error)) from None
+        except UpstreamError:
+            raise
         except RequestException as error:
             raise _translated(error, str(error)) from None
-        return Reply(answer.status_code, answer.content)
+        except Exception as error:
+            raise UpstreamError(f"The request failed: {type(error).__name__}: {error}") from error
+        return Reply(answer.content)
 
     def _session(self) -> RetrySession:
         session: RetrySession | None = getattr(self._sessions, "session", None)
@@ -194,9 +211,9 @@ class _TokenAuth(AuthBase):
                 raise UpstreamError(
                     f"The identity service gave no token: {error.message}", status=status, sent=False
                 ) from None
-            except RequestException as error:
+            except Exception as error:  # noqa: BLE001 -- also a token that is none.
                 reason = type(error).__name__
-                raise UpstreamError(f"The identity service can't be reached ({reason}).", sent=False) from None
+                raise UpstreamError(f"The identity service can't be used ({reason}).", sent=False) from None
         request.headers["Service-CRN"] = self._account.instance
         request.headers["Authorization"] = f"Bearer {token}"
         return request
@@ -215,11 +232,18 @@ def instances_of(account: Account) -> list[tuple[str, str]]:
     """
     try:
         found = _runtime_account(account, "").list_instances()
-    except InvalidAccountError as error:
-        cause = error.__cause__
-        status = _UNAUTHORIZED if isinstance(cause, ApiException) and (cause.code or 0) < _SERVER_ERROR else 0
-        raise UpstreamError(f"The instances can't be listed: {error.message}", status=status, sent=False) from None
+    except Exception as error:  # noqa: BLE001 -- three services are asked, each with errors of its own.
+        cause = error.__cause__ if isinstance(error, InvalidAccountError) else error
+        status = _identity_status(cause) if isinstance(cause, ApiException) else 0
+        raise UpstreamError(f"The instances can't be listed: {error}", status=status, sent=False) from None
     return [(str(one["crn"]), str(one["name"])) for one in found]
+
+
+def _identity_status(error: ApiException) -> int:
+    """Return what an answer of the identity service means for those who need a token."""
+    code = error.code or 0
+    refused = 400 <= code < _SERVER_ERROR and code != _TOO_MANY  # noqa: PLR2004 -- 4xx.
+    return _UNAUTHORIZED if refused else _TOO_MANY if code == _TOO_MANY else 0
 
 
 def _runtime_account(account: Account, crn: str) -> RuntimeAccount:
@@ -254,10 +278,10 @@ def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(_LONGEST_RETRY_S, max(0.0, seconds)) if seconds == seconds else None  # noqa: PLR0124 -- not a number.

@@ -16,7 +16,7 @@ from qonduit_service_kit.logs import get_logger
 
 from qonduit_qpu_broker.ibm.bodies import tag_of
 from qonduit_qpu_broker.ibm.pace import Backoff
-from qonduit_qpu_broker.ibm.rest import UpstreamError
+from qonduit_qpu_broker.ibm.rest import Lane, UpstreamError
 from qonduit_qpu_broker.ledger import upstream as rows
 
 if TYPE_CHECKING:
@@ -64,18 +64,30 @@ class Submitter:
         row = await self._ledger.insist(lambda ledger: rows.job(ledger, qpu_job_id))
         if row is not None and row.upstream_id:
             return row.upstream_id
-        upstream_id = "" if row is None else await self._found(qpu_job_id, row.intent_at)
+        upstream_id = "" if row is None else await self._found(qpu_job_id)
         backoff, least_s = Backoff(), 0.0
         while not upstream_id:
+            content = await self._content(body, qpu_job_id)
             await self._turn(cancelled, qpu_job_id, least_s)
-            upstream_id = await self._post(qpu_job_id, await body(), api_version)
+            if content is not None:
+                upstream_id = await self._post(qpu_job_id, content, api_version)
             least_s = backoff.next_s()
         # A crash before this line finds the intent, and then the job by its tag.
         await self._ledger.insist(lambda ledger: rows.accepted(ledger, qpu_job_id, upstream_id))
         return upstream_id
 
+    async def _content(self, body: Callable[[], Awaitable[bytes]], qpu_job_id: str) -> bytes | None:
+        """Return what to post, which may need a session; None if that can't be had now."""
+        try:
+            return await body()
+        except UpstreamError as error:
+            if not (error.fault or error.throttled or error.refused):
+                raise
+            _log.warning("a session can't be opened now", qpu_job_id=qpu_job_id, reason=str(error))
+            return None
+
     async def _turn(self, cancelled: asyncio.Event, qpu_job_id: str, least_s: float) -> None:
-        """Return when one may be sent; WithdrawnError if it is cancelled first."""
+        """Return when one may be sent, and count it as sent; WithdrawnError if it is cancelled first."""
         wait_s = max(least_s, self._instance.sending_in(time.time()))
         while wait_s > 0 and not cancelled.is_set():
             with contextlib.suppress(TimeoutError):
@@ -84,38 +96,50 @@ class Submitter:
         if cancelled.is_set():
             await self._ledger.insist(lambda ledger: rows.withdraw(ledger, qpu_job_id))
             raise WithdrawnError
+        # In the same breath as the look at the limit, so that two don't take the same place.
+        self._instance.limit.take(time.time())
 
     async def _post(self, qpu_job_id: str, body: bytes, api_version: str) -> str:
         """Send it once and return its id; empty if the provider surely does not have it, and may take it later."""
-        now = time.time()
-        self._instance.limit.take(now)
-        intent = rows.UpstreamJob(qpu_job_id, self._instance.crn, tag_of(qpu_job_id), now, "")
+        intent = rows.UpstreamJob(qpu_job_id, self._instance.crn, tag_of(qpu_job_id), time.time(), "")
         await self._ledger.insist(lambda ledger: rows.intend(ledger, intent))
         try:
-            reply = await self._instance.call("POST", "/jobs", body=body, api_version=api_version, timeout_s=_POST_S)
-            return str(reply.json()["id"])
+            reply = await self._instance.call(
+                "POST", "/jobs", body=body, api_version=api_version, timeout_s=_POST_S, lane=Lane.SUBMIT
+            )
+            if upstream_id := str(reply.json().get("id") or ""):
+                return upstream_id
+            _log.warning("a submission was answered without an id", qpu_job_id=qpu_job_id)
         except UpstreamError as error:
             _log.warning("a submission failed", qpu_job_id=qpu_job_id, status=error.status, reason=str(error))
-            if error.ambiguous:
-                return await self._found(qpu_job_id, now)
-            if error.throttled or error.fault or error.refused:
-                return ""
-            await self._ledger.insist(lambda ledger: rows.withdraw(ledger, qpu_job_id))
-            raise
+            if not error.ambiguous:
+                if error.throttled or error.fault or error.refused:
+                    return ""
+                await self._ledger.insist(lambda ledger: rows.withdraw(ledger, qpu_job_id))
+                raise
+        return await self._found(qpu_job_id)
 
-    async def _found(self, qpu_job_id: str, sent_at: float) -> str:
+    async def _found(self, qpu_job_id: str) -> str:
         """Return the id of a job that may have been sent, by its tag; empty once it is sure that it was not.
 
-        Only a list that was read after the time of doubt, and does not hold it, makes that sure.
+        The time of doubt begins now, when nothing is on its way any more: the request has failed, or the process that
+        sent it is gone. Only a list that was read after that time, and does not hold the job, makes it sure.
         """
-        backoff = Backoff(first_s=0.2, most_s=_LOOK_MOST_S)
-        query = (("tags", tag_of(qpu_job_id)), ("exclude_params", "true"), ("limit", "1"))
+        sure_at, backoff = time.time() + self._doubt_s, Backoff(first_s=0.2, most_s=_LOOK_MOST_S)
         while True:
             asked_at = time.time()
-            listed = (await self._instance.ask("GET", "/jobs", query=query)).json().get("jobs") or ()
-            for job in listed:
-                _log.info("a submission is found again", qpu_job_id=qpu_job_id, upstream_id=job["id"])
-                return str(job["id"])
-            if (left_s := sent_at + self._doubt_s - asked_at) <= 0:
-                return ""
-            await asyncio.sleep(min(left_s, backoff.next_s()))
+            try:
+                if upstream_id := await self.look_for(qpu_job_id):
+                    _log.info("a submission is found again", qpu_job_id=qpu_job_id, upstream_id=upstream_id)
+                    return upstream_id
+                if asked_at >= sure_at:
+                    return ""
+            except UpstreamError as error:
+                _log.warning("a submission can't be looked for", qpu_job_id=qpu_job_id, reason=str(error))
+            await asyncio.sleep(backoff.next_s())
+
+    async def look_for(self, qpu_job_id: str) -> str:
+        """Return the id of a job by its tag, or nothing; UpstreamError."""
+        query = (("tags", tag_of(qpu_job_id)), ("exclude_params", "true"), ("limit", "1"))
+        listed = (await self._instance.document("GET", "/jobs", query=query)).get("jobs") or ()
+        return next((str(job["id"]) for job in listed), "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from qonduit_service_kit.messages import QpuState
 from qonduit_qpu_broker.ibm.bodies import MOST_TAGS, prepared, tag_of
 from qonduit_qpu_broker.ibm.following import Follower
 from qonduit_qpu_broker.ibm.pace import Backoff
-from qonduit_qpu_broker.ibm.rest import UpstreamError
+from qonduit_qpu_broker.ibm.rest import Lane, UpstreamError
 from qonduit_qpu_broker.ibm.sessions import SESSION_CLOSED, Sessions
 from qonduit_qpu_broker.ibm.submitting import Submitter, WithdrawnError
 from qonduit_qpu_broker.ledger import upstream as rows
@@ -34,6 +36,14 @@ _CHARGE_FIRST_S = 2.0
 _CHARGE_MOST_S = 300.0
 _BIG_BODY_BYTES = 256 * 1024
 _LOST_RESULT = 9997
+_LOOK_AGAIN_S = 30.0
+_UNKNOWN_TIMES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    instance: str
+    backend: str
 
 
 class IbmUpstream:
@@ -59,8 +69,8 @@ class IbmUpstream:
         self._results_s = results_s
         self._sessions = Sessions(ledger, book, fleet, session_idle_s)
         self._followers: dict[str, Follower] = {}
-        self._places: dict[str, str] = {}
-        """By submission: the instance in which it has a place."""
+        self._places: dict[str, _Place] = {}
+        """By submission."""
         self._session_at: dict[str, str] = {}
         """By session of a program: the instance in which its jobs are."""
         self._cancelled: dict[str, asyncio.Event] = {}
@@ -97,41 +107,40 @@ class IbmUpstream:
 
     def conditions(self) -> Sequence[Condition]:
         """Return how each instance is doing."""
-        return self._fleet.conditions(time.time())
+        return self._fleet.conditions(Counter(place.instance for place in self._places.values()), time.time())
 
     # --- Places --------------------------------------------------------------------------------
 
     async def held(self) -> frozenset[str]:
         """Return what was, or may have been, submitted before a restart."""
         held = await self._ledger.run(rows.unfinished)
-        for row, backend in held:
-            self._places[row.qpu_job_id] = row.instance
-            if (instance := self._fleet.get(row.instance)) is not None:
-                instance.keep(row.qpu_job_id, backend)
+        self._places |= {row.qpu_job_id: _Place(row.instance, backend) for row, backend in held}
         return frozenset(row.qpu_job_id for row, _ in held)
 
     def claim(self, qpu_job_id: str, backend: str, session_id: str) -> float | None:
         """Keep a place in the least busy instance that has one; a session's jobs are all in one instance."""
-        now = time.time()
-        at = self._session_at.get(session_id)
-        candidates = [one for one in self._fleet.offering(backend) if at is None or one.crn == at]
-        rooms = {one.crn: one.room_in(backend, now) for one in candidates}
-        free = [one for one in candidates if rooms[one.crn] == 0]
+        now, places = time.time(), self._places.values()
+        at_device = Counter(place.instance for place in places if place.backend == backend)
+        at_all = Counter(place.instance for place in places)
+        candidates = [one for one in self._fleet.offering(backend) if one.is_usable]
+        pinned = [one for one in candidates if one.crn == self._session_at.get(session_id)]
+        rooms = {
+            one.crn: one.room_in(backend, at_device[one.crn], at_all[one.crn], now) for one in pinned or candidates
+        }
+        free = [crn for crn, room in rooms.items() if room == 0]
         if not free:
-            waits = [room for room in rooms.values() if room is not None]
-            return min(waits, default=None)
-        chosen = min(free, key=lambda one: one.in_flight)
-        chosen.keep(qpu_job_id, backend)
-        self._places[qpu_job_id] = chosen.crn
+            # With no instance that could take it, it is looked again: an account may come back.
+            return min((room for room in rooms.values() if room is not None), default=None if rooms else _LOOK_AGAIN_S)
+        chosen = min(free, key=lambda crn: at_all[crn])
+        self._places[qpu_job_id] = _Place(chosen, backend)
         if session_id:
-            self._session_at[session_id] = chosen.crn
+            self._session_at[session_id] = chosen
         return 0.0
 
     def give_back(self, qpu_job_id: str) -> None:
         """Give a place back."""
-        instance = self._fleet.get(self._places.pop(qpu_job_id, ""))
-        if instance is not None:
-            instance.give_back(qpu_job_id)
+        self._places.pop(qpu_job_id, None)
+        self._cancelled.pop(qpu_job_id, None)
 
     # --- Jobs ----------------------------------------------------------------------------------
 
@@ -141,7 +150,9 @@ class IbmUpstream:
         if submission.session is not None:
             self._sessions.join(submission.session.session_id)
         try:
-            instance = await self._fleet.wait_for(self._places[submission.qpu_job_id])
+            row = await self._ledger.insist(lambda ledger: rows.job(ledger, submission.qpu_job_id))
+            place = self._places[submission.qpu_job_id]
+            instance = await self._fleet.wait_for(place.instance if row is None else row.instance)
             upstream_id = await self._submit(instance, submission, cancelled)
             return await self._follow(instance, submission, upstream_id, started, cancelled)
         except WithdrawnError:
@@ -149,7 +160,6 @@ class IbmUpstream:
         except UpstreamError as error:
             return Outcome(QpuState.FAILED, None, reason=str(error), code=error.code or error.status)
         finally:
-            del self._cancelled[submission.qpu_job_id]
             self.give_back(submission.qpu_job_id)
             if submission.session is not None:
                 self._sessions.leave(submission.session.session_id)
@@ -160,32 +170,23 @@ class IbmUpstream:
             self._cancelled.setdefault(qpu_job_id, asyncio.Event()).set()
 
     async def _submit(self, instance: Instance, submission: Submission, cancelled: asyncio.Event) -> str:
-        session = submission.session
+        session, used = submission.session, ""
+
+        async def body() -> bytes:
+            nonlocal used
+            if session is not None:
+                used = await self._sessions.provider_id(session, instance)
+            return await _prepared(submission, used)
+
         submitter = Submitter(instance, self._ledger, self._doubt_s)
         while True:
             try:
-                return await submitter.submit(
-                    submission.qpu_job_id, lambda: self._body(instance, submission), submission.api_version, cancelled
-                )
+                return await submitter.submit(submission.qpu_job_id, body, submission.api_version, cancelled)
             except UpstreamError as error:
                 # The provider closed the session, for its length or for idleness: the next one is as good.
-                again = session is not None and error.code == SESSION_CLOSED and time.time() < session.ends_at
-                if session is None or not again:
+                if session is None or error.code != SESSION_CLOSED or time.time() >= session.ends_at:
                     raise
-                await self._sessions.release(session.session_id)
-
-    async def _body(self, instance: Instance, submission: Submission) -> bytes:
-        session_id = None
-        if submission.session is not None:
-            session_id = await self._sessions.provider_id(submission.session, instance)
-        changes = {
-            "tags": [*submission.tags[: MOST_TAGS - 1], tag_of(submission.qpu_job_id)],
-            "session_id": session_id,
-            "cost": submission.cost_s or None,
-        }
-        if len(submission.body) > _BIG_BODY_BYTES:
-            return await asyncio.to_thread(prepared, submission.body, changes)
-        return prepared(submission.body, changes)
+                await self._sessions.lost(session.session_id, used)
 
     async def _follow(
         self,
@@ -234,19 +235,27 @@ class IbmUpstream:
     async def _result(
         self, instance: Instance, submission: Submission, upstream_id: str, *, failed: bool
     ) -> bytes | None:
-        """Return a job's result, byte for byte; of a failed one, what it says about it. None if it can't be had."""
-        try:
-            reply = await instance.ask(
-                "GET",
-                f"/jobs/{upstream_id}/results",
-                api_version=submission.api_version,
-                timeout_s=600.0,
-                patience_s=self._results_s,
-            )
-        except UpstreamError as error:
-            _log.error("a result can't be read", qpu_job_id=submission.qpu_job_id, reason=str(error))
-            return b"" if failed else None
-        return reply.body if reply.body or failed else None
+        """Return a job's result, byte for byte; of a failed one, what it says about it. None if it can't be had.
+
+        Right after a job's end the provider may not have its result yet: for a while, none is not believed.
+        """
+        path, sure_at = f"/jobs/{upstream_id}/results", time.monotonic() + self._doubt_s
+        options: dict[str, Any] = {"api_version": submission.api_version, "timeout_s": 600.0}
+        backoff = Backoff()
+        while True:
+            try:
+                reply = await instance.ask("GET", path, lane=Lane.RESULTS, patience_s=self._results_s, **options)
+                if reply.body or failed:
+                    return reply.body
+            except UpstreamError as error:
+                _log.error("a result can't be read", qpu_job_id=submission.qpu_job_id, reason=str(error))
+                if failed:
+                    return b""
+                if not error.missing:
+                    return None
+            if time.monotonic() >= sure_at:
+                return None
+            await asyncio.sleep(backoff.next_s())
 
     async def _follower(self, instance: Instance) -> Follower:
         follower = self._followers.get(instance.crn)
@@ -258,24 +267,51 @@ class IbmUpstream:
     async def charge(self, qpu_job_id: str) -> float:
         """Return what a job was charged, once the provider says that this is final."""
         row = await self._ledger.insist(lambda ledger: rows.job(ledger, qpu_job_id))
-        if row is None or not row.upstream_id:
+        if row is None:
             return 0.0
         instance = await self._fleet.wait_for(row.instance)
-        backoff = Backoff(_CHARGE_FIRST_S, _CHARGE_MOST_S)
+        upstream_id = row.upstream_id or await self._looked_for(instance, qpu_job_id)
+        backoff, unknown = Backoff(_CHARGE_FIRST_S, _CHARGE_MOST_S), 0
+        while upstream_id:
+            try:
+                seconds = _charged_s(await instance.document("GET", f"/jobs/{upstream_id}/metrics"))
+                if seconds is not None:
+                    return seconds
+            except UpstreamError as error:
+                _log.error("what a job was charged can't be read", qpu_job_id=qpu_job_id, reason=str(error))
+                unknown += error.missing
+                if unknown >= _UNKNOWN_TIMES:
+                    break
+            await asyncio.sleep(backoff.next_s())
+        return 0.0
+
+    async def _looked_for(self, instance: Instance, qpu_job_id: str) -> str:
+        """Return the id of a job that ended for us in doubt, if the provider has it."""
         while True:
             try:
-                metrics = (await instance.ask("GET", f"/jobs/{row.upstream_id}/metrics")).json()
+                return await Submitter(instance, self._ledger, self._doubt_s).look_for(qpu_job_id)
             except UpstreamError as error:
-                _log.error("what a job was charged can't be known", qpu_job_id=qpu_job_id, reason=str(error))
-                return 0.0
-            if (seconds := _charged_s(metrics)) is not None:
-                return seconds
-            await asyncio.sleep(backoff.next_s())
+                _log.warning("a submission can't be looked for", qpu_job_id=qpu_job_id, reason=str(error))
+            await asyncio.sleep(_CHARGE_MOST_S)
 
     async def release(self, session_id: str) -> None:
         """Close what a session holds."""
         self._session_at.pop(session_id, None)
         await self._sessions.release(session_id)
+
+
+async def _prepared(submission: Submission, session_id: str) -> bytes:
+    """Return what to post; large bodies are prepared on a thread."""
+    if submission.body is None:
+        raise UpstreamError("What its program submitted is not in storage any more.", status=410)
+    changes = {
+        "tags": [*submission.tags[: MOST_TAGS - 1], tag_of(submission.qpu_job_id)],
+        "session_id": session_id or None,
+        "cost": submission.cost_s or None,
+    }
+    if len(submission.body) > _BIG_BODY_BYTES:
+        return await asyncio.to_thread(prepared, submission.body, changes)
+    return prepared(submission.body, changes)
 
 
 def _charged_s(document: dict[str, Any]) -> float | None:
@@ -287,5 +323,8 @@ def _charged_s(document: dict[str, Any]) -> float | None:
 def _moment(text: str | None) -> float | None:
     if not text:
         return None
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -81,15 +81,23 @@ def by_device(ledger: sqlite3.Connection) -> dict[tuple[str, str], float]:
     return {(row["backend"], row["mode"]): row["total"] for row in rows}
 
 
-def spent(ledger: sqlite3.Connection, user: str, job_id: str, at: float) -> Spent:
-    """Return what a user was charged since a time, and what one of their jobs was ever charged."""
-    user_s = ledger.execute(
-        "SELECT COALESCE(SUM(qpu_seconds), 0) FROM charges WHERE user = ? AND at >= ?", (user, at)
-    ).fetchone()[0]
-    job_s = ledger.execute("SELECT COALESCE(SUM(qpu_seconds), 0) FROM charges WHERE job_id = ?", (job_id,)).fetchone()[
-        0
-    ]
-    return Spent(user_s, job_s)
+def spent(ledger: sqlite3.Connection, user: str, job_id: str, since_at: float, now: float) -> Spent:
+    """Return what a user was charged since a time, and one of their jobs ever.
+
+    A dedicated session that is open at a provider counts with the time since it began: it is charged at its end.
+    """
+    held = (
+        "SELECT COALESCE(SUM(?1 - s.activated_at), 0) FROM qpu_sessions s JOIN upstream_sessions u USING (session_id)"
+        " WHERE u.closed_at IS NULL AND u.upstream_id != '' AND s.mode = 'dedicated' AND s.activated_at IS NOT NULL"
+    )
+    by_user = "SELECT COALESCE(SUM(qpu_seconds), 0) FROM charges WHERE user = ? AND at >= ?"
+    by_job = "SELECT COALESCE(SUM(qpu_seconds), 0) FROM charges WHERE job_id = ?"
+    return Spent(
+        ledger.execute(by_user, (user, since_at)).fetchone()[0]
+        + ledger.execute(f"{held} AND s.user = ?2", (now, user)).fetchone()[0],
+        ledger.execute(by_job, (job_id,)).fetchone()[0]
+        + ledger.execute(f"{held} AND s.job_id = ?2", (now, job_id)).fetchone()[0],
+    )
 
 
 def uncharged(ledger: sqlite3.Connection) -> tuple[str, ...]:

@@ -69,8 +69,9 @@ def _insert(ledger: sqlite3.Connection, job: NewJob, place: Place | None) -> Job
     ledger.execute(
         "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, caller, call_number, digest,"
         " reply_exchange, reply_key, program, backend, session_id,"
-        " tags, private, cost_s, api_version, body, body_digest, state, created_at, job_budget_s, user_budget_s)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " tags, private, cost_s, api_version, body, body_digest, state, created_at,"
+        " job_budget_s, user_budget_s, simulated)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             qpu_job_id,
             job.job_id,
@@ -94,6 +95,7 @@ def _insert(ledger: sqlite3.Connection, job: NewJob, place: Place | None) -> Job
             now,
             job.budget.job_s,
             job.budget.user_s,
+            job.simulated,
         ),
     )
     _add_transition(ledger, qpu_job_id, QpuState.QUEUED, now, place=place)

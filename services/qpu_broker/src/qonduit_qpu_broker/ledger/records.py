@@ -53,6 +53,8 @@ class JobRecord:
     delete_request_id: str
     job_budget_s: float | None
     user_budget_s: float | None
+    simulated: bool
+    """Whether it was submitted to a simulated device."""
     cancelling: str
     """Why it is to be cancelled, if it is."""
 
@@ -83,6 +85,7 @@ class NewJob:
     body: bytes | None
     body_digest: str
     budget: Budget = Budget()
+    simulated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ def job_of(row: sqlite3.Row) -> JobRecord:
     values: dict[str, Any] = {field.name: row[field.name] for field in fields(JobRecord)}
     values["tags"] = tuple(json.loads(values["tags"]))
     values["private"] = bool(values["private"])
+    values["simulated"] = bool(values["simulated"])
     values["state"] = QpuState(values["state"])
     return JobRecord(**values)
 

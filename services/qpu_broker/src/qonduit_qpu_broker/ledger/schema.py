@@ -90,6 +90,7 @@ CREATE INDEX unpublished ON transitions (position) WHERE published = 0;
 _PROVIDERS = """
 ALTER TABLE qpu_jobs ADD COLUMN job_budget_s REAL;
 ALTER TABLE qpu_jobs ADD COLUMN user_budget_s REAL;
+ALTER TABLE qpu_jobs ADD COLUMN simulated INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE qpu_jobs ADD COLUMN cancelling TEXT NOT NULL DEFAULT '';
 ALTER TABLE transitions ADD COLUMN ahead INTEGER;
 ALTER TABLE transitions ADD COLUMN wait_s REAL;

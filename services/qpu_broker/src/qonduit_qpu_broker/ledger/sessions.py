@@ -57,9 +57,9 @@ def open_session(ledger: sqlite3.Connection, session: NewSession) -> SessionReco
         found = session_of(row)
         if row["attempt"] < session.attempt:
             ledger.execute(
-                "UPDATE qpu_sessions SET accepting = 1, closed_at = NULL, attempt = ?, caller = ?, call_number = ?"
-                " WHERE session_id = ?",
-                (session.attempt, session.caller, session.call_number, found.session_id),
+                "UPDATE qpu_sessions SET accepting = 1, closed_at = NULL, activated_at = NULL, created_at = ?,"
+                " attempt = ?, caller = ?, call_number = ? WHERE session_id = ?",
+                (time.time(), session.attempt, session.caller, session.call_number, found.session_id),
             )
         return get(ledger, found.session_id) or found
     session_id = str(uuid.uuid4())

@@ -125,6 +125,12 @@ def session_closed(ledger: sqlite3.Connection, charge_id: str, at: float) -> Non
     ledger.execute("UPDATE upstream_sessions SET closing = 1, closed_at = ? WHERE charge_id = ?", (at, charge_id))
 
 
+def seconds_of_jobs(ledger: sqlite3.Connection, session_id: str) -> float:
+    """Return the seconds of a session's jobs, as far as they are known."""
+    row = ledger.execute("SELECT COALESCE(SUM(qpu_s), 0) FROM qpu_jobs WHERE session_id = ?", (session_id,)).fetchone()
+    return float(row[0])
+
+
 def known_ids(ledger: sqlite3.Connection, instance: str) -> set[str]:
     """Return the ids of all sessions that the broker ever opened in an instance."""
     rows = ledger.execute("SELECT upstream_id FROM upstream_sessions WHERE instance = ?", (instance,))

@@ -35,10 +35,14 @@ class LocalDevices:
 
     programs = frozenset({"sampler", "estimator", "executor"})
 
-    def __init__(self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool, idle_s: float) -> None:
+    def __init__(
+        self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool, idle_s: float, prefix: str = ""
+    ) -> None:
         self._catalog = catalog
         self._process = process
         self._noisy = noisy
+        self._prefix = prefix
+        """Of their names, where the real ones are a provider's."""
         self._idle_s = idle_s
         self._ending: asyncio.TimerHandle | None = None
         self._claimed = ""
@@ -64,7 +68,7 @@ class LocalDevices:
         """Return all described devices, the largest first."""
         return tuple(
             Device(
-                name=facts.name,
+                name=self._prefix + facts.name,
                 qubits=facts.qubits,
                 family=facts.family,
                 revision=facts.revision,
@@ -97,7 +101,8 @@ class LocalDevices:
 
     def _describe(self, kind: Description, backend: str) -> bytes:
         read = self._catalog.configuration if kind == "configuration" else self._catalog.properties
-        return json.dumps(read(backend) or {}).encode()
+        described = read(backend.removeprefix(self._prefix)) or {}
+        return json.dumps(described | {"backend_name": backend} if described else {}).encode()
 
     async def held(self) -> frozenset[str]:
         """Return none: what ran before a restart runs again."""
@@ -147,8 +152,8 @@ class LocalDevices:
             await self._process.ensure()
             await started()
             begin = time.monotonic()
-            request = SimulationRequest(submission.program, submission.backend, self._noisy)
-            reply, result = await self._process.simulate(request, submission.body)
+            request = SimulationRequest(submission.program, submission.backend.removeprefix(self._prefix), self._noisy)
+            reply, result = await self._process.simulate(request, submission.body or b"{}")
         except SimulatorDiedError as error:
             self._prewarm()
             return Outcome(
