@@ -25,6 +25,8 @@ class How(Enum):
     """Its connection is reset in the middle of the answer."""
     SLOW = auto()
     """It is answered after `delay_s`."""
+    LATE = auto()
+    """It is carried out at once, and its answer is held back for `delay_s`."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,10 @@ class Fault:
         if self.how is How.SLOW:
             await asyncio.sleep(self.delay_s)
             return await handler(request)
+        if self.how is How.LATE:
+            late = await handler(request)
+            await asyncio.sleep(self.delay_s)
+            return late
         answer = await handler(request) if self.takes_effect or self.how is How.MIDWAY else None
         if self.how is How.STATUS:
             headers = {} if self.retry_after_s is None else {"Retry-After": f"{self.retry_after_s:g}"}

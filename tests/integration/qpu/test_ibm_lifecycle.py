@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_ibm import Fault, How, UpstreamSession
-from mortal_broker import DEVICE, Lives, account_of, job_body, request
+from mortal_broker import DEVICE, DOUBT_S, Lives, account_of, job_body, request
+from qonduit_qpu_broker.ibm import submitting
+from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.problems import Conflict
 
 if TYPE_CHECKING:
@@ -236,6 +239,101 @@ async def test_a_budget_that_is_used_up_refuses_before_anything_is_sent(ibm: Fak
     with pytest.raises(Conflict, match="of your 1e-09 QPU seconds of 28 days"):
         await submit(lives, 3, job_id="job-2", user_qpu_budget_s=1e-9)
     assert len(ibm.quantum.jobs) == 1
+
+
+async def test_doubt_begins_when_the_request_has_failed_not_when_it_was_sent(
+    ibm: FakeIbm, lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A POST that fails after longer than the doubt, and a tag that is found late: still one job."""
+    monkeypatch.setattr(submitting, "_POST_S", 2 * DOUBT_S)
+    ibm.quantum.tag_lag_s = 2.5 * DOUBT_S
+    ibm.faults.append(Fault("POST", "/jobs", how=How.LATE, delay_s=3 * DOUBT_S))
+    await submit(lives)
+    await lives.until(ENDED)
+    assert only(ibm).status == "Completed"
+
+
+async def test_a_job_at_ibm_outlasts_its_budget_and_a_restart(ibm: FakeIbm, tmp_path: Path) -> None:
+    """The budget is used up by another job while this one runs: it costs all the same, so it is followed."""
+    lives = Lives(tmp_path, account_of(ibm))
+    async with ibm.quantum.running.held(ibm.quantum.running.run_open):
+        running = await submit(lives, 1, qpu_budget_s=1e-9)
+        await lives.until(RUNNING)
+        now = time.time()
+        await LedgerThread.run(
+            (await lives.broker()).ledger,
+            lambda ledger: ledger.execute(
+                "INSERT INTO charges (charge_id, job_id, user, backend, mode, qpu_seconds, at)"
+                " VALUES ('other', 'job-1', 'ada', 'ibmq_manila', 'job', 5, ?)",
+                (now,),
+            ),
+        )
+        (await lives.broker()).steps.dead.set()
+    await lives.until(ENDED)
+    assert (await state(lives, running))["status"] == "Completed"
+    assert only(ibm).status == "Completed"
+    await lives.until(CHARGED)
+    await lives.stop()
+
+
+async def test_jobs_that_are_cancelled_on_their_way_leave_their_places(ibm: FakeIbm, tmp_path: Path) -> None:
+    lives = Lives(tmp_path, account_of(ibm, jobs_a_device=2))
+    for number in range(0, 12, 2):
+        ids = [await submit(lives, number + more) for more in range(2)]
+        await asyncio.gather(*(lives.ask(request("POST", f"/jobs/{one}/cancel")) for one in ids))
+    await lives.until(ENDED)
+    last = await submit(lives, 100)
+    await lives.until(ENDED)
+    assert (await state(lives, last))["status"] == "Completed"
+    await lives.stop()
+
+
+async def test_two_jobs_that_find_their_session_closed_share_the_next_one(ibm: FakeIbm, lives: Lives) -> None:
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "dedicated", "backend": DEVICE})))["id"]
+    await submit(lives, 1, job_body(session))
+    await lives.until(ENDED)
+    (first,) = ibm.quantum.sessions.values()
+    first.accepting = False
+    ibm.faults.append(Fault("POST", "/sessions", how=How.SLOW, delay_s=0.3))
+    for number in (2, 3):
+        await submit(lives, number, job_body(session))
+    await lives.until(ENDED)
+    await lives.ask(request("PATCH", f"/sessions/{session}", {"accepting_jobs": False}))
+    await lives.until(CLOSED)
+    _, second = ibm.quantum.sessions.values()
+    assert [job.session_id for job in ibm.quantum.jobs.values()][1:] == [second.session_id] * 2
+    assert second.closed_at is not None
+    charges = await lives.rows("SELECT SUM(qpu_seconds) FROM charges WHERE mode = 'dedicated'")
+    assert charges == [(float(sum(round(one.held_s(one.closed_at or 0.0)) for one in (first, second))),)]
+
+
+async def test_a_session_that_can_not_be_opened_now_is_waited_for(ibm: FakeIbm, lives: Lives) -> None:
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "batch", "backend": DEVICE})))["id"]
+    ibm.faults.append(Fault("POST", "/sessions", status=503, times=2))
+    qpu_job_id = await submit(lives, 1, job_body(session))
+    await lives.until(ENDED)
+    assert (await state(lives, qpu_job_id))["status"] == "Completed"
+
+
+async def test_a_dedicated_session_ends_with_its_budget(ibm: FakeIbm, lives: Lives) -> None:
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "dedicated", "backend": DEVICE})))["id"]
+    await submit(lives, 1, job_body(session), qpu_budget_s=90.0)
+    await lives.until(ENDED)
+    (one,) = ibm.quantum.sessions.values()
+    assert one.max_ttl_s == pytest.approx(90, abs=1)
+
+
+async def test_tokens_are_changed_under_a_call(ibm: FakeIbm, lives: Lives) -> None:
+    """What waits for an answer when the accounts are read again gets it, and its job goes on."""
+    slow = Fault("GET", "/jobs/.*/results", how=How.SLOW, delay_s=0.5)
+    ibm.faults.append(slow)
+    await submit(lives)
+    await asyncio.wait_for(slow.seen.wait(), 20)
+    (await lives.broker()).fleet.reload()
+    await lives.until(ENDED)
+    assert only(ibm).status == "Completed"
+    await submit(lives, 2)
+    await lives.until(ENDED)
 
 
 async def test_a_breaker_opens_says_so_and_closes(ibm: FakeIbm, lives: Lives) -> None:
