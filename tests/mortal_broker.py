@@ -55,18 +55,24 @@ class Died(BaseException):
 
 
 class Steps:
-    """Counts the steps of one broker, and ends its life at one of them."""
+    """Counts the steps of one broker, and ends its life at one of them.
 
-    def __init__(self, last: int | None = None) -> None:
+    With `of`, only those are counted that tasks with such names take: what others do in between is not.
+    """
+
+    def __init__(self, last: int | None = None, of: tuple[str, ...] = ("",)) -> None:
         self.count = 0
         self.dead = asyncio.Event()
         self._last = last
+        self._of = of
 
     def step(self) -> None:
         """Pass one step; Died."""
-        self.count += 1
-        if self.count == self._last:
-            self.dead.set()
+        task = asyncio.current_task()
+        if task is not None and task.get_name().startswith(self._of):
+            self.count += 1
+            if self.count == self._last:
+                self.dead.set()
         if self.dead.is_set():
             raise Died
 
@@ -205,10 +211,17 @@ class Lives:
         accounts: Those that it uses; a change takes `reload`.
     """
 
-    def __init__(self, folder: Path, *accounts: Account, last: int | None = None, session_idle_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *accounts: Account,
+        last: int | None = None,
+        of: tuple[str, ...] = ("",),
+        session_idle_s: float = 60.0,
+    ) -> None:
         self.accounts = list(accounts)
         self.heard = Heard()
-        self.first = Steps(last)
+        self.first = Steps(last, of)
         self._folder = folder
         self._session_idle_s = session_idle_s
         self._broker: MortalBroker | None = None

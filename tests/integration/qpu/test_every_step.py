@@ -44,13 +44,17 @@ def closed(ledger: sqlite3.Connection) -> bool:
 
 
 async def dying_at_each_step(
-    ibm: FakeIbm, folder: Path, live: Callable[[Lives], Awaitable[None]], check: Callable[[Lives], None]
+    ibm: FakeIbm,
+    folder: Path,
+    live: Callable[[Lives], Awaitable[None]],
+    check: Callable[[Lives], None],
+    of: tuple[str, ...] = ("",),
 ) -> int:
     """Live through it with a death at each step in turn, until one survives; return the number of deaths."""
     for last in range(1, 1000):
         ibm.forget()
         (folder / str(last)).mkdir()
-        lives = Lives(folder / str(last), account_of(ibm), last=last)
+        lives = Lives(folder / str(last), account_of(ibm), last=last, of=of)
         try:
             await live(lives)
         finally:
@@ -146,5 +150,5 @@ async def test_a_private_job_whose_result_can_be_read_once(ibm: FakeIbm, tmp_pat
         (job,) = ibm.quantum.jobs.values()
         assert {charge.qpu_seconds for charge in lives.heard.charges} == {job.charged_s}
 
-    await dying_at_each_step(ibm, tmp_path, live, check)
+    await dying_at_each_step(ibm, tmp_path, live, check, of=("qpu-", "finish-"))
     assert len(lost) <= 2, "read, and about to be written"
