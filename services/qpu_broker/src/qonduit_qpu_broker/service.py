@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.bus import Bus
@@ -113,6 +114,8 @@ def ibm(settings: QpuBrokerSettings, ledger: LedgerThread, book: ChargeBook, cha
     from qonduit_qpu_broker.ibm.upstream import IbmUpstream  # noqa: PLC0415
 
     keep_secrets()
+    # Else its client looks through the stack of each request, and sends the list of the packages that are installed.
+    os.environ["USAGE_DATA_OPT_OUT"] = "True"
     fleet = Fleet(lambda: accounts_of(settings), ledger, changed)
     return IbmUpstream(
         fleet,

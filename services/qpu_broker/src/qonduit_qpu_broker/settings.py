@@ -36,7 +36,7 @@ class QpuBrokerSettings(ServiceSettings):
     ibm_instance: str = Field("", description="With ibm_token: the instance, its CRN or its name; empty for all.")
     ibm_url: str = Field("https://cloud.ibm.com", description="With ibm_token: where the account is.")
     ibm_poll_s: float = Field(
-        0.4,
+        0.8,
         gt=0,
         description="Seconds between two looks at IBM's jobs; up to ten times that while nothing changes.",
     )
