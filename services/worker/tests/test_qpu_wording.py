@@ -13,6 +13,7 @@ STEP = QpuTransition("q1", "job-1", 1, 0, QpuState.QUEUED, 0.0, "ibm_torino")
     ("step", "words"),
     [
         (STEP, "QPU job q1 waits for ibm_torino"),
+        (replace(STEP, ahead=0, wait_s=0.0), "QPU job q1 waits for ibm_torino, 0 ahead"),
         (replace(STEP, ahead=3), "QPU job q1 waits for ibm_torino, 3 ahead"),
         (replace(STEP, ahead=3, wait_s=41.7), "QPU job q1 waits for ibm_torino, 3 ahead, for about 42 s"),
         (replace(STEP, state=QpuState.RUNNING), "QPU job q1 runs on ibm_torino"),

@@ -91,5 +91,5 @@ def wording(transition: QpuTransition) -> str:
         reason = f": {transition.text[:_REASON_LENGTH]}" if transition.text else ""
         return f"{job} on {transition.backend} {ended}{reason}"
     ahead = "" if transition.ahead is None else f", {transition.ahead} ahead"
-    wait = "" if transition.wait_s is None else f", for about {transition.wait_s:.0f} s"
+    wait = f", for about {transition.wait_s:.0f} s" if transition.wait_s else ""
     return f"{job} waits for {transition.backend}{ahead}{wait}"
