@@ -64,6 +64,7 @@ constraints: .venv/.ready ## Choose the newest allowed versions again and write 
 bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or two)
 	@tools/prepare.sh peers
 	$(BIN)/python bench/job_latency.py
+	$(BIN)/python bench/qpu.py
 	$(BIN)/python bench/tasks.py --write
 
 .PHONY: simulate

@@ -1,6 +1,6 @@
 """What the QPU broker adds to the real client, and what it saves, against the same client straight at the service.
 
-    python bench/qpu.py                 (15 minutes; --rounds 1 for a quick look)
+    python bench/qpu.py                 (8 minutes; --rounds 1 for a quick look)
 
 IBM's service is the fake of the tests, in a process of its own; both sides run the same program (bench/qpu_program.py),
 in each round one after the other, each time the other one first:
