@@ -122,8 +122,10 @@ class Follower:
             )  # fmt: skip
             page = (await self._instance.call("GET", "/jobs", query=query)).json()
             listed = page.get("jobs") or ()
+            before = len(found)
             found |= {str(job["id"]): str((job.get("state") or {}).get("status")) for job in listed}
-            if not listed or len(found) >= int(page.get("count") or 0):
+            # A page of known ones only: the list has shifted under us, and what is missing is asked for itself.
+            if len(found) == before or len(found) >= int(page.get("count") or 0):
                 return found
 
     async def _compare(self, unfinished: dict[str, str]) -> None:

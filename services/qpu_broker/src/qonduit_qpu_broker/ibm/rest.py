@@ -207,10 +207,8 @@ class _TokenAuth(AuthBase):
             try:
                 token = self._tokens.get_token()
             except ApiException as error:
-                status = _UNAUTHORIZED if 400 <= (error.code or 0) < _SERVER_ERROR else 0  # noqa: PLR2004 -- 4xx.
-                raise UpstreamError(
-                    f"The identity service gave no token: {error.message}", status=status, sent=False
-                ) from None
+                message = f"The identity service gave no token: {error.message}"
+                raise UpstreamError(message, status=_identity_status(error), sent=False) from None
             except Exception as error:  # noqa: BLE001 -- also a token that is none.
                 reason = type(error).__name__
                 raise UpstreamError(f"The identity service can't be used ({reason}).", sent=False) from None

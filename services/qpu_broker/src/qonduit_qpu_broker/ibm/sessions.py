@@ -8,7 +8,6 @@ nobody else uses the account, when the broker does not know it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
@@ -165,8 +164,11 @@ class Sessions:
         if row.upstream_id:
             instance = await self._fleet.wait_for(row.instance)
             path = f"/sessions/{row.upstream_id}"
-            with contextlib.suppress(UpstreamError):  # It may be closed or gone already: the next request tells.
+            try:
                 await instance.ask("PATCH", path, body=_json({"accepting_jobs": False}))
+            except UpstreamError as error:
+                if not error.missing:
+                    raise  # It may be open, and cost: it is tried again.
             elapsed_s = await self._elapsed_s(instance, path, row)
             if row.mode == "dedicated":
                 await self._book.book_session(row.charge_id, row.session_id, elapsed_s)
@@ -205,7 +207,8 @@ class Sessions:
         now = time.monotonic()
         for row in await self._ledger.insist(rows.open_sessions):
             idle_s = now - self._idle_since.setdefault(row.session_id, now)
-            if row.closing or (row.session_id not in self._busy and idle_s >= self._idle_s):
+            idle = row.session_id not in self._busy and idle_s >= self._idle_s
+            if row.charge_id not in self._closing and (row.closing or idle):
                 _log.info("a session is closed", session_id=row.session_id, upstream_id=row.upstream_id)
                 await self._close(row)
 

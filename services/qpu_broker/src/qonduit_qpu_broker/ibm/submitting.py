@@ -70,6 +70,8 @@ class Submitter:
             content = await self._content(body, qpu_job_id)
             await self._turn(cancelled, qpu_job_id, least_s)
             if content is not None:
+                # In the same breath as the look at the limit, so that two don't take the same place.
+                self._instance.limit.take(time.time())
                 upstream_id = await self._post(qpu_job_id, content, api_version)
             least_s = backoff.next_s()
         # A crash before this line finds the intent, and then the job by its tag.
@@ -87,7 +89,7 @@ class Submitter:
             return None
 
     async def _turn(self, cancelled: asyncio.Event, qpu_job_id: str, least_s: float) -> None:
-        """Return when one may be sent, and count it as sent; WithdrawnError if it is cancelled first."""
+        """Return when one may be sent; WithdrawnError if it is cancelled first."""
         wait_s = max(least_s, self._instance.sending_in(time.time()))
         while wait_s > 0 and not cancelled.is_set():
             with contextlib.suppress(TimeoutError):
@@ -96,8 +98,6 @@ class Submitter:
         if cancelled.is_set():
             await self._ledger.insist(lambda ledger: rows.withdraw(ledger, qpu_job_id))
             raise WithdrawnError
-        # In the same breath as the look at the limit, so that two don't take the same place.
-        self._instance.limit.take(time.time())
 
     async def _post(self, qpu_job_id: str, body: bytes, api_version: str) -> str:
         """Send it once and return its id; empty if the provider surely does not have it, and may take it later."""
