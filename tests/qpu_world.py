@@ -30,6 +30,19 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 PROGRAM_TIMEOUT_S = 90.0
+SLOW = """
+ROW = [*range(14, -1, -1), 15, *range(19, 19 + MORE)]
+slow = QuantumCircuit(133)
+for _ in range(12):
+    for qubit in ROW:
+        slow.rz(0.1, qubit)
+        slow.sx(qubit)
+    for pair in zip(ROW, ROW[1:]):
+        slow.cz(*pair)
+slow.add_register(ClassicalRegister(len(ROW), "meas"))
+slow.measure(ROW, range(len(ROW)))
+"""
+"""A program's circuit for ibm_torino that takes long to simulate, the longer the more qubits `MORE` adds."""
 
 
 @dataclass

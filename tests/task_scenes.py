@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qonduit_service_kit.bus import GATEWAY_INBOX, SCHEDULER_INBOX, tasks_queue, worker_inbox
 from qonduit_service_kit.messages import (
     ExecutorGranted,
+    PackedTasksPage,
     Shape,
     Stage,
     TaskBatch,
@@ -22,13 +24,15 @@ from qonduit_service_kit.messages import (
     task_queue,
     worker,
 )
+from qonduit_service_kit.task_pages import unpacked
 from qonduit_worker.sandbox import Exit, Usage
 from qonduit_worker.tasks import DriverCallbacks, DriverContext, ExecutorDesk, Surroundings, TaskDesk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from qonduit_service_kit.bus import Bus, Delivery
+    from qonduit_service_kit.messages import TaskRecord
 
 Found = TypeVar("Found")
 
@@ -307,3 +311,44 @@ class DriverScene:
             lambda: next((one for one in self.scheduler.of(TaskDemand) if one.unfinished == unfinished), None),
             f"a demand of {unfinished}",
         )
+
+
+@asynccontextmanager
+async def driver_scene(bus: Bus) -> AsyncIterator[DriverScene]:
+    """Begin a driver that knows the function f, and end it."""
+    made = DriverScene(bus)
+    await made.begin()
+    made.define()
+    yield made
+    made.log_open.set()
+    await made.desk.close()
+
+
+async def settled(scene: DriverScene) -> dict[int, TaskRecord]:
+    """End the attempt; return what the gateway was told of each task at last, by number."""
+    await scene.desk.settle()
+
+    def final() -> dict[int, TaskRecord]:
+        pages = (unpacked(page.packed) for page in scene.gateway.of(PackedTasksPage))
+        records = max(pages, key=lambda page: sum(record.state.final for record in page), default=())
+        return {record.number: record for record in records} if all(one.state.final for one in records) else {}
+
+    return await scene.gateway.until(final, "the last of each task")
+
+
+@asynccontextmanager
+async def executor_scene(bus: Bus) -> AsyncIterator[ExecutorScene]:
+    """Begin an executor, and end it."""
+    made = ExecutorScene(bus)
+    await made.begin()
+    yield made
+    made.process.kill()
+    await made.ended()
+
+
+async def given(scene: ExecutorScene, *task_ids: str, **fields: Any) -> None:
+    """Have the process be given a batch."""
+    scene.connect()
+    await scene.submit(*task_ids, **fields)
+    told = await scene.process.is_told("tasks_run")
+    assert [row[0] for row in told["tasks"]] == list(task_ids)

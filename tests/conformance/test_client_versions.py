@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from client_environments import environment_of, layer_of
+from qpu_world import SLOW
 
 if TYPE_CHECKING:
     from qpu_world import Services, Worker
@@ -16,7 +17,8 @@ BY_RUNNER = ["==0.43.1", "==0.46.1"]
 """Those that the program's runner brings here."""
 TOO_OLD = "==0.42.0"
 
-PROGRAMS = """
+PROGRAMS = (
+    """
 import json
 from datetime import datetime, timedelta
 from qiskit import ClassicalRegister, QuantumCircuit, transpile
@@ -35,16 +37,10 @@ def bell(measured=True):
         circuit.measure_all()
     return transpile(circuit, backend, optimization_level=1)
 
-ROW = [*range(14, -1, -1), 15, *range(19, 23)]
-slow = QuantumCircuit(133)
-for _ in range(12):
-    for qubit in ROW:
-        slow.rz(0.1, qubit)
-        slow.sx(qubit)
-    for pair in zip(ROW, ROW[1:]):
-        slow.cz(*pair)
-slow.add_register(ClassicalRegister(len(ROW), "meas"))
-slow.measure(ROW, range(len(ROW)))
+MORE = 4
+"""
+    + SLOW
+    + """
 
 def told(call):
     try:
@@ -136,6 +132,7 @@ def devices():
 ALL = [sampler, estimator, batch, tags, jobs, metrics, usage, devices, session, cancel]  # Cancelling ends a process.
 print(json.dumps({"version": qiskit_ibm_runtime.__version__} | {each.__name__: told(each) for each in ALL}))
 """
+)
 
 SHORT = PROGRAMS.replace(PROGRAMS[PROGRAMS.index("ALL = [") : PROGRAMS.index("print(json")], "ALL = [sampler]\n")
 

@@ -6,44 +6,28 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+import qpu_jobs
 from prometheus_client import CollectorRegistry
 from qonduit_qpu_broker.charging import ChargeBook
 from qonduit_qpu_broker.dispatcher import Dispatcher
 from qonduit_qpu_broker.ledger import jobs, programs
-from qonduit_qpu_broker.ledger.records import JobRecord, NewJob
 from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.metrics import BrokerMetrics
 from qonduit_qpu_broker.outbox import Outbox
 from qonduit_qpu_broker.problems import Unavailable
 from qonduit_qpu_broker.upstream import Device, Outcome
-from qonduit_service_kit.messages import Address, QpuState
+from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from qonduit_qpu_broker.ledger.records import JobRecord, NewJob
     from qonduit_qpu_broker.payloads import Payloads
     from qonduit_qpu_broker.upstream import Submission, Upstream
     from qonduit_service_kit.bus import Bus
 
-JOB = NewJob(
-    job_id="job-1",
-    attempt=1,
-    user="ada",
-    caller="driver",
-    call_number=1,
-    digest="d",
-    reply_to=Address("qonduit.workers", "w1"),
-    program="sampler",
-    backend="ibm_torino",
-    session_id="",
-    tags=(),
-    private=False,
-    cost_s=0,
-    api_version="",
-    body=None,
-    body_digest="d",
-)
+JOB = replace(qpu_jobs.JOB, body=None, body_digest="d")
 
 
 class _Storage:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import qpu_jobs
 from qonduit_qpu_broker.ledger import charges, jobs, listing, programs, sessions
-from qonduit_qpu_broker.ledger.records import NewJob
 from qonduit_qpu_broker.ledger.schema import connect
 from qonduit_qpu_broker.ledger.thread import LedgerThread, LedgerUnavailableError
 from qonduit_service_kit.messages import Address, QpuState
@@ -16,24 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INBOX = Address("qonduit.workers", "w1")
-JOB = NewJob(
-    job_id="job-1",
-    attempt=1,
-    user="ada",
-    caller="driver",
-    call_number=1,
-    digest="d1",
-    reply_to=INBOX,
-    program="sampler",
-    backend="ibm_torino",
-    session_id="",
-    tags=("mine",),
-    private=False,
-    cost_s=0,
-    api_version="2026-04-15",
-    body=b"{}",
-    body_digest="",
-)
+JOB = replace(qpu_jobs.JOB, digest="d1", reply_to=INBOX, tags=("mine",), api_version="2026-04-15")
 SESSION = sessions.NewSession("job-1", "ada", 1, "driver", 1, "s", "batch", "ibm_torino", "crn:", 60)
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from qonduit_qpu_broker.api.operator import OperatorApi
 from qonduit_qpu_broker.ledger import jobs, programs, sessions
-from qonduit_qpu_broker.ledger.records import NewJob
 from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.problems import BadRequest, NotFound
 from qonduit_qpu_broker.queueing import Place
 from qonduit_qpu_broker.upstream import Condition, Device
 from qonduit_service_kit.messages import GATEWAY, QpuRequest, QpuState
+from qpu_jobs import JOB
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,24 +26,6 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.api.sessions import SessionsApi
     from qonduit_qpu_broker.upstream import Upstream
 
-JOB = NewJob(
-    job_id="job-1",
-    attempt=1,
-    user="ada",
-    caller="driver",
-    call_number=1,
-    digest="d",
-    reply_to=GATEWAY,
-    program="sampler",
-    backend="ibm_torino",
-    session_id="",
-    tags=(),
-    private=False,
-    cost_s=0,
-    api_version="",
-    body=b"{}",
-    body_digest="",
-)
 LIMITED = Condition("work", "crn:1", "limited", "Five jobs a minute were submitted.", 99.5, 3)
 
 

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qonduit_qpu_broker.ledger import jobs, programs
-from qonduit_qpu_broker.ledger.records import NewJob
 from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.outbox import Outbox
 from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.messages import Address, QpuTransition
+from qpu_jobs import JOB
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
+
+    from qonduit_qpu_broker.ledger.records import NewJob
 
 LOST = Address("qonduit.workers", "lost")
 ALIVE = Address("qonduit.workers", "alive")
@@ -43,24 +46,7 @@ class _Bus:
 
 
 def _job(job_id: str, number: int, to: Address, attempt: int = 1) -> NewJob:
-    return NewJob(
-        job_id=job_id,
-        attempt=attempt,
-        user="ada",
-        caller="driver",
-        call_number=number,
-        digest="d",
-        reply_to=to,
-        program="sampler",
-        backend="ibm_torino",
-        session_id="",
-        tags=(),
-        private=False,
-        cost_s=0,
-        api_version="",
-        body=b"{}",
-        body_digest="",
-    )
+    return replace(JOB, job_id=job_id, attempt=attempt, call_number=number, reply_to=to)
 
 
 async def test_a_lost_worker_with_many_jobs_keeps_no_other_waiting(tmp_path: Path) -> None:

@@ -10,25 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_ibm import FakeIbm, Fault, How, Instance
+from ibm_world import PREPARE
 from qpu_world import Finished, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-PREPARE = """
-import json
-from qiskit import QuantumCircuit
-from qiskit.transpiler import generate_preset_pass_manager
-from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, SamplerV2, Session
-service = QiskitRuntimeService()
-backend = service.backend("ibmq_manila")
-bell = QuantumCircuit(2)
-bell.h(0)
-bell.cx(0, 1)
-bell.measure_all()
-isa = generate_preset_pass_manager(optimization_level=1, backend=backend).run(bell)
-"""
 
 
 @pytest.fixture

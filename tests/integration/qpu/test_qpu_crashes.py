@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from qpu_world import Worker, finish, start_services
+from qpu_world import SLOW, Worker, finish, start_services
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,24 +16,20 @@ if TYPE_CHECKING:
     from qonduit_service_kit.testing import PrivateBroker
     from qpu_world import Services
 
-PROGRAM = """
+PROGRAM = (
+    """
 import json
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
 backend = QiskitRuntimeService().backend("ibm_torino")
-ROW = [*range(14, -1, -1), 15, 19, 20]
-slow = QuantumCircuit(133)
-for _ in range(12):
-    for qubit in ROW:
-        slow.rz(0.1, qubit)
-        slow.sx(qubit)
-    for pair in zip(ROW, ROW[1:]):
-        slow.cz(*pair)
-slow.add_register(ClassicalRegister(len(ROW), "meas"))
-slow.measure(ROW, range(len(ROW)))
+MORE = 2
+"""
+    + SLOW
+    + """
 job = SamplerV2(mode=backend, options={"simulator": {"seed_simulator": 3}}).run([(slow,)], shots=2_000)
 print(json.dumps({"id": job.job_id(), "shots": job.result()[0].data.meas.num_shots, "usage": job.usage()}))
 """
+)
 STEPS = [(0, "Queued"), (1, "Running"), (2, "Completed")]
 
 

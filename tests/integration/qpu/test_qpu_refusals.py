@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import aiohttp
 from qonduit_service_kit.bus import GATEWAY_INBOX
 from qonduit_service_kit.messages import GATEWAY, QPU_BROKER, QpuCharged, QpuReply, QpuRequest
+from qpu_world import SLOW
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Delivery
     from qpu_world import Sandbox, Worker
 
-PROGRAM = """
+PROGRAM = (
+    """
 import json
 from qiskit import ClassicalRegister, QuantumCircuit, transpile
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2, Session
@@ -29,16 +31,10 @@ wide = QuantumCircuit(40)
 wide.ry(0.1, range(40))
 wide.measure_all()
 wide = transpile(wide, backend, optimization_level=0)
-ROW = [*range(14, -1, -1), 15, *range(19, 23)]
-slow = QuantumCircuit(133)
-for _ in range(12):
-    for qubit in ROW:
-        slow.rz(0.1, qubit)
-        slow.sx(qubit)
-    for pair in zip(ROW, ROW[1:]):
-        slow.cz(*pair)
-slow.add_register(ClassicalRegister(len(ROW), "meas"))
-slow.measure(ROW, range(len(ROW)))
+MORE = 4
+"""
+    + SLOW
+    + """
 
 def told(call):
     try:
@@ -46,6 +42,7 @@ def told(call):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 """
+)
 
 
 async def test_a_circuit_too_wide_says_so_with_the_numbers(worker: Worker) -> None:

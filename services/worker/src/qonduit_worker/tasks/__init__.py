@@ -2,7 +2,8 @@
 
 from qonduit_worker.tasks.context import DriverCallbacks, DriverContext, Post, Surroundings
 from qonduit_worker.tasks.driver_side import TaskDesk
-from qonduit_worker.tasks.executor_side import ExecutorDesk, ExecutorProcess
+from qonduit_worker.tasks.executor_process import ExecutorProcess
+from qonduit_worker.tasks.executor_side import ExecutorDesk
 
 __all__ = [
     "DriverCallbacks",

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.bus import BusClosedError, BusError, Delivery, Subscription, tasks_queue
 from qonduit_service_kit.logs import get_logger
@@ -16,7 +16,6 @@ from qonduit_service_kit.messages import (
     ExecutorLost,
     ExecutorOutput,
     TaskBatch,
-    TaskOutcome,
     TaskReply,
     TasksCanceled,
     TasksTaken,
@@ -24,22 +23,21 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_worker.blobs import is_digest
-from qonduit_worker.tasks.in_hand import InHand, death_of, how_it_ended, returned
+from qonduit_worker.tasks.in_hand import InHand, death_of, how_it_ended, outcome_of, returned
 from qonduit_worker.tasks.output import Prefixer
 from qonduit_worker.tasks.replies import ReplySender
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from qonduit_worker.sandbox import Exit, Usage
+    from qonduit_worker.sandbox import Exit
     from qonduit_worker.tasks.context import Surroundings
+    from qonduit_worker.tasks.executor_process import ExecutorProcess
 
 _log = get_logger(__name__)
 
 HOLD_S = 0.2
-"""A delivery waits this long for the tasks in hand; then it goes back, so that an idle executor can have it.
-
-Behind tasks that should be over sooner the process gets it at once, so that it need not wait for it."""
+"""A delivery waits this long for tasks in hand, then goes back; behind shorter ones the process gets it at once."""
 RECALL_S = 0.1
 """Tasks that lie this long behind one that takes longer than expected go back, too."""
 END_S = 5.0
@@ -49,29 +47,6 @@ CANCEL_S = 2.0
 AGAIN_S = 1.0
 TEXT_CHARACTERS = 16 * 1024
 _FIELDS_OF_A_RESULT = 7
-_SAID_BY_PROCESSES = frozenset({TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.CANCELED, TaskOutcome.RETURNED})
-
-
-class ExecutorProcess(Protocol):
-    """The sandboxed process of one executor, as the agent started it."""
-
-    output: asyncio.StreamReader
-
-    def push(self, name: str, **fields: Any) -> None:
-        """Send to the process; raises ConnectionError when it is gone."""
-        ...
-
-    def usage(self) -> Usage:
-        """Read what its tree used so far."""
-        ...
-
-    async def wait(self) -> Exit:
-        """Wait for the end of its tree."""
-        ...
-
-    def kill(self) -> None:
-        """End its tree at once."""
-        ...
 
 
 class ExecutorDesk:
@@ -356,7 +331,7 @@ class ExecutorDesk:
         reply = TaskReply(
             task_id=task_id,
             attempt=task.attempt,
-            outcome=_outcome(outcome),
+            outcome=outcome_of(outcome),
             value=value if isinstance(value, bytes) and len(value) <= INLINE_LIMIT_BYTES else None,
             value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
             text=str(text)[-TEXT_CHARACTERS:],
@@ -423,8 +398,3 @@ class ExecutorDesk:
 
     async def _tell_driver(self, message: object) -> None:
         await self._post(self._grant.driver_worker_id, message)
-
-
-def _outcome(word: object) -> TaskOutcome:
-    """Read the outcome; the process is untrusted: only its agent may say that it died or was ended."""
-    return TaskOutcome(word) if isinstance(word, str) and word in _SAID_BY_PROCESSES else TaskOutcome.ERROR

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qonduit_worker.sandbox import Exit
 
 _MIB = 1024**2
+_SAID_BY_PROCESSES = frozenset({TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.CANCELED, TaskOutcome.RETURNED})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,3 +51,8 @@ def death_of(task: InHand, exited: Exit, grant: ExecutorGranted, *, overtime: bo
 def how_it_ended(exited: Exit) -> str:
     """Say how a process ended."""
     return f"signal {exited.signal}" if exited.signal else f"exit code {exited.exit_code}"
+
+
+def outcome_of(word: object) -> TaskOutcome:
+    """Read an outcome; the process is untrusted: only its agent may say that it died or was ended."""
+    return TaskOutcome(word) if isinstance(word, str) and word in _SAID_BY_PROCESSES else TaskOutcome.ERROR
