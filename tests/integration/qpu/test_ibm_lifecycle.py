@@ -161,6 +161,18 @@ async def test_a_batch_is_charged_by_job_and_its_close_is_tried_until_it_is_done
     assert charged_s == pytest.approx(ibm.quantum.billed_s)
 
 
+async def test_a_close_that_is_refused_is_tried_again(ibm: FakeIbm, lives: Lives) -> None:
+    fault = Fault("PATCH", "/sessions/.*", status=403, times=2)
+    ibm.faults.append(fault)
+    session = (await lives.ask(request("POST", "/sessions", {"mode": "dedicated", "backend": DEVICE})))["id"]
+    await submit(lives, 1, job_body(session))
+    await lives.until(ENDED)
+    await lives.ask(request("PATCH", f"/sessions/{session}", {"accepting_jobs": False}))
+    await lives.until(CLOSED)
+    (one,) = ibm.quantum.sessions.values()
+    assert (fault.times, one.closed_at is not None) == (0, True)
+
+
 async def test_a_session_that_ibm_closed_is_replaced_by_another(ibm: FakeIbm, lives: Lives) -> None:
     session = (await lives.ask(request("POST", "/sessions", {"mode": "batch", "backend": DEVICE})))["id"]
     await submit(lives, 1, job_body(session))

@@ -239,7 +239,7 @@ def instances_of(account: Account) -> list[tuple[str, str]]:
 
 def _identity_status(error: ApiException) -> int:
     """Return what an answer of the identity service means for those who need a token."""
-    code = error.code or 0
+    code = error.status_code or 0
     refused = 400 <= code < _SERVER_ERROR and code != _TOO_MANY  # noqa: PLR2004 -- 4xx.
     return _UNAUTHORIZED if refused else _TOO_MANY if code == _TOO_MANY else 0
 
