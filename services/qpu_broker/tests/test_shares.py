@@ -5,15 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from prometheus_client import CollectorRegistry
 from qonduit_qpu_broker.fairness import Shares, Waiting
-from qonduit_qpu_broker.ibm.pace import SubmissionLimit
 from qonduit_qpu_broker.metrics import BrokerMetrics
 from qonduit_qpu_broker.queueing import Queue
+from slow_provider import A_MINUTE, LANES, Provider, Record
 
 if TYPE_CHECKING:
     from qonduit_qpu_broker.ledger.records import JobRecord
@@ -21,41 +20,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("ibm_torino", "ibm_fez", "ibm_kingston")
 USERS = [f"user-{number:02}" for number in range(20)]
-A_MINUTE = 5
-LANES = 5
 HALF_LIFE_S = 3600.0
-
-
-@dataclass
-class Record:
-    """A job as the queue reads it."""
-
-    qpu_job_id: str
-    user: str
-    backend: str
-    created_at: float
-    session_id: str = ""
-
-
-@dataclass
-class Provider:
-    """Takes so many jobs a minute, and so many at a time on each device."""
-
-    clock: float = 0.0
-    limit: SubmissionLimit = field(default_factory=lambda: SubmissionLimit(A_MINUTE))
-    running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    sent: list[float] = field(default_factory=list)
-
-    def claim(self, _qpu_job_id: str, backend: str, _session_id: str) -> float | None:
-        """Keep a place, as an instance does."""
-        if self.running[backend] >= LANES:
-            return None
-        if (wait_s := self.limit.ready_in(self.clock)) > 0:
-            return wait_s
-        self.running[backend] += 1
-        self.limit.take(self.clock)
-        self.sent.append(self.clock)
-        return 0.0
 
 
 def run(jobs: list[Record], seconds: dict[str, float]) -> tuple[Provider, list[tuple[float, Waiting]]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import time
 import tracemalloc
 from typing import TYPE_CHECKING, Any
@@ -216,7 +218,7 @@ async def test_accounts_are_read_again_without_a_restart(ibm: FakeIbm, lives: Li
         await lives.until(RUNNING)
         lives.accounts[:] = [account_of(ibm, 1)]
         fleet = (await lives.broker()).fleet
-        fleet.reload()
+        os.kill(os.getpid(), signal.SIGHUP)
         await fleet.wait_for(ibm.instances[1].crn)
     await lives.until(ENDED)
     await submit(lives, 2)

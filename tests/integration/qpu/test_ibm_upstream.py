@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import pytest_asyncio
 from fake_ibm import Fault, How
@@ -55,7 +56,16 @@ async def sampled(world: IbmWorld, sampler: Sampler) -> UpstreamJob:
 async def test_a_job_is_submitted_followed_and_charged(world: IbmWorld, shared: tuple[IbmWorld, Sampler]) -> None:
     job = await sampled(world, shared[1])
     assert job.api_version == "2026-04-15"
-    assert KEY not in world.broker.log()
+
+
+async def test_the_key_is_nowhere_but_in_the_broker(world: IbmWorld, shared: tuple[IbmWorld, Sampler]) -> None:
+    sampler = shared[1]
+    await sampled(world, sampler)
+    process = world.broker.process
+    assert process is not None
+    assert KEY not in world.broker.log() + world.broker.metrics() + repr(sampler.sandbox.transitions)
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in world.folder.rglob("ledger.sqlite3*"))
+    assert psutil.Process(process.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
 
 
 @pytest.mark.parametrize(
