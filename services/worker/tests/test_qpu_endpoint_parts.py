@@ -247,6 +247,21 @@ async def test_a_program_that_is_stopped_takes_no_other_programs_question_with_i
     assert (await second).body == b"1"
 
 
+async def test_who_asks_in_the_moment_in_which_another_question_fails_asks_anew() -> None:
+    cache, broker = DeviceCache(), _Broker()
+    key = ("/backends", (), "2026-04-15")
+    then: list[asyncio.Task[Received]] = []
+
+    async def ends() -> Received:
+        # Begins when this has failed, and before anybody has heard of it.
+        then.append(asyncio.create_task(cache.get(key, broker.answer)))
+        raise BrokerGoneError
+
+    with pytest.raises(BrokerGoneError):
+        await cache.get(key, ends)
+    assert (await then[0]).body == b"1"
+
+
 async def test_the_cache_of_devices_keeps_to_its_size_and_keeps_no_failures() -> None:
     cache = DeviceCache(capacity_bytes=3000)
 

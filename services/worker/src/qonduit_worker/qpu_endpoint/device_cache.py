@@ -56,11 +56,14 @@ class DeviceCache:
                 continue
         task = asyncio.ensure_future(self._fetch(key, fetch))
         self._fetching[key] = task
-        task.add_done_callback(lambda _: self._fetching.pop(key, None))
         return await asyncio.shield(task)
 
     async def _fetch(self, key: Key, fetch: Callable[[], Awaitable[Received]]) -> Received:
-        received = await fetch()
+        try:
+            received = await fetch()
+        finally:
+            # Not by a callback: until that ran, who asks would be given the task that has failed, again and again.
+            del self._fetching[key]
         if received.status == _OK:
             self._keep(key, received)
         return received
