@@ -1,7 +1,7 @@
 """The instructions of a circuit as bytes, copied out of and into Qiskit's own memory.
 
-What is held exactly: Qiskit's standard gates without labels whose parameters are floats, measurements, resets and
-barriers. Bits, registers and the global phase are not part of it. The bytes are of this machine's byte order and of
+What is held exactly: Qiskit's standard gates whose parameters are floats, measurements, resets and barriers, and their
+labels. Bits, registers and the global phase are not part of it. The bytes are of this machine's byte order and of
 this version of Qiskit: made to cross to another process, not to be kept.
 """
 
@@ -34,13 +34,16 @@ def unpack(data: Any, packed: Packed) -> None:
         ValueError: These are not such bytes, or the circuit has fewer bits than they name.
     """
     native = _extension()
-    if native:
-        native.unpack(data, packed)
-        return
-    # Some other machine has the extension and this one has not.
-    from qonduit_circuit_codec import without_extension  # noqa: PLC0415
-
-    without_extension.unpack(data, packed)
+    if native is None:  # Some other machine has the extension and this one has not.
+        from qonduit_circuit_codec import without_extension as native  # noqa: PLC0415
+    first = len(data)
+    for number, label in native.unpack(data, packed):
+        instruction = data[first + number]
+        operation = instruction.operation
+        if not operation.mutable:
+            operation = operation.to_mutable()
+        operation.label = label
+        data[first + number] = instruction.replace(operation=operation)
 
 
 @cache

@@ -1,8 +1,9 @@
 /* The instructions of a circuit as bytes and back, over Qiskit's C API.
  *
- * Packed: the number of instructions, of indices and of parameters (three uint64), then three columns: the parameters
- * (double), the indices of bits (uint32; before those of a barrier their number) and the kinds (uint8). Columns compress
- * better than records. Numbers are of this machine's byte order: the bytes live as long as a job.
+ * Packed: the number of instructions, of indices, of parameters and of bytes of labels (four uint64), then four columns:
+ * the parameters (double), the indices of bits (uint32; before those of a barrier their number), the kinds (uint8), and
+ * the labels (number of the instruction and bytes of UTF-8, two uint64, then these). Columns compress better than
+ * records. Numbers are of this machine's byte order: the bytes live as long as a job.
  */
 #define PY_SSIZE_T_CLEAN
 #define QISKIT_PYTHON_EXTENSION
@@ -70,100 +71,115 @@ static uint8_t kind_of(const QkCircuit *circuit, size_t number, const QkCircuitI
     }
 }
 
-static PyObject *label_name, *params_name;
+static PyObject *label_name;
 
-/* Whether an instruction, as Python sees it, has no label and only floats; those are added to the column.
- * C's view of an instruction tells neither. Returns 1 for yes, 0 for no, -1 with an exception set. */
-static int add_params(PyObject *data, size_t number, size_t params, Column *column) {
-    PyObject *instruction = PySequence_GetItem(data, (Py_ssize_t)number);
-    PyObject *label = NULL, *values = NULL;
+/* Adds the label of an instruction, if it has one: what C sees of an instruction doesn't tell. */
+static int add_label(PyObject *data, size_t number, Column *column) {
+    PyObject *label = NULL, *instruction = PySequence_GetItem(data, (Py_ssize_t)number);
     int result = -1;
     if (instruction == NULL || (label = PyObject_GetAttr(instruction, label_name)) == NULL)
         goto end;
-    result = label == Py_None;
-    if (!result || params == 0)
+    if (label == Py_None) {
+        result = 0;
         goto end;
-    result = -1;
-    if ((values = PyObject_GetAttr(instruction, params_name)) == NULL)
-        goto end;
-    result = PyList_CheckExact(values) && (size_t)PyList_GET_SIZE(values) == params;
-    for (size_t i = 0; result == 1 && i < params; i++) {
-        PyObject *value = PyList_GET_ITEM(values, (Py_ssize_t)i);
-        if (!PyFloat_CheckExact(value)) {
-            result = 0;
-        } else {
-            double real = PyFloat_AS_DOUBLE(value);
-            if (add(column, &real, sizeof real) < 0)
-                result = -1;
-        }
     }
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(label, &length);
+    if (text == NULL)
+        goto end;
+    uint64_t head[2] = {number, (uint64_t)length};
+    if (add(column, head, sizeof head) == 0)
+        result = add(column, text, (size_t)length);
 end:
-    Py_XDECREF(values);
     Py_XDECREF(label);
     Py_XDECREF(instruction);
     return result;
 }
 
-static PyObject *joined(const Column *kinds, const Column *indices, const Column *params) {
-    uint64_t counts[3] = {kinds->used, indices->used / sizeof(uint32_t), params->used / sizeof(double)};
-    PyObject *packed = PyBytes_FromStringAndSize(
-        NULL, (Py_ssize_t)(sizeof counts + params->used + indices->used + kinds->used));
+/* Adds the parameters of a gate. Returns 1 when all are floats, 0 when one is not, -1 with an exception set. */
+static int add_params(const QkCircuitInstructionView *view, Column *column) {
+    const char *param = (const char *)view->params;
+    size_t stride = view->num_params ? qk_param_stride() : 0;
+    for (uint32_t i = 0; i < view->num_params; i++, param += stride) {
+        if (qk_param_kind((const QkParam *)param) != QkParamKind_Real)
+            return 0;
+        double real = qk_param_as_real((const QkParam *)param);
+        if (add(column, &real, sizeof real) < 0)
+            return -1;
+    }
+    return 1;
+}
+
+typedef struct {
+    Column params, indices, kinds, labels;
+} Columns;
+
+static PyObject *joined(const Columns *columns) {
+    const Column *in_order[4] = {&columns->params, &columns->indices, &columns->kinds, &columns->labels};
+    uint64_t counts[4] = {columns->kinds.used, columns->indices.used / sizeof(uint32_t),
+                          columns->params.used / sizeof(double), columns->labels.used};
+    size_t size = sizeof counts;
+    for (int i = 0; i < 4; i++)
+        size += in_order[i]->used;
+    PyObject *packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (packed == NULL)
         return NULL;
     char *to = PyBytes_AS_STRING(packed);
     memcpy(to, counts, sizeof counts);
     to += sizeof counts;
-    const Column *columns[3] = {params, indices, kinds};
-    for (int i = 0; i < 3; i++) {
-        if (columns[i]->used)
-            memcpy(to, columns[i]->bytes, columns[i]->used);
-        to += columns[i]->used;
+    for (int i = 0; i < 4; i++) {
+        if (in_order[i]->used)
+            memcpy(to, in_order[i]->bytes, in_order[i]->used);
+        to += in_order[i]->used;
     }
     return packed;
+}
+
+/* Adds an instruction to the columns. Returns 1, 0 when they have no room for such, -1 with an exception set. */
+static int add_instruction(const QkCircuit *circuit, size_t number, Columns *columns) {
+    QkCircuitInstructionView view;
+    qk_circuit_view_instruction(circuit, number, &view);
+    uint8_t kind = kind_of(circuit, number, &view);
+    if (kind == UNKNOWN)
+        return 0;
+    if (add(&columns->kinds, &kind, sizeof kind) < 0)
+        return -1;
+    if (kind == BARRIER && add(&columns->indices, &view.num_qubits, sizeof view.num_qubits) < 0)
+        return -1;
+    if (add(&columns->indices, view.qubits, view.num_qubits * sizeof(uint32_t)) < 0 ||
+        add(&columns->indices, view.clbits, view.num_clbits * sizeof(uint32_t)) < 0)
+        return -1;
+    return kind < MEASURE ? add_params(&view, &columns->params) : 1;
 }
 
 static PyObject *pack(PyObject *Py_UNUSED(module), PyObject *data) {
     QkCircuit *circuit = qk_circuit_borrow_from_python(data);
     if (circuit == NULL)
         return NULL;
-    Column kinds = {0}, indices = {0}, params = {0};
+    Columns columns = {0};
     PyObject *packed = NULL;
     size_t count = qk_circuit_num_instructions(circuit);
-    for (size_t number = 0; number < count; number++) {
-        QkCircuitInstructionView view;
-        qk_circuit_view_instruction(circuit, number, &view);
-        uint8_t kind = kind_of(circuit, number, &view);
-        if (kind == UNKNOWN)
-            goto not_held;
-        if (add(&kinds, &kind, sizeof kind) < 0)
-            goto end;
-        if (kind == BARRIER && add(&indices, &view.num_qubits, sizeof view.num_qubits) < 0)
-            goto end;
-        if (add(&indices, view.qubits, view.num_qubits * sizeof(uint32_t)) < 0 ||
-            add(&indices, view.clbits, view.num_clbits * sizeof(uint32_t)) < 0)
-            goto end;
-        /* The last use of the view: Python may do anything while it makes its object of the instruction. */
-        int held = add_params(data, number, kind < MEASURE ? view.num_params : 0, &params);
-        if (held < 0)
-            goto end;
-        if (held == 0)
-            goto not_held;
-    }
-    packed = joined(&kinds, &indices, &params);
-    goto end;
-not_held:
-    packed = Py_NewRef(Py_None);
-end:
-    PyMem_Free(kinds.bytes);
-    PyMem_Free(indices.bytes);
-    PyMem_Free(params.bytes);
+    int held = 1;
+    for (size_t number = 0; number < count && held == 1; number++)
+        held = add_instruction(circuit, number, &columns);
+    /* Labels come last: they cost more than all else, and Python may do anything while it makes its object. */
+    for (size_t number = 0; number < count && held == 1; number++)
+        held = add_label(data, number, &columns.labels) < 0 ? -1 : 1;
+    if (held == 1)
+        packed = joined(&columns);
+    else if (held == 0)
+        packed = Py_NewRef(Py_None);
+    PyMem_Free(columns.params.bytes);
+    PyMem_Free(columns.indices.bytes);
+    PyMem_Free(columns.kinds.bytes);
+    PyMem_Free(columns.labels.bytes);
     return packed;
 }
 
 /* Where reading the columns stands. */
 typedef struct {
-    const char *indices, *params, *kinds;
-    uint64_t indices_left, params_left, kinds_left;
+    const char *indices, *params, *kinds, *labels;
+    uint64_t indices_left, params_left, kinds_left, labels_left;
     uint32_t qubits, clbits;
 } Reader;
 
@@ -229,17 +245,19 @@ static int append_next(QkCircuit *circuit, Reader *reader) {
 }
 
 static int open_columns(Reader *reader, const Py_buffer *packed) {
-    uint64_t counts[3], limit = (uint64_t)packed->len;
+    uint64_t counts[4], limit = (uint64_t)packed->len;
     if (limit < sizeof counts)
         return -1;
     memcpy(counts, packed->buf, sizeof counts);
-    if (counts[0] > limit || counts[1] > limit || counts[2] > limit ||
-        sizeof counts + counts[2] * sizeof(double) + counts[1] * sizeof(uint32_t) + counts[0] != limit)
+    if (counts[0] > limit || counts[1] > limit || counts[2] > limit || counts[3] > limit ||
+        sizeof counts + counts[2] * sizeof(double) + counts[1] * sizeof(uint32_t) + counts[0] + counts[3] != limit)
         return -1;
     reader->params = (const char *)packed->buf + sizeof counts;
     reader->indices = reader->params + counts[2] * sizeof(double);
     reader->kinds = reader->indices + counts[1] * sizeof(uint32_t);
+    reader->labels = reader->kinds + counts[0];
     reader->kinds_left = counts[0];
+    reader->labels_left = counts[3];
     reader->indices_left = counts[1];
     reader->params_left = counts[2];
     return 0;
@@ -252,35 +270,60 @@ static int reserve(PyObject *data, uint64_t count) {
     return done == NULL ? -1 : 0;
 }
 
+/* Takes one label as (number of the instruction, label); NULL, with no exception set, where the bytes are no such. */
+static PyObject *take_label(Reader *reader, uint64_t instructions) {
+    uint64_t head[2];
+    if (reader->labels_left < sizeof head)
+        return NULL;
+    memcpy(head, reader->labels, sizeof head);
+    if (head[0] >= instructions || head[1] > reader->labels_left - sizeof head)
+        return NULL;
+    const char *text = reader->labels + sizeof head;
+    reader->labels = text + head[1];
+    reader->labels_left -= sizeof head + head[1];
+    return Py_BuildValue("Ks#", (unsigned long long)head[0], text, (Py_ssize_t)head[1]);
+}
+
+static PyObject *take_labels(Reader *reader, uint64_t instructions) {
+    PyObject *labels = PyList_New(0);
+    while (labels != NULL && reader->labels_left) {
+        PyObject *label = take_label(reader, instructions);
+        if (label == NULL || PyList_Append(labels, label) < 0)
+            Py_CLEAR(labels);
+        Py_XDECREF(label);
+    }
+    return labels;
+}
+
+/* Appends all instructions; returns their labels, or NULL as `take_label` does. */
+static PyObject *append_all(PyObject *data, QkCircuit *circuit, const Py_buffer *packed) {
+    Reader reader = {.qubits = qk_circuit_num_qubits(circuit), .clbits = qk_circuit_num_clbits(circuit)};
+    if (open_columns(&reader, packed) < 0 || reserve(data, reader.kinds_left) < 0)
+        return NULL;
+    uint64_t instructions = reader.kinds_left;
+    while (reader.kinds_left)
+        if (append_next(circuit, &reader) < 0)
+            return NULL;
+    return take_labels(&reader, instructions);
+}
+
 static PyObject *unpack(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *data;
+    PyObject *data, *labels = NULL;
     Py_buffer packed;
     if (!PyArg_ParseTuple(args, "Oy*", &data, &packed))
         return NULL;
     QkCircuit *circuit = qk_circuit_borrow_from_python(data);
-    if (circuit == NULL) {
-        PyBuffer_Release(&packed);
-        return NULL;
-    }
-    Reader reader = {.qubits = qk_circuit_num_qubits(circuit), .clbits = qk_circuit_num_clbits(circuit)};
-    int result = open_columns(&reader, &packed);
-    if (result == 0 && reserve(data, reader.kinds_left) < 0) {
-        PyBuffer_Release(&packed);
-        return NULL;
-    }
-    while (result == 0 && reader.kinds_left)
-        result = append_next(circuit, &reader);
+    if (circuit != NULL)
+        labels = append_all(data, circuit, &packed);
     PyBuffer_Release(&packed);
-    if (result < 0) {
+    if (labels == NULL && !PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "these are not the packed instructions of a circuit with these bits");
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return labels;
 }
 
 static PyMethodDef METHODS[] = {
     {"pack", pack, METH_O, "Return the instructions as bytes, or None when they are not all of a kind that is held."},
-    {"unpack", unpack, METH_VARARGS, "Append packed instructions."},
+    {"unpack", unpack, METH_VARARGS, "Append packed instructions; return (number, label) of those that are to have one."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -295,8 +338,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         return NULL;
     }
     label_name = PyUnicode_InternFromString("label");
-    params_name = PyUnicode_InternFromString("params");
-    if (label_name == NULL || params_name == NULL)
+    if (label_name == NULL)
         return NULL;
     return PyModule_Create(&MODULE);
 }

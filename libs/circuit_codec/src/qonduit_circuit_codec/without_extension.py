@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,18 +11,21 @@ import numpy as np
 if TYPE_CHECKING:
     from qonduit_circuit_codec import Packed
 
-_COUNTS_BYTES: Final = 24
+    _Column = np.ndarray[Any, Any]
+
+_COUNTS_BYTES: Final = 32
+_LABEL: Final = struct.Struct("=QQ")
 _MEASURE: Final = 200
 _RESET: Final = 201
 _BARRIER: Final = 202
 _NOT_SUCH: Final = "these are not the packed instructions of a circuit with these bits"
 
 
-def unpack(data: Any, packed: Packed) -> None:
-    """Append packed instructions; see the package's `unpack`."""
+def unpack(data: Any, packed: Packed) -> list[tuple[int, str]]:
+    """Append packed instructions; return (number, label) of those that are to have one."""
     from qiskit import capi  # noqa: PLC0415 - A Qiskit that has none cannot have made such bytes either.
 
-    kinds, indices, params = _columns(packed)
+    kinds, indices, params, labels = _columns(packed)
     circuit = capi.qk_circuit_borrow_from_python(data)
     at_index = at_param = 0
     for kind in kinds.tolist():
@@ -50,19 +54,35 @@ def unpack(data: Any, packed: Packed) -> None:
             capi.qk_circuit_measure(circuit, where[0], int(to[0]))
         else:
             capi.qk_circuit_gate(circuit, kind, where, (ctypes.c_double * reals)(*given.tolist()))
+    return _labels(labels, len(kinds))
 
 
-def _columns(packed: Packed) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the columns of kinds, indices of bits, and parameters."""
+def _columns(packed: Packed) -> tuple[_Column, _Column, _Column, memoryview]:
+    """Return the columns of kinds, indices of bits, parameters, and labels."""
     if len(packed) < _COUNTS_BYTES:
         raise ValueError(_NOT_SUCH)
-    kinds, indices, params = (int(count) for count in np.frombuffer(packed, np.uint64, 3))
-    if len(packed) != _COUNTS_BYTES + 8 * params + 4 * indices + kinds:
-        raise ValueError(_NOT_SUCH)
+    kinds, indices, params, labels = (int(count) for count in np.frombuffer(packed, np.uint64, 4))
     after_params = _COUNTS_BYTES + 8 * params
     after_indices = after_params + 4 * indices
+    after_kinds = after_indices + kinds
+    if len(packed) != after_kinds + labels:
+        raise ValueError(_NOT_SUCH)
     return (
         np.frombuffer(packed, np.uint8, kinds, after_indices),
         np.frombuffer(packed, np.uint32, indices, after_params),
         np.frombuffer(packed, np.float64, params, _COUNTS_BYTES),
+        memoryview(packed)[after_kinds:],
     )
+
+
+def _labels(column: memoryview, instructions: int) -> list[tuple[int, str]]:
+    found = []
+    while column:
+        if len(column) < _LABEL.size:
+            raise ValueError(_NOT_SUCH)
+        number, length = _LABEL.unpack_from(column)
+        text, column = column[_LABEL.size : _LABEL.size + length], column[_LABEL.size + length :]
+        if number >= instructions or len(text) != length:
+            raise ValueError(_NOT_SUCH)
+        found.append((number, str(text, "utf-8")))
+    return found
