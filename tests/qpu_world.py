@@ -22,6 +22,7 @@ from qonduit_qpu_broker.payloads import Payloads
 from qonduit_service_kit.bus import Bus, worker_inbox
 from qonduit_service_kit.messages import QPU_BROKER, ProgramEnded, QpuReply, QpuTransition
 from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
+from qonduit_worker.environment import STEADY
 from qonduit_worker.qpu_endpoint import DeviceCache, ProgramContext, QpuEndpoint
 
 if TYPE_CHECKING:
@@ -229,7 +230,8 @@ class Sandbox:
         """Start a program with nothing but its environment and `more`; as a driver: in the real runner."""
         path = self.folder / f"program-{uuid.uuid4().hex[:6]}.py"
         path.write_text(textwrap.dedent(script))
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.endpoint.environment(), **more}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **STEADY}
+        environment |= self.endpoint.environment() | more
         command = [str(path)]
         if as_driver:
             environment |= {"QONDUIT_JOB_FOLDER": str(self.folder), "QONDUIT_ENTRYPOINT": path.name}

@@ -1,7 +1,10 @@
 """A program in a sandbox is an ordinary Python program: its output, its end, its surroundings."""
 
+import asyncio
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 from qonduit_worker.sandbox import PORT_PLACEHOLDER
@@ -112,6 +115,15 @@ async def test_the_surroundings(sandboxes: Sandboxes) -> None:
 async def test_forks_do_not_share_random_numbers(sandboxes: Sandboxes) -> None:
     outputs = [(await sandboxes.run("import random; print(random.random())"))[0] for _ in range(3)]
     assert len(set(outputs)) == 3
+
+
+async def test_sets_have_the_same_order_in_every_sandbox(sandboxes: Sandboxes) -> None:
+    code = "print(hash('qonduit'))"
+    steady = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, env={"PYTHONHASHSEED": "0"}, stdout=subprocess.PIPE
+    )
+    output, _end = await sandboxes.run(code)
+    assert output.encode() == (await steady.communicate())[0]
 
 
 async def test_big_environments_and_many_lines_pass(sandboxes: Sandboxes) -> None:

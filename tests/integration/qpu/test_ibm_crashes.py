@@ -25,6 +25,23 @@ with Session(backend=backend) as session:
     print(json.dumps({"id": job.job_id(), "counts": job.result()[0].data.meas.get_counts(), "status": job.status()}))
 """
 )
+SWEEP = (
+    PREPARE
+    + """
+from qiskit.circuit import Parameter, ParameterVector
+theta, phi = Parameter("theta"), ParameterVector("phi", 3)
+swept = QuantumCircuit(1)
+swept.rx(theta + phi[2], 0)
+swept.rz(phi[0] * phi[1], 0)
+swept.measure_all()
+isa = generate_preset_pass_manager(optimization_level=1, backend=backend).run(swept)
+with Session(backend=backend) as session:
+    job = SamplerV2(mode=session).run([(isa, [[0.1, 0.2, 0.3, 0.4]])], shots=100)
+    job.result()
+    print(json.dumps({"id": job.job_id(), "status": job.status()}))
+"""
+)
+"""Qiskit gives each parameter a random id."""
 STEPS = [(0, "Queued"), (1, "Running"), (2, "Completed")]
 
 
@@ -69,16 +86,17 @@ async def test_rabbitmq_killed_while_a_job_runs(world: IbmWorld, broker: Private
     await paid_once(world)
 
 
-async def test_a_program_that_lost_its_worker_gets_the_job_that_runs(world: IbmWorld) -> None:
+@pytest.mark.parametrize("program", [PROGRAM, SWEEP], ids=["numbers", "parameters"])
+async def test_a_program_that_lost_its_worker_gets_the_job_that_runs(world: IbmWorld, program: str) -> None:
     first = await world.worker.sandbox("job-lost", attempt=1)
     async with world.ibm.quantum.running.held(world.ibm.quantum.running.run_open):
-        lost = await first.start(PROGRAM)
+        lost = await first.start(program, as_driver=True)
         await first.until("Running")
         lost.kill()
         await lost.communicate()
         await world.worker.end(first)
         second = await world.worker.sandbox("job-lost", attempt=2)
-        again = await second.start(PROGRAM)
+        again = await second.start(program, as_driver=True)
         await second.until("Running")
     told = (await finish(again)).told
     assert told["status"] == "DONE"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qonduit.program.devices import in_executor, keep
 from qonduit.program.import_hooks import after_import
 from qonduit.program.older_clients import lead_older_client
+from qonduit.program.steady_payloads import steady_payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ def redirect_runtime_client() -> None:
     if not os.environ.get("QISKIT_IBM_URL"):
         return
     after_import(_CLIENT, _redirect)
+    steady_payloads()
 
 
 def _redirect() -> None:

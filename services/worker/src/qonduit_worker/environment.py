@@ -26,6 +26,9 @@ _THREAD_SETTINGS: Final = (
     "NUMBA_NUM_THREADS",
     "QISKIT_NUM_PROCS",
 )
+STEADY: Final = {"PYTHONHASHSEED": "0"}
+"""Sets have the same order each time: QPY writes some, and a program that runs again gets the QPU jobs back that it has
+paid for only where it posts the same bytes."""
 _MILLIS: Final = 1000
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -59,6 +62,7 @@ def program_environment(
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **STEADY,
         **_thread_settings(occupant.shape),
         **qpu,
         **own,
