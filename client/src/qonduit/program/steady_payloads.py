@@ -161,6 +161,6 @@ def _sort_registers(written: bytes, registers: set[Any]) -> bytes:
 
 
 def _register_block(register: Any) -> bytes:
-    name = register.name.encode()
+    name: bytes = register.name.encode()
     head = _REGISTER.pack(b"q", True, register.size, len(name), True)  # noqa: FBT003
     return head + name + struct.pack(f"!{register.size}q", *[-1] * register.size)

@@ -33,11 +33,11 @@ def unpack(data: Any, packed: Packed) -> None:
     Raises:
         ValueError: These are not such bytes, or the circuit has fewer bits than they name.
     """
-    native = _extension()
-    if native is None:  # Some other machine has the extension and this one has not.
-        from qonduit_circuit_codec import without_extension as native  # noqa: PLC0415
+    # Without the extension, some other machine has it.
+    from qonduit_circuit_codec import without_extension  # noqa: PLC0415 - It loads NumPy.
+
     first = len(data)
-    for number, label in native.unpack(data, packed):
+    for number, label in (_extension() or without_extension).unpack(data, packed):
         instruction = data[first + number]
         operation = instruction.operation
         if not operation.mutable:
