@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the unit tests of each distribution in an environment that holds only what it declares (and the test
-# tools), so that an undeclared import fails.
+# tools), so that an undeclared import fails. Tests marked as slow are left to `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=.venv/bin/uv
@@ -12,7 +12,7 @@ run() { # name, folder, the project's own distributions that it declares
     printf '== %s, alone\n' "$name"
     "$uv" venv -q --clear --python .venv/bin/python "$environment"
     "$uv" pip install -q --python "$environment/bin/python" -c constraints.txt "${tools[@]}" "./$folder" "$@"
-    "$environment/bin/python" -m pytest -q "$folder"
+    "$environment/bin/python" -m pytest -q -m "not slow" "$folder"
 }
 
 run service_kit libs/service_kit ./proto

@@ -17,6 +17,8 @@ from qonduit.stack.processes import process_id
 from qonduit.stack.services import Service, check_installed
 from stand_ins import SERVICES, Stack, qonduit
 
+pytestmark = pytest.mark.slow
+
 
 def test_up_status_down(stack: Stack, tmp_path: Path) -> None:
     done = stack.up()

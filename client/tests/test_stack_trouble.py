@@ -16,6 +16,8 @@ from stand_ins import SERVICES, Stack, qonduit
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_cannot_be_a_data_folder_is_wrong_usage(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "file"

@@ -17,6 +17,8 @@ from qonduit_qpu_broker.simulator.frames import SimulationRequest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ATTEMPTS = """
 import json, os, socket, sys
 from qonduit_qpu_broker.simulator.confinement import confine

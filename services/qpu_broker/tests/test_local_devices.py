@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from qiskit import QuantumCircuit
 from qiskit_ibm_runtime import RuntimeEncoder
 from qonduit_qpu_broker.local.catalog import DeviceCatalog
@@ -16,6 +17,8 @@ from qonduit_service_kit.messages import QpuState
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 class Watched(SimulatorProcess):

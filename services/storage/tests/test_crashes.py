@@ -22,6 +22,8 @@ from qonduit_api.internal.v1 import storage_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 5
 MIB = 1024 * 1024
 

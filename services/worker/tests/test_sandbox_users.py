@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 NOBODY = 65534
 # Nothing is written below the checkout, which this user may not do.
