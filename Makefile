@@ -3,6 +3,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait more than they compute. What one file starts serves its tests, so files stay whole.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## List every chore
@@ -23,7 +25,7 @@ demo: setup ## Start a private stack, run the example programs on it, stop it
 .PHONY: test
 test: setup ## Run all tests
 	@tools/prepare.sh postgresql
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS) --dist loadfile
 
 .PHONY: unit
 unit: .venv/.ready ## Run the tests that need no server

@@ -181,9 +181,9 @@ async def test_the_bill_of_many_tasks_is_what_the_kernel_counted(scene: Executor
         None,
         [],
         ["t", 1, "OK"],
-        ["other", 1, "OK", b"v", "", "", 0.0],
-        ["t", 2, "OK", b"v", "", "", 0.0],
-        [["t"], 1, "OK", b"v", "", "", 0.0],
+        ["other", 1, "OK", b"v", "", "", 0.0, 0.0],
+        ["t", 2, "OK", b"v", "", "", 0.0, 0.0],
+        [["t"], 1, "OK", b"v", "", "", 0.0, 0.0],
     ],
     ids=repr,
 )
@@ -198,7 +198,7 @@ async def test_what_a_process_says_of_no_task_in_hand_is_ignored(scene: Executor
 
 async def test_nonsense_in_a_result_is_an_error_of_that_task(scene: ExecutorScene) -> None:
     await given(scene, "t")
-    scene.desk.on_result({"result": ["t", 1, "SPLENDID", "text", 5, 7, -3]})
+    scene.desk.on_result({"result": ["t", 1, "SPLENDID", "text", 5, 7, -3, "much"]})
     assert await scene.answers(1) == {"t": TaskOutcome.ERROR}
     (reply,) = scene.replies
     assert (reply.value, reply.value_digest, reply.cpu_s) == (None, "", 0.0)

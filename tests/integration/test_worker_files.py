@@ -145,8 +145,8 @@ async def test_a_program_cannot_change_what_other_jobs_get(cluster: ScriptedClus
         "with tarfile.open(os.environ['DATA_PATH'] + '/shared.tar') as tar:\n"
         "    print(tar.extractfile('inner.txt').read().decode())\n"
     )
-    await job.finished()
-    assert await job.log() == "original\n"
+    end = await job.finished()
+    assert (await job.log(), end.reason, end.text) == ("original\n", Reason.NONE, "")
 
 
 @pytest.mark.parametrize(

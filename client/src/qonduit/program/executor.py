@@ -34,9 +34,10 @@ def run_executor() -> None:
     channel.call("executor_ready")
     while (task := work.next()) is not None:
         marker.begin(task.number, work.functions[task.function_id].name)
-        begun = time.perf_counter()
+        begun, burned_s = time.perf_counter(), time.process_time()
         ended = _run(channel, work, task)
-        row = [task.task_id, task.attempt, *ended, time.perf_counter() - begun]
+        spent = [time.perf_counter() - begun, time.process_time() - burned_s]
+        row = [task.task_id, task.attempt, *ended, *spent]
         channel.notify("task_result", result=row)
 
 

@@ -16,14 +16,12 @@ from qonduit_service_kit.messages import (
     ExecutorLost,
     ExecutorOutput,
     TaskBatch,
-    TaskReply,
     TasksCanceled,
     TasksTaken,
     task_queue,
 )
 
-from qonduit_worker.blobs import is_digest
-from qonduit_worker.tasks.in_hand import InHand, death_of, how_it_ended, outcome_of, returned
+from qonduit_worker.tasks.in_hand import FIELDS_OF_A_RESULT, InHand, death_of, ended, how_it_ended, returned
 from qonduit_worker.tasks.output import Prefixer
 from qonduit_worker.tasks.replies import ReplySender
 
@@ -45,8 +43,6 @@ END_S = 5.0
 CANCEL_S = 2.0
 """How long a canceled task may take to end by itself."""
 AGAIN_S = 1.0
-TEXT_CHARACTERS = 16 * 1024
-_FIELDS_OF_A_RESULT = 7
 
 
 class ExecutorDesk:
@@ -315,31 +311,19 @@ class ExecutorDesk:
     def on_result(self, fields: Mapping[str, Any]) -> None:
         """Take a task's result from the process (untrusted); one that was not asked for is ignored."""
         row = fields.get("result")
-        if not isinstance(row, list) or len(row) != _FIELDS_OF_A_RESULT:
+        if not isinstance(row, list) or len(row) != FIELDS_OF_A_RESULT:
             return
-        task_id, attempt, outcome, value, digest, text, run_s = row
+        task_id, attempt = row[:2]
         task = self._hand.get(task_id) if isinstance(task_id, str) else None
         if task is None or task.attempt != attempt:
             return
         now = asyncio.get_running_loop().time()
-        wall_s = min(run_s, now - self._begun_at) if isinstance(run_s, float) and run_s >= 0 else 0.0
         was_first = next(iter(self._hand)) == task_id
         if was_first:
             self._progress_at = now
             self._patience_s = RECALL_S
         del self._hand[task_id]
-        reply = TaskReply(
-            task_id=task_id,
-            attempt=task.attempt,
-            outcome=outcome_of(outcome),
-            value=value if isinstance(value, bytes) and len(value) <= INLINE_LIMIT_BYTES else None,
-            value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
-            text=str(text)[-TEXT_CHARACTERS:],
-            started_at=time.time() - wall_s,
-            cpu_s=wall_s,
-            wall_s=wall_s,
-            peak_mem_bytes=self._replies.peak_mem_bytes,
-        )
+        reply = ended(task, row, given_s=now - self._begun_at, peak_mem_bytes=self._replies.peak_mem_bytes)
         self._replies.add(reply, last=not self._hand)
         self._look_for_second_batch()
         following = next(iter(self._hand.values()), None)

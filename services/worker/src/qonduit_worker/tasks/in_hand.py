@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.messages import ExecutorGranted, TaskFunction, TaskOutcome, TaskReply
+from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, ExecutorGranted, TaskFunction, TaskOutcome, TaskReply
+
+from qonduit_worker.blobs import is_digest
 
 if TYPE_CHECKING:
     from qonduit_worker.sandbox import Exit
 
 _MIB = 1024**2
+FIELDS_OF_A_RESULT = 8
+"""Task, attempt, outcome, value, its digest, text, seconds that it ran and CPU seconds that its process burned."""
+_TEXT_CHARACTERS = 16 * 1024
 _SAID_BY_PROCESSES = frozenset({TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.CANCELED, TaskOutcome.RETURNED})
 
 
@@ -53,6 +60,29 @@ def how_it_ended(exited: Exit) -> str:
     return f"signal {exited.signal}" if exited.signal else f"exit code {exited.exit_code}"
 
 
-def outcome_of(word: object) -> TaskOutcome:
+def ended(task: InHand, row: list[Any], *, given_s: float, peak_mem_bytes: int) -> TaskReply:
+    """Return the answer for a task whose process told its end (untrusted), `given_s` after it got the batch."""
+    _task_id, _attempt, outcome, value, digest, text, run_s, burned_s = row
+    wall_s = _seconds(run_s, most=given_s)
+    return TaskReply(
+        task_id=task.task_id,
+        attempt=task.attempt,
+        outcome=_outcome_of(outcome),
+        value=value if isinstance(value, bytes) and len(value) <= INLINE_LIMIT_BYTES else None,
+        value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
+        text=str(text)[-_TEXT_CHARACTERS:],
+        started_at=time.time() - wall_s,
+        cpu_s=_seconds(burned_s, most=wall_s * (os.cpu_count() or 1)),
+        wall_s=wall_s,
+        peak_mem_bytes=peak_mem_bytes,
+    )
+
+
+def _seconds(told: object, *, most: float) -> float:
+    """Return seconds that a process told, as far as they can be true."""
+    return min(told, most) if isinstance(told, float) and told >= 0 else 0.0
+
+
+def _outcome_of(word: object) -> TaskOutcome:
     """Read an outcome; the process is untrusted: only its agent may say that it died or was ended."""
     return TaskOutcome(word) if isinstance(word, str) and word in _SAID_BY_PROCESSES else TaskOutcome.ERROR

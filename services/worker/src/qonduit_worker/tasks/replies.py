@@ -92,12 +92,12 @@ class ReplySender:
     def _bill(self, replies: list[TaskReply]) -> None:
         """Make the sum of what was billed agree with what the kernel has counted.
 
-        A reply comes with the time that its task ran, which is about its CPU time. The kernel is asked once a batch, if
-        that ran for a while; the last reply then carries the difference, as far as it can, and the next ones the rest.
+        A reply comes with the CPU time that its process told, which may leave out processes that the task started. The
+        kernel is asked once a batch, if that ran for a while; the last reply then carries the difference, as far as it
+        can, and the next ones the rest.
         """
-        ran_s = sum(reply.cpu_s for reply in replies)
-        self._billed_s += ran_s
-        self._unread_s += ran_s
+        self._billed_s += sum(reply.cpu_s for reply in replies)
+        self._unread_s += sum(reply.wall_s for reply in replies)
         now = time.monotonic()
         if now - self._read_at < READ_S and not (self._batch_ended and self._unread_s > WORTH_READING_S):
             return
