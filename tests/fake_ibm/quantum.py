@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiohttp import web
-from qonduit_qpu_broker.local.catalog import DeviceCatalog, UnknownDeviceError
+from qonduit_qpu_broker.local.catalog import DeviceCatalog, UnknownDeviceError, mock_of
 
 from fake_ibm.faults import refusal
 from fake_ibm.running import Running
@@ -39,6 +39,8 @@ class Quantum:
 
     def __init__(self, devices: tuple[str, ...]) -> None:
         self.devices = devices
+        self._names = {mock_of(name): name for name in devices} | {name: name for name in devices}
+        """The device that each name stands for: itself, or in a dry run another."""
         self.running = Running(self._began, self._ended)
         self._catalog = DeviceCatalog()
         self.forget()
@@ -89,10 +91,12 @@ class Quantum:
 
     # --- Devices -------------------------------------------------------------------------------
 
-    async def _backends(self, _request: web.Request) -> web.Response:
+    async def _backends(self, request: web.Request) -> web.Response:
         devices = []
-        for name in self.devices:
-            facts = self._catalog.facts(name)
+        for name, real in self._names.items():
+            if name != real and request.query.get("include_mocks") != "True":
+                continue
+            facts = self._catalog.facts(real)
             state = "offline" if name in self.offline else "online"
             devices.append(
                 {
@@ -103,6 +107,7 @@ class Quantum:
                     "is_simulator": False,
                     "processor_type": {"family": facts.family, "revision": facts.revision},
                     "basis_gates": list(facts.basis_gates),
+                    **({} if name == real else {"class": "mock"}),
                 }
             )
         return web.json_response({"devices": devices})
@@ -111,15 +116,18 @@ class Quantum:
         return sum(job.backend == name and job.status == "Queued" for job in self.jobs.values())
 
     def _known(self, name: str) -> str:
-        if name not in self.devices:
+        if name not in self._names:
             raise UnknownDeviceError(name)
         return name
 
     async def _configuration(self, request: web.Request) -> web.Response:
-        return web.json_response(self._catalog.configuration(self._known(request.match_info["name"])))
+        name = self._known(request.match_info["name"])
+        return web.json_response(self._catalog.configuration(self._names[name]) | {"backend_name": name})
 
     async def _properties(self, request: web.Request) -> web.Response:
-        return web.json_response(self._catalog.properties(self._known(request.match_info["name"])) or {})
+        name = self._known(request.match_info["name"])
+        properties = self._catalog.properties(self._names[name])
+        return web.json_response(properties | {"backend_name": name} if properties else {})
 
     async def _status(self, request: web.Request) -> web.Response:
         name = self._known(request.match_info["name"])
@@ -130,7 +138,7 @@ class Quantum:
                 "status": "active" if online else "offline",
                 "message": "",
                 "length_queue": self._waiting(name),
-                "backend_version": self._catalog.facts(name).version,
+                "backend_version": self._catalog.facts(self._names[name]).version,
             }
         )
 
@@ -164,7 +172,7 @@ class Quantum:
         if self.submissions_a_minute is not None and len(self._submitted) >= self.submissions_a_minute:
             wait_s = self._submitted[0] + _MINUTE_S - now
             return refusal(429, "Too many requests.", code=1202, headers={"Retry-After": f"{wait_s:.0f}"})
-        if posted["backend"] not in self.devices:
+        if posted["backend"] not in self._names:
             return refusal(400, f"Backend {posted['backend']} not found.", code=1007)
         if posted["program_id"] not in _PROGRAMS:
             return refusal(404, "Program not found.", code=1103)
@@ -178,6 +186,7 @@ class Quantum:
             crn=instance.crn,
             program=posted["program_id"],
             backend=posted["backend"],
+            device=self._names[posted["backend"]],
             body=body,
             api_version=request.headers.get("IBM-API-Version", ""),
             echo=json.dumps(posted["params"]).encode() if "echo" in posted["params"] else None,
@@ -215,6 +224,7 @@ class Quantum:
             for job in self.jobs.values()
             if job.crn == request[INSTANCE].crn
             and not job.deleted
+            and (job.device == job.backend or query.get("include_mocks") == "True")
             and wanted_tags <= set(job.tags)
             and (not wanted_tags or job.created_at + self.tag_lag_s <= now)
             and query.get("backend", job.backend) == job.backend

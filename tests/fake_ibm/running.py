@@ -86,12 +86,13 @@ class Running:
     async def _run(self, job: UpstreamJob) -> tuple[SimulationReply, bytes]:
         if job.echo is not None:
             return SimulationReply(ok=True, charged_s=0.01), job.echo
-        request = SimulationRequest(job.program, job.backend, noisy=False)
+        request = SimulationRequest(job.program, job.device, noisy=False)
         async with self._simulating:
             return await asyncio.to_thread(self._engine.run, request, job.body)
 
     async def _end(self, job: UpstreamJob, status: str, charged_s: float) -> None:
-        job.status, job.finished_at, job.charged_s = status, time.time(), charged_s
+        job.status, job.finished_at = status, time.time()
+        job.charged_s = charged_s if job.device == job.backend else 0.0  # On a mock nothing is charged.
         self._ended(job)
         await self.tell()
 

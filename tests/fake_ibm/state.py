@@ -45,6 +45,8 @@ class UpstreamJob:
     crn: str
     program: str
     backend: str
+    device: str
+    """What it runs on: the backend, or what a mock stands for."""
     body: bytes
     """What was posted, as it came."""
     api_version: str

@@ -207,6 +207,14 @@ def deleted() -> object:
     return "still there"
 
 
+def dry_run() -> object:
+    """A job on the mock of a device, which lists leave out unless asked."""
+    job = SamplerV2(mode=small, options=SEED).run([ISA], shots=100, dry_run=True)
+    seen = [counts_of(job), job.status(), job.usage(), job.backend().name]
+    lists = [[one.job_id() for one in service.jobs(limit=50, include_mocks=mocks)] for mocks in (False, True)]
+    return [*seen, *(job.job_id() in listed for listed in lists)]
+
+
 def wrong_backend() -> object:
     """A device that is not there."""
     try:
@@ -232,7 +240,7 @@ def devices() -> object:
 PROGRAMS = (
     sampler, estimator, parameter_sweep, a_hundred_qubits, a_thousand_parameter_sets, executor_sampler,
     executor_estimator, session, batch_of_three, failure_in_a_session, cancelled, tags_and_lists, metrics_and_inputs,
-    deleted, wrong_backend, devices,
+    deleted, dry_run, wrong_backend, devices,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ NAMES = (
     "tags_and_lists",
     "metrics_and_inputs",
     "deleted",
+    "dry_run",
     "wrong_backend",
     "devices",
 )

@@ -81,12 +81,14 @@ async def test_devices_as_they_were_and_mock_devices(worker: Worker) -> None:
 then = datetime.now() - timedelta(days=3)
 calibrated = service.backend("ibm_torino", calibration_id="some-calibration")
 job = SamplerV2(mode=calibrated).run([(isa,)], shots=10)
+dry = SamplerV2(mode=backend).run([(isa,)], shots=10, dry_run=True)
 print(json.dumps({
     "then": backend.properties(datetime=then).t1(0) == backend.properties().t1(0),
     "target": backend.target_history(datetime=then).num_qubits, "calibrated": calibrated.target.num_qubits,
     "job": job.properties().backend_name, "shots": job.result()[0].data.meas.num_shots,
-    "mocks": len(service.jobs(include_mocks=True)),
-    "dry": told(lambda: SamplerV2(mode=backend).run([(isa,)], dry_run=True)),
+    "dry": [dry.backend().name, dry.result()[0].data.meas.num_shots, dry.usage()],
+    "jobs": [len(service.jobs(**more)) for more in ({}, {"include_mocks": True}, {"backend_name": "mock_torino"})],
+    "listed": [one.name for one in service.backends() if one.name.startswith("mock")],
     "busy": service.least_busy(min_num_qubits=127, filters=lambda one: one.num_qubits == 133).name}))
 """
     )
@@ -95,8 +97,9 @@ print(json.dumps({
     assert told["target"] == told["calibrated"] == 133
     assert told["job"] == "ibm_torino"
     assert told["shots"] == 10
-    assert told["mocks"] == 1
-    assert "backend 'mock_torino' was not found" in told["dry"], "local devices are simulated as they are"
+    assert told["dry"] == ["mock_torino", 10, 0], "a dry run is free"
+    assert told["jobs"] == [1, 2, 1]
+    assert told["listed"] == []
     assert told["busy"] == "ibm_torino"
 
 

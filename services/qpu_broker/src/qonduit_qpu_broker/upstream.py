@@ -27,6 +27,8 @@ class Device:
     basis_gates: tuple[str, ...]
     online: bool = True
     simulated: bool = True
+    mock: bool = False
+    """Takes the jobs of another one, named so by the client, runs them on no QPU, and charges nothing: for dry runs."""
     waiting: int = 0
     """Jobs that wait for it elsewhere: those of other customers of a provider."""
 

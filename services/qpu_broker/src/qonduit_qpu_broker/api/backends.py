@@ -25,6 +25,11 @@ _STORED_FOR_S = 600.0
 _OF_WHICH = frozenset({"updated_before", "calibration_id"})
 
 
+def wants_mocks(request: QpuRequest) -> bool:
+    """Whether a list is to hold mock devices, or jobs on them."""
+    return dict(request.query).get("include_mocks", "").lower() == "true"
+
+
 class BackendsApi:
     """Answers about devices."""
 
@@ -43,13 +48,15 @@ class BackendsApi:
             ill = [one.text for one in self._upstream.conditions() if one.state in {"failing", "refused"}]
             if ill:
                 raise Unavailable(f"There is no backend {name!r} now, and not all can be listed: {ill[0]}") from None
-            known = ", ".join(sorted(devices))
+            known = ", ".join(sorted(name for name, device in devices.items() if not device.mock))
             raise NotFound(f"There is no backend {name!r}.", solution=f"Use one of: {known}.") from None
 
     async def list(self, request: QpuRequest) -> Answer:
-        """Answer GET /backends."""
+        """Answer GET /backends; mock devices are in the list for who asks for them."""
         self._upstream.expect()
-        devices = [(device, self._queue_length(device.name)) for device in self._upstream.devices()]
+        mocks = wants_mocks(request)
+        listed = [device for device in self._upstream.devices() if mocks or not device.mock]
+        devices = [(device, self._queue_length(device.name)) for device in listed]
         return of_json(devices_document(devices, request.api_version))
 
     async def status(self, _request: QpuRequest, name: str) -> Answer:

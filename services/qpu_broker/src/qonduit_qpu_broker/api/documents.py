@@ -172,7 +172,7 @@ def _session_seconds(session: SessionRecord, times: SessionTimes, now: float) ->
 def devices_document(devices: list[tuple[Device, int]], api_version: str) -> dict[str, Any]:
     """Return a list of devices with how many jobs wait for each."""
     if _is_before(api_version, DETAILED_DEVICES_SINCE):
-        return {"devices": [device.name for device, _ in devices]}
+        return {"devices": [device.name for device, _ in devices if not device.mock]}
     return {
         "devices": [
             {
@@ -184,6 +184,7 @@ def devices_document(devices: list[tuple[Device, int]], api_version: str) -> dic
                 "processor_type": {"family": device.family, "revision": device.revision},
                 "basis_gates": list(device.basis_gates),
                 "qonduit_simulated": device.simulated,
+                **({"class": "mock"} if device.mock else {}),
             }
             for device, waiting in devices
         ]

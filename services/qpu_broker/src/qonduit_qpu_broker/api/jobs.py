@@ -12,6 +12,7 @@ from qonduit_service_kit.messages import QpuState
 
 from qonduit_qpu_broker import budgets
 from qonduit_qpu_broker.api.answer import NO_CONTENT, Answer, of_json, of_text
+from qonduit_qpu_broker.api.backends import wants_mocks
 from qonduit_qpu_broker.api.documents import (
     job_document,
     metrics_document,
@@ -267,6 +268,7 @@ def _filter(request: QpuRequest) -> listing.JobFilter:
             limit=min(MAX_PAGE, max(1, int(query.get("limit", 20)))),
             offset=min(_MOST_ROWS, max(0, int(query.get("offset", 0)))),
             ascending=query.get("sort", "DESC").upper() == "ASC",
+            mocks=wants_mocks(request) or not request.job_id or "backend" in query,
         )
     except (ValueError, KeyError) as error:
         raise BadRequest(f"The filter can't be read: {error}") from None

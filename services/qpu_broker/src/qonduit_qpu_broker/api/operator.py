@@ -77,7 +77,7 @@ class OperatorApi:
     async def status(self, request: QpuRequest) -> Answer:
         """Answer GET /status: how the instances are doing, and how many jobs wait for each device."""
         _refuse_program(request)
-        devices = [(device, self._queue_length(device.name)) for device in self._upstream.devices()]
+        devices = [(device, self._queue_length(device.name)) for device in self._upstream.devices() if not device.mock]
         return of_json(overview_document(self._upstream.conditions(), devices))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.logs import get_logger
 
-from qonduit_qpu_broker.ibm.rest import UpstreamError
+from qonduit_qpu_broker.ibm.rest import MOCKS_TOO, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -118,7 +118,8 @@ class Follower:
         found: dict[str, str] = {}
         while True:
             query = (
-                ("pending", "true"), ("exclude_params", "true"), ("limit", str(_PAGE)), ("offset", str(len(found)))
+                ("pending", "true"), ("exclude_params", "true"), ("limit", str(_PAGE)), ("offset", str(len(found))),
+                *MOCKS_TOO,
             )  # fmt: skip
             page = (await self._instance.call("GET", "/jobs", query=query)).json()
             listed = page.get("jobs") or ()
@@ -165,7 +166,7 @@ class Follower:
         """Return the documents of jobs; several that ended together are found in one list of what ended last."""
         found: dict[str, dict[str, Any] | UpstreamError] = {}
         if len(upstream_ids) > 1:
-            query = (("pending", "false"), ("exclude_params", "true"), ("limit", str(_PAGE)))
+            query = (("pending", "false"), ("exclude_params", "true"), ("limit", str(_PAGE)), *MOCKS_TOO)
             listed = (await self._instance.call("GET", "/jobs", query=query)).json().get("jobs") or ()
             found |= {str(job["id"]): job for job in listed}
         for upstream_id in upstream_ids:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_qpu_broker.ibm.pace import Backoff, Breaker, SubmissionLimit
-from qonduit_qpu_broker.ibm.rest import Lane, Rest, UpstreamError
+from qonduit_qpu_broker.ibm.rest import MOCKS_TOO, Lane, Rest, UpstreamError
 from qonduit_qpu_broker.upstream import Condition, Device
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Instance:
     async def look_at_devices(self) -> bool:
         """Read the list of devices once; False, and as it was, when that fails."""
         try:
-            listed = (await self.call("GET", "/backends")).json().get("devices") or ()
+            listed = (await self.call("GET", "/backends", query=MOCKS_TOO)).json().get("devices") or ()
             self.devices = {device.name: device for device in map(_device, listed)}
         except (UpstreamError, KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("the devices can't be listed", instance=self.account.name, reason=str(error))
@@ -210,5 +210,6 @@ def _device(listed: dict[str, Any]) -> Device:
         basis_gates=tuple(listed.get("basis_gates") or ()),
         online=status.get("name") == "online",
         simulated=False,
+        mock=listed.get("class") == "mock",
         waiting=int(listed.get("queue_length") or 0),
     )

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ibm_cloud_sdk_core import ApiException
 from qiskit_ibm_runtime.accounts import Account as RuntimeAccount
@@ -88,6 +88,10 @@ class UpstreamError(Exception):
     def ambiguous(self) -> bool:
         """Whether nobody knows if it was carried out."""
         return self.sent and self.fault
+
+
+MOCKS_TOO: Final = (("include_mocks", "True"),)
+"""Without it a list leaves out mock devices, and the jobs on them; the client writes it so."""
 
 
 class Lane(Enum):

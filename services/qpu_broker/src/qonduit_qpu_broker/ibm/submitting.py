@@ -16,7 +16,7 @@ from qonduit_service_kit.logs import get_logger
 
 from qonduit_qpu_broker.ibm.bodies import tag_of
 from qonduit_qpu_broker.ibm.pace import Backoff
-from qonduit_qpu_broker.ibm.rest import Lane, UpstreamError
+from qonduit_qpu_broker.ibm.rest import MOCKS_TOO, Lane, UpstreamError
 from qonduit_qpu_broker.ledger import upstream as rows
 
 if TYPE_CHECKING:
@@ -140,6 +140,6 @@ class Submitter:
 
     async def look_for(self, qpu_job_id: str) -> str:
         """Return the id of a job by its tag, or nothing; UpstreamError."""
-        query = (("tags", tag_of(qpu_job_id)), ("exclude_params", "true"), ("limit", "1"))
+        query = (("tags", tag_of(qpu_job_id)), ("exclude_params", "true"), ("limit", "1"), *MOCKS_TOO)
         listed = (await self._instance.document("GET", "/jobs", query=query)).get("jobs") or ()
         return next((str(job["id"]) for job in listed), "")

@@ -27,6 +27,8 @@ class JobFilter:
     limit: int = 20
     offset: int = 0
     ascending: bool = False
+    mocks: bool = True
+    """Whether jobs on mock devices are among them."""
 
 
 def list_jobs(ledger: sqlite3.Connection, wanted: JobFilter) -> tuple[tuple[JobRecord, ...], int]:
@@ -37,6 +39,8 @@ def list_jobs(ledger: sqlite3.Connection, wanted: JobFilter) -> tuple[tuple[JobR
         if value := getattr(wanted, column):
             conditions.append(f"{column} = ?")
             values.append(value)
+    if not wanted.mocks:
+        conditions.append("backend NOT GLOB 'mock_*'")
     if wanted.pending is not None:
         conditions.append("finished_at IS NULL" if wanted.pending else "finished_at IS NOT NULL")
     for operator, moment in ((">=", wanted.created_after), ("<=", wanted.created_before)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,11 @@ class DeviceCatalog:
         folder = self.facts(name).folder
         path = folder / f"{kind}_{folder.name}.json"
         return json.loads(path.read_bytes()) if path.is_file() else None
+
+
+def mock_of(name: str) -> str:
+    """Return what the client calls the mock of a device: another word for the first of its name."""
+    return re.sub(r"^[^_]+", "mock", name)
 
 
 def _read_facts(path: Path) -> DeviceFacts:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import QpuState
 
+from qonduit_qpu_broker.local.catalog import mock_of
 from qonduit_qpu_broker.local.process import SimulatorDiedError, SimulatorProcess
 from qonduit_qpu_broker.simulator.frames import SimulationRequest
 from qonduit_qpu_broker.upstream import Condition, Device, Outcome, Submission
@@ -41,8 +43,10 @@ class LocalDevices:
         self._catalog = catalog
         self._process = process
         self._noisy = noisy
-        self._prefix = prefix
-        """Of their names, where the real ones are a provider's."""
+        self._devices = {prefix + facts.name: (facts, False) for facts in catalog.devices()}
+        """By the name that programs know, with a prefix where the real ones are a provider's; and whether it is a mock."""
+        for name, (facts, _) in tuple(self._devices.items()):
+            self._devices.setdefault(mock_of(name), (facts, True))
         self._idle_s = idle_s
         self._ending: asyncio.TimerHandle | None = None
         self._claimed = ""
@@ -65,17 +69,18 @@ class LocalDevices:
         await self._process.stop()
 
     def devices(self) -> tuple[Device, ...]:
-        """Return all described devices, the largest first."""
+        """Return all described devices, the largest first, then the mocks of them."""
         return tuple(
             Device(
-                name=self._prefix + facts.name,
+                name=name,
                 qubits=facts.qubits,
                 family=facts.family,
                 revision=facts.revision,
                 version=facts.version,
                 basis_gates=facts.basis_gates,
+                mock=mock,
             )
-            for facts in self._catalog.devices()
+            for name, (facts, mock) in self._devices.items()
         )
 
     def expect(self) -> None:
@@ -101,7 +106,7 @@ class LocalDevices:
 
     def _describe(self, kind: Description, backend: str) -> bytes:
         read = self._catalog.configuration if kind == "configuration" else self._catalog.properties
-        described = read(backend.removeprefix(self._prefix)) or {}
+        described = read(self._devices[backend][0].name) or {}
         return json.dumps(described | {"backend_name": backend} if described else {}).encode()
 
     async def held(self) -> frozenset[str]:
@@ -142,9 +147,11 @@ class LocalDevices:
             self._end_later()
         if task.cancelled():
             self._prewarm()
-            charged = time.monotonic() - begun[0] if begun else 0.0
-            return Outcome(QpuState.CANCELLED, charged)
-        return task.result()
+            outcome = Outcome(QpuState.CANCELLED, time.monotonic() - begun[0] if begun else 0.0)
+        else:
+            outcome = task.result()
+        _, mock = self._devices[submission.backend]
+        return replace(outcome, charged_s=0.0) if mock else outcome
 
     async def _simulate(self, submission: Submission, started: Callable[[], Awaitable[None]]) -> Outcome:
         begin = time.monotonic()
@@ -152,7 +159,8 @@ class LocalDevices:
             await self._process.ensure()
             await started()
             begin = time.monotonic()
-            request = SimulationRequest(submission.program, submission.backend.removeprefix(self._prefix), self._noisy)
+            facts, _ = self._devices[submission.backend]
+            request = SimulationRequest(submission.program, facts.name, self._noisy)
             reply, result = await self._process.simulate(request, submission.body or b"{}")
         except SimulatorDiedError as error:
             self._prewarm()
