@@ -44,7 +44,7 @@ class LocalDevices:
         self._process = process
         self._noisy = noisy
         self._devices = {prefix + facts.name: (facts, False) for facts in catalog.devices()}
-        """By the name that programs know, with a prefix where the real ones are a provider's; and whether it is a mock."""
+        """By the name for programs, with a prefix where the real ones are a provider's; and whether it is a mock."""
         for name, (facts, _) in tuple(self._devices.items()):
             self._devices.setdefault(mock_of(name), (facts, True))
         self._idle_s = idle_s
