@@ -1,12 +1,13 @@
 """What the QPU broker adds to the real client, and what it saves, against the same client straight at the service.
 
-    python bench/qpu.py                 (8 minutes; --rounds 1 for a quick look)
+    python bench/qpu.py                 (15 minutes; --rounds 1 for a quick look)
 
 IBM's service is the fake of the tests, in a process of its own; both sides run the same program (bench/qpu_program.py),
 in each round one after the other, each time the other one first:
 - latency: jobs one after another: run() until it is accepted, and from the job's end to result() having returned
 - payloads: bodies and results of 8 and 17 MB
-- requests: those that the service gets while ten results are waited for for ten seconds, beside the submissions
+- requests: those that the service gets while ten results are waited for for ten seconds and for a minute, beside the
+  submissions
 - cpu: of the broker, while 500 jobs wait: all of them at the service, or all but a few in the broker's queue
 """
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "qpu_program.py"
+WAITS_S = (10.0, 60.0)
 NO_LIMIT = {"submissions_a_minute": 1_000_000}
 
 
@@ -106,10 +108,10 @@ def compare(rounds: int, jobs: int) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def requests(rounds: int) -> dict[str, list[float]]:
-    """Count the requests for ten waiting jobs on both sides."""
+def requests(rounds: int, wait_s: float) -> dict[str, list[float]]:
+    """Count the requests for ten jobs that wait so long, on both sides."""
     found: dict[str, list[float]] = {"direct": [], "through": []}
-    with service(queue_s=10.0) as ibm, stack(ibm, jobs_a_device=10) as job:
+    with service(queue_s=wait_s) as ibm, stack(ibm, jobs_a_device=10) as job:
         for _ in range(rounds):
             before = seen(ibm)
             directly(ibm, "waiting", jobs=10)
@@ -160,11 +162,12 @@ def main() -> None:
     for row, sides in compare(options.rounds, options.jobs).items():
         direct, through = (statistics.median(sides[side]) for side in ("direct", "through"))
         print(f"| {row} | {direct:.1f} | {through:.1f} | {through - direct:+.1f} |")
-    counted = requests(options.rounds)
-    direct, through = (statistics.median(counted[side]) for side in ("direct", "through"))
-    print(
-        f"\nRequests while ten jobs wait for 10 s: direct {direct:.0f}, through {through:.0f} ({through / direct:.2f}x)"
-    )
+    print()
+    for wait_s in WAITS_S:
+        counted = requests(options.rounds, wait_s)
+        direct, through = (statistics.median(counted[side]) for side in ("direct", "through"))
+        share = through / direct
+        print(f"Requests, ten jobs wait {wait_s:.0f} s: direct {direct:.0f}, through {through:.0f} ({share:.2f}x)")
     shallow = broker_cpu(500, 20.0)
     deep = broker_cpu(500, 20.0, jobs_a_device=500, jobs_at_once=500)
     print(f"Broker's CPU while 500 jobs wait: {shallow:.1f}% with a few at the service, {deep:.1f}% with all there")
