@@ -39,6 +39,31 @@ def test_version_control_caches_and_environments_stay_out(folder: Path) -> None:
     assert before == ["empty", "empty/.keep", "package", "package/data.json", "package/module.py", "program.py"]
 
 
+def test_what_ignore_files_name_stays_out(folder: Path) -> None:
+    for name in ("notes.md", "keep.md", "data/big.bin", "package/data/small.bin", "package/local.txt", "local.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    before = set(names(folder))
+    (folder / ".gitignore").write_text("# a comment\n*.md\n/data/\n")
+    (folder / ".qonduitignore").write_text("!keep.md\n")
+    (folder / "package" / ".gitignore").write_text("/local.txt\n")
+    gone = {"notes.md", "data", "data/big.bin", "package/local.txt"}
+    assert set(names(folder)) == before - gone | {".gitignore", ".qonduitignore", "package/.gitignore"}
+
+
+def test_an_entrypoint_that_is_ignored_is_told_why(folder: Path) -> None:
+    (folder / ".qonduitignore").write_text("program.py\n")
+    with pytest.raises(InvalidFunctionError, match=r"left out of the upload: by a pattern of \.gitignore"):
+        check_entrypoint("program.py", folder, list_members(folder))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"!\n"], ids=["no text", "no pattern"])
+def test_an_ignore_file_that_cannot_be_read_is_named(folder: Path, content: bytes) -> None:
+    (folder / ".qonduitignore").write_bytes(content)
+    with pytest.raises(InvalidFunctionError, match="qonduitignore"):
+        list_members(folder)
+
+
 def test_the_same_files_give_the_same_bytes(folder: Path) -> None:
     with build(list_members(folder)).file as first:
         content = first.read()

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from qonduit.exceptions import ArtifactTooLargeError, InvalidFunctionError
+from qonduit.ignoring import IGNORE_FILES, Ignoring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,14 +50,18 @@ class Artifact:
 
 
 def list_members(working_dir: Path) -> list[Member]:
-    """Return what an artifact of this folder holds, by name; links are followed, version control is left out.
+    """Return what an artifact of this folder holds, by name; links are followed.
+
+    Version control, caches and virtual environments are left out, and what `.gitignore` and `.qonduitignore` in this
+    folder and those below name.
 
     Raises:
         InvalidFunctionError: The folder is missing, or something in it cannot be read.
     """
     if not working_dir.is_dir():
         raise InvalidFunctionError(f"working_dir {str(working_dir)!r} is no folder.")
-    return sorted(_walk(working_dir, "", (working_dir.resolve(),)), key=lambda member: member.name)
+    members = _walk(working_dir, "", (working_dir.resolve(),), Ignoring(None, working_dir, ""))
+    return sorted(members, key=lambda member: member.name)
 
 
 def check_entrypoint(entrypoint: str | None, working_dir: Path, members: Sequence[Member]) -> str:
@@ -81,7 +86,10 @@ def check_entrypoint(entrypoint: str | None, working_dir: Path, members: Sequenc
     if any(member.name == name and not member.is_folder for member in members):
         return name
     if path.is_file():
-        raise InvalidFunctionError(f"Entrypoint {entrypoint!r} is in a folder that is never uploaded.")
+        raise InvalidFunctionError(
+            f"Entrypoint {entrypoint!r} is left out of the upload: by a pattern of {' or '.join(IGNORE_FILES)}, or "
+            "because it is in a folder of version control, caches or a virtual environment."
+        )
     what = "is a folder" if path.is_dir() else "does not exist"
     programs = [member.name for member in members if member.name.endswith(".py")][:_LARGEST_SHOWN]
     there = f" Programs there: {', '.join(programs)}." if programs else ""
@@ -120,20 +128,22 @@ def build(members: Sequence[Member]) -> Artifact:
     return Artifact(file, digest, size)
 
 
-def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Member]:
+def _walk(folder: Path, prefix: str, above: tuple[Path, ...], ignoring: Ignoring) -> Iterator[Member]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise InvalidFunctionError(f"Folder {str(folder)!r} cannot be read: {error.strerror}.") from error
     for entry in entries:
         name = str(PurePosixPath(prefix) / entry.name)
+        if ignoring.leaves_out(name, is_folder=entry.is_dir()):
+            continue
         if entry.is_dir():
             # A link to a folder above would go round for ever.
             real = Path(entry.path).resolve()
             if _is_left_out(Path(entry.path)) or real in above:
                 continue
             yield Member(name, Path(entry.path), 0, is_folder=True, executable=False)
-            yield from _walk(Path(entry.path), name, (*above, real))
+            yield from _walk(Path(entry.path), name, (*above, real), Ignoring(ignoring, Path(entry.path), name))
         elif entry.is_file() and entry.name not in LEFT_OUT_FILES and not entry.name.endswith(LEFT_OUT_SUFFIXES):
             status = entry.stat()
             executable = bool(status.st_mode & stat.S_IXUSR)
