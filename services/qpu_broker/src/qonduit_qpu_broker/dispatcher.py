@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from qonduit_qpu_broker.upstream import Upstream
 
 _log = get_logger("dispatcher")
+ANSWER_FIRST_S = 0.01
+"""What a new job sets going waits so long: it would hold up the answer that the program waits for."""
 _STORAGE_RETRY_S = 1.0
 _CANCEL_PATIENCE_S = 10.0
 """Less than the time after which a cancel is asked for again, so that those who wait don't pile up."""
@@ -113,12 +115,12 @@ class Dispatcher:
                 task.cancel()
 
     def enqueue(self, job: JobRecord) -> None:
-        """Queue a job that is in the ledger; again is the same as once."""
+        """Queue a job that is in the ledger; again is the same as once. It starts a moment later."""
         if job.qpu_job_id in self._running or job.qpu_job_id in self._queue:
             return
         simulated = any(device.simulated for device in self._upstream.devices() if device.name == job.backend)
         self._queue.add(job, self._delay_s if simulated else 0.0)
-        self._wake.set()
+        asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._wake.set)
 
     def queue_length(self, backend: str) -> int:
         """Return how many jobs wait for a device."""

@@ -22,6 +22,7 @@ from qonduit_qpu_broker.api.documents import (
 )
 from qonduit_qpu_broker.api.lifetimes import refuse_if_over
 from qonduit_qpu_broker.api.submission import Posted, read_submission, read_tags
+from qonduit_qpu_broker.dispatcher import ANSWER_FIRST_S
 from qonduit_qpu_broker.ledger import charges, jobs, listing, sessions
 from qonduit_qpu_broker.ledger.records import Budget, JobRecord, NewJob
 from qonduit_qpu_broker.problems import BadRequest, Conflict, NotFound
@@ -109,7 +110,7 @@ class JobsApi:
             return record, new
 
         record, new = await self._ledger.run(write)
-        self._outbox.wake()
+        asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._outbox.wake)
         if not record.state.final:
             self._dispatcher.enqueue(record)
         if new:
