@@ -28,7 +28,15 @@ SYSTEMS: Final = ("ours", "ours-2-workers", "ray", "dask", "celery", "dramatiq",
 TOGETHER: Final[tuple[str, ...]] = ("first", "memory", "noop", "roundtrip", "arrays", "shared")
 """Measures of one start; each measure of circuits has a start of its own, so that its first batch is a cold one."""
 APART: Final[tuple[str, ...]] = ("level1", "level3", "ownpm")
-_ONLY: Final = {"ours-2-workers": {"noop", "roundtrip"}, "serial": set(APART)}
+_ONLY: Final[dict[str, set[str]]] = {
+    "ours-2-workers": {"noop", "roundtrip"},
+    "dask": {*TOGETHER, "level1", "ownpm"},
+    "celery": {*TOGETHER, "level1"},
+    "dramatiq": {*TOGETHER, "level1"},
+    "taskiq": {*TOGETHER},
+    "serial": {*APART},
+}
+"""What a system measures if not all: circuits take minutes, and Ray and the pool show what pickling them costs."""
 
 TEXT: Final = """\
 {rounds} rounds; in each the systems one after another, each time another one first, and each started afresh for each
