@@ -37,6 +37,8 @@ _ONLY: Final[dict[str, set[str]]] = {
     "serial": {*APART},
 }
 """What a system measures if not all: circuits take minutes, and Ray and the pool show what pickling them costs."""
+_ONCE: Final = {("dask", "level1"), ("dask", "ownpm"), ("celery", "level1"), ("dramatiq", "level1")}
+"""What takes minutes and is far behind, so that the first round is enough."""
 
 TEXT: Final = """\
 {rounds} rounds; in each the systems one after another, each time another one first, and each started afresh for each
@@ -90,7 +92,8 @@ def main() -> None:
             rounds[system].append({})
         for group in _groups(names):
             for system in systems[turn:] + systems[:turn]:
-                rounds[system][number] |= _measure(system, group, options.limit_s)
+                if number == 0 or (system, *group) not in _ONCE:
+                    rounds[system][number] |= _measure(system, group, options.limit_s)
     tables = [report.table(columns, rounds) for columns in (report.SMALL, report.CIRCUITS)]
     text = "\n\n".join("\n".join(lines) for lines in tables if lines)
     print(text)

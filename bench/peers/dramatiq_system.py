@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import redis
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.encoder import PickleEncoder
 from dramatiq.results import Results
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 _PATIENCE_MS = 3_600_000
 
 broker = RabbitmqBroker(url=os.environ["BENCH_AMQP_URL"])
-broker.add_middleware(
-    Results(backend=RedisBackend(url=os.environ["BENCH_REDIS_URL"], encoder=PickleEncoder()), store_results=True)
-)
+# Of its own accord the client of Redis gives up a wait after 5 s, and a first batch of circuits takes longer.
+_results = redis.Redis.from_url(os.environ["BENCH_REDIS_URL"], socket_timeout=None)
+broker.add_middleware(Results(backend=RedisBackend(client=_results, encoder=PickleEncoder()), store_results=True))
 dramatiq.set_broker(broker)
 dramatiq.set_encoder(PickleEncoder())
 _ACTORS: dict[Callable[..., Any], Any] = {
