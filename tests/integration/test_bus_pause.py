@@ -187,3 +187,17 @@ async def test_pauses_and_resumes_all_through_a_reconnect_leave_one_consumer(
     await consumer.subscription.pause()
     await send(consumer.bus, "b")
     assert await consumer.bus.count(QUEUE) == 1
+
+
+async def test_a_paused_consumer_is_cancelled_without_waiting_for_an_answer_that_never_comes(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An executor that is taken back does both, and holds its room until the second is done."""
+    monkeypatch.setattr("qonduit_service_kit.bus.consumer.ANSWER_TIMEOUT_S", 600)
+    bus = await make_bus()
+    paused, other = await Consumer(bus).begin(), Consumer(bus)
+    await paused.subscription.pause()
+    await send(bus, "a")
+    await asyncio.wait_for(paused.subscription.cancel(), PATIENCE_S)
+    await other.begin()
+    assert await other.next() == "a"

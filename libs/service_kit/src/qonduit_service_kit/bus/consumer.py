@@ -176,7 +176,8 @@ class Subscription:
         self._buffer.clear()
         self._wake.set()
         settler, self._settler = self._settler, None
-        if settler is not None:
+        # Not after a pause: nothing answers a cancel of a consumer that is none any more.
+        if settler is not None and settler is self._begun_on:
             with suppress(BusError, TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     await settler.channel.cancel(self._consumer_tag)
