@@ -67,6 +67,7 @@ bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or 
 	@tools/prepare.sh peers
 	$(BIN)/python bench/job_latency.py
 	$(BIN)/python bench/qpu.py
+	$(BIN)/python bench/storage.py
 	$(BIN)/python bench/tasks.py --write
 
 .PHONY: simulate

@@ -25,7 +25,7 @@ from qonduit_storage.service import build
 from qonduit_storage.settings import StorageSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 CHUNK_BYTES = 64 * 1024
@@ -134,7 +134,7 @@ class Storage:
         self.address = ""
         self._open = AsyncExitStack()
 
-    async def client(self, **rights: str) -> Client:
+    async def client(self, **rights: str | int) -> Client:
         """A client with these rights, or with all that a user's job could have."""
         ticket = Ticket.lasting("ada", 600, **(rights or ALL_RIGHTS))
         return Client(await self._open.enter_async_context(channel(self.address)), self.signer.sign(ticket))
@@ -144,6 +144,24 @@ class Storage:
 
     def incoming(self) -> list[Path]:
         return list((self.data / "incoming").iterdir())
+
+
+class InFolder:
+    """What a service keeps in its data folder, seen from outside."""
+
+    settings: Mapping[str, Any] = {}
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def keys(self, folder: str) -> list[str]:
+        return [path.relative_to(self._data).as_posix() for path in (self._data / folder).rglob("*") if path.is_file()]
+
+    def write(self, key: str, content: bytes) -> None:
+        (self._data / key).write_bytes(content)
+
+    def read(self, key: str) -> bytes:
+        return (self._data / key).read_bytes()
 
 
 class InProcess(Storage):
@@ -192,9 +210,30 @@ class OwnProcess(Storage):
         self.process.wait()
 
 
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of an S3 server."""
+    from s3_server import s3_server  # noqa: PLC0415 - Needs what a service on a directory does not.
+
+    with pytest.MonkeyPatch.context() as patch, s3_server() as port:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield port
+
+
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.slow)])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Where the service keeps blobs and files: each test runs with both."""
+    if request.param == "directory":
+        return InFolder(tmp_path / "data")
+    from s3_server import InBucket  # noqa: PLC0415 - As above.
+
+    return InBucket(request.getfixturevalue("s3_port"))
+
+
 @pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[InProcess]:
-    made = InProcess(tmp_path)
+async def storage(tmp_path: Path, kept: Any) -> AsyncIterator[InProcess]:
+    made = InProcess(tmp_path, **kept.settings)
     await made.start()
     yield made
     await made.stop()
@@ -206,12 +245,12 @@ async def client(storage: InProcess) -> Client:
 
 
 @pytest.fixture
-async def make_storage(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+async def make_storage(tmp_path: Path, kept: Any) -> AsyncIterator[Callable[..., Any]]:
     """Starts services in this process with other settings, one after another on the same data."""
     async with AsyncExitStack() as stack:
 
         async def make(**settings: Any) -> InProcess:
-            made = InProcess(tmp_path, **settings)
+            made = InProcess(tmp_path, **{**kept.settings, **settings})
             await made.start()
             stack.push_async_callback(made.stop)
             return made

@@ -14,6 +14,8 @@ from qonduit_service_kit.tickets import Ticket, TicketSigner
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.parametrize("kept", ["directory"], indirect=True)
+
 ADA, BOB = "users/ada", "users/bob"
 GRANTS = [
     ("read blobs", {"blobs": "r"}),

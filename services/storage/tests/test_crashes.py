@@ -109,6 +109,40 @@ async def test_killed_at_random_moments_it_loses_nothing_and_keeps_no_half(
             assert hashlib.sha256(await client.get_blob(digest)).hexdigest() == digest
 
 
+async def test_killed_in_the_middle_of_two_hundred_uploads(own_process: Any, make_tar: Callable[..., bytes]) -> None:
+    await own_process.start()
+    client = await own_process.client()
+    files = {f"{number}.tar": make_tar(random.Random(number).randbytes(50_000)) for number in range(200)}
+    confirmed: set[str] = set()
+    many = asyncio.Event()
+
+    async def put(name: str) -> None:
+        with suppress(grpc.aio.AioRpcError):
+            await client.put_file(name, files[name])
+            confirmed.add(name)
+            if len(confirmed) >= 70:
+                many.set()
+
+    uploads = asyncio.gather(*(put(name) for name in files))
+    await asyncio.wait_for(many.wait(), 60)
+    own_process.kill()
+    await asyncio.wait_for(uploads, 60)
+    assert len(confirmed) < len(files), "it was killed too late to show anything"
+    await own_process.disconnect()
+    await own_process.start()
+    client = await own_process.client()
+    names = await client.names()
+    assert confirmed <= set(names)
+    for name in names:
+        assert (await client.get_file(name))[1] == files[name]
+    assert own_process.incoming() == []
+    kept = [path.parent.name for path in (own_process.data / "spaces").glob("*/*/*/*")]
+    assert kept.count("content") == kept.count("records") == len(names)
+    # Those that were not confirmed are sent again, whether they are there or not.
+    await asyncio.gather(*(client.put_file(name, files[name]) for name in files if name not in confirmed))
+    assert set(await client.names()) == set(files)
+
+
 async def check_after_crash(service: Any, uploads: Uploads, space: str) -> None:
     client = await service.client(service="gateway")
     client.space = space
@@ -209,6 +243,28 @@ async def test_a_full_disk_is_said_and_the_service_goes_on(
     assert await client.get_blob(first.digest) == bytes(3 * MIB)
     await client.put_file("fits.tar", make_tar(b"now"))
     assert await client.names() == ["fits.tar", "small.tar"]
+
+
+async def test_a_disk_that_became_read_only_is_said_and_all_can_be_read(
+    small_disk: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    client = await small_disk.client()
+    await client.put_file("a.tar", make_tar(b"a"))
+    place = str(small_disk.data).partition("/root")[2]
+    into = ("nsenter", f"--target={small_disk.process.pid}", "--user", "--mount", "--preserve-credentials")
+    subprocess.run([*into, "mount", "-o", "remount,ro", place], check=True)  # noqa: ASYNC221 - A moment.
+    for write in (
+        lambda: client.put_file("b.tar", make_tar(b"b")),
+        lambda: client.put_blob(b"some"),
+        lambda: client.append((1, 0, b"a line\n")),
+    ):
+        async with must_refuse(StatusCode.INTERNAL, "DISK_FAILED", "Read-only", "Tell the operator"):
+            await write()
+    assert await client.names() == ["a.tar"]
+    assert (await client.get_file("a.tar"))[1] == make_tar(b"a")
+    subprocess.run([*into, "mount", "-o", "remount,rw", place], check=True)  # noqa: ASYNC221 - As above.
+    await client.put_file("b.tar", make_tar(b"b"))
+    assert await client.names() == ["a.tar", "b.tar"]
 
 
 async def test_a_log_on_a_full_disk_keeps_whole_pieces_and_goes_on_later(

@@ -15,6 +15,8 @@ from qonduit_service_kit.rpc import from_rpc_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.parametrize("kept", ["directory"], indirect=True)
+
 LINES = b"".join(b"line %06d of a program that prints without end\n" % number for number in range(20_000))
 
 
@@ -23,6 +25,36 @@ async def test_what_is_appended_is_read(client: Any) -> None:
     assert await client.whole_log() == b"one\ntwo\n"
     assert await client.whole_log(4) == b"two\n"
     assert await client.whole_log(8) == b""
+
+
+async def tail(client: Any, lines: int, **options: Any) -> bytes:
+    call = client.logs.ReadLog(pb.ReadLogRequest(log="job-1", tail_lines=lines, **options))
+    return b"".join([answer.chunk async for answer in call])
+
+
+async def test_the_last_lines_are_found(make_storage: Callable[..., Any], must_refuse: Callable[..., Any]) -> None:
+    client = await (await make_storage(log_segment_bytes=5000)).client()
+    assert await tail(client, 3) == b""
+    await client.append((1, 0, LINES))
+    lines = LINES.splitlines(keepends=True)
+    for count in (1, 2, 500, 19_999, 20_000, 30_000):
+        assert await tail(client, count) == b"".join(lines[-count:])
+    end = await client.append((1, len(LINES), b"no end yet"))
+    assert await tail(client, 1) == b"no end yet"
+    assert await tail(client, 2) == lines[-1] + b"no end yet"
+    following = asyncio.create_task(tail(client, 1, follow=True))
+    await client.append((1, end, b", and now\n"))
+    await client.close_log()
+    assert await following == b"no end yet, and now\n"
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "negative"):
+        await tail(client, -1)
+
+
+async def test_the_last_lines_of_a_capped_log_are_those_that_are_kept(make_storage: Callable[..., Any]) -> None:
+    client = await (await make_storage(log_cap_bytes=20_000, log_segment_bytes=5000)).client()
+    await client.append((1, 0, LINES))
+    assert await tail(client, 2) == b"".join(LINES.splitlines(keepends=True)[-2:])
+    assert LINES.endswith(await tail(client, 100_000))
 
 
 async def test_a_piece_that_comes_again_is_dropped(client: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 H5 = Path(__file__).with_name("samples").joinpath("latest.h5").read_bytes()
 
 
-def contents(storage: Any) -> int:
-    return len(list((storage.data / "spaces").glob("*/*/content/*")))
+def contents(kept: Any) -> list[str]:
+    return [key for key in kept.keys("spaces") if "/content/" in key]
 
 
 async def test_a_file_goes_in_and_comes_out(client: Any, make_tar: Callable[..., bytes]) -> None:
@@ -84,17 +85,17 @@ async def test_bad_page_tokens_are_refused(client: Any, must_refuse: Callable[..
 
 
 async def test_replacing_and_deleting_leave_no_bytes_behind(
-    storage: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+    kept: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
 ) -> None:
     await client.put_file("a.tar", make_tar(b"old"))
     await client.put_file("b.tar", make_tar(b"old"))
-    assert contents(storage) == 1
+    assert len(contents(kept)) == 1
     await client.put_file("a.tar", make_tar(b"new"))
-    assert contents(storage) == 2
+    assert len(contents(kept)) == 2
     assert (await client.get_file("b.tar"))[1] == make_tar(b"old")
     for name in ("a.tar", "b.tar"):
         await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space="users/ada", name=name))
-    assert contents(storage) == 0
+    assert contents(kept) == []
     assert await client.names() == []
     async with must_refuse(StatusCode.NOT_FOUND, "FILE_NOT_FOUND", "a.tar"):
         await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space="users/ada", name="a.tar"))
@@ -103,7 +104,7 @@ async def test_replacing_and_deleting_leave_no_bytes_behind(
 
 
 async def test_a_reader_beside_many_writers_sees_whole_versions(
-    storage: Any, client: Any, make_tar: Callable[..., bytes]
+    storage: Any, kept: Any, client: Any, make_tar: Callable[..., bytes]
 ) -> None:
     versions = [make_tar(bytes([number]) * 300_000) for number in range(12)]
     await client.put_file("a.tar", versions[0])
@@ -115,8 +116,65 @@ async def test_a_reader_beside_many_writers_sees_whole_versions(
             assert told.size_bytes == len(data)
 
     await asyncio.gather(read(), read(), *(client.put_file("a.tar", version) for version in versions))
-    assert contents(storage) == 1
+    assert len(contents(kept)) == 1
     assert storage.incoming() == []
+
+
+async def test_fifty_clients_at_once_on_one_name(storage: Any, kept: Any, make_tar: Callable[..., bytes]) -> None:
+    """Each has a connection of its own; whoever reads meanwhile has one whole version, and the last to end stays."""
+    versions = [make_tar(bytes([number]) * 20_000) for number in range(50)]
+    clients = [await storage.client() for _ in versions]
+    reader = await storage.client()
+    await reader.put_file("a.tar", versions[0])
+
+    async def read() -> None:
+        for _ in range(20):
+            told, data = await reader.get_file("a.tar")
+            assert data in versions
+            assert told.digest == hashlib.sha256(data).hexdigest()
+
+    puts = [client.put_file("a.tar", data) for client, data in zip(clients, versions, strict=True)]
+    *_, answers = await asyncio.gather(read(), read(), asyncio.gather(*puts))
+    last = max(answers, key=lambda told: told.create_time.ToNanoseconds())
+    told, data = await reader.get_file("a.tar")
+    assert (told, data in versions) == (last, True)
+    assert len(contents(kept)) == 1
+    assert storage.incoming() == []
+
+
+async def test_two_users_cannot_touch_each_others_files(
+    storage: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+) -> None:
+    spaces = {"ada": "users/ada", "bob": "users/bob"}
+    clients = {name: await storage.client(read_space=space, write_space=space) for name, space in spaces.items()}
+    for name, client in clients.items():
+        client.space = spaces[name]
+        await client.put_file("same.tar", make_tar(name.encode()))
+    for name, other in (("ada", "bob"), ("bob", "ada")):
+        for attempt in attempts(clients[name], spaces[other], make_tar(b"harm")):
+            async with must_refuse(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"):
+                await attempt()
+    for name, client in clients.items():
+        assert (await client.get_file("same.tar"))[1] == make_tar(name.encode())
+
+
+def attempts(client: Any, space: str, data: bytes) -> list[Callable[[], Any]]:
+    """All that one can try on the files of a space."""
+    spaces, same = client.spaces, {"space": space, "name": "same.tar"}
+    upload = {**same, "size_bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
+
+    async def read() -> list[Any]:
+        return [answer async for answer in spaces.GetFile(pb.GetFileRequest(**same))]
+
+    return [
+        read,
+        lambda: client.put_file("same.tar", data, space=space),
+        lambda: spaces.StatSpaceFile(pb.StatSpaceFileRequest(**same)),
+        lambda: spaces.ListSpace(pb.ListSpaceRequest(space=space)),
+        lambda: spaces.GetSpaceUsage(pb.GetSpaceUsageRequest(space=space)),
+        lambda: spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(**same)),
+        lambda: spaces.StatUpload(pb.StatUploadRequest(**upload)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -155,11 +213,11 @@ async def test_the_bytes_must_be_shown_even_if_they_are_here(
 
 
 async def test_a_damaged_file_is_told_and_healed(
-    storage: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
+    kept: Any, client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
 ) -> None:
     await client.put_file("a.tar", make_tar(b"a" * 1000))
-    (path,) = (storage.data / "spaces").glob("*/*/content/*")
-    path.write_bytes(b"rotten")
+    (key,) = contents(kept)
+    kept.write(key, b"rotten")
     for _ in range(2):
         async with must_refuse(StatusCode.DATA_LOSS, "FILE_DAMAGED", "Upload it again"):
             await client.get_file("a.tar")
@@ -168,29 +226,29 @@ async def test_a_damaged_file_is_told_and_healed(
 
 
 async def test_what_a_crash_left_between_content_and_record_is_removed(
-    make_storage: Callable[..., Any], make_tar: Callable[..., bytes]
+    make_storage: Callable[..., Any], kept: Any, make_tar: Callable[..., bytes]
 ) -> None:
     first = await make_storage()
     await (await first.client()).put_file("a.tar", make_tar(b"a"))
     await first.stop()
-    (content,) = (first.data / "spaces").glob("*/*/content/*")
-    content.with_name("0" * 64).write_bytes(b"its record was never written")
+    (content,) = contents(kept)
+    kept.write(f"{content.rpartition('/')[0]}/{'0' * 64}", b"its record was never written")
     (first.data / "incoming" / "half").write_bytes(b"half")
     second = await make_storage()
     assert await (await second.client()).names() == ["a.tar"]
-    assert contents(second) == 1
+    assert contents(kept) == [content]
     assert second.incoming() == []
 
 
 async def test_an_unreadable_record_costs_no_content(
-    make_storage: Callable[..., Any], make_tar: Callable[..., bytes]
+    make_storage: Callable[..., Any], kept: Any, make_tar: Callable[..., bytes]
 ) -> None:
     first = await make_storage()
     client = await first.client()
     await client.put_file("a.tar", make_tar(b"a"))
     await client.put_file("b.tar", make_tar(b"b"))
     await first.stop()
-    next((first.data / "spaces").glob("*/*/records/*")).write_bytes(b"{rotten")
+    kept.write(next(key for key in kept.keys("spaces") if "/records/" in key), b"{rotten")
     second = await make_storage()
     assert len(await (await second.client()).names()) == 1
-    assert contents(second) == 2
+    assert len(contents(kept)) == 2

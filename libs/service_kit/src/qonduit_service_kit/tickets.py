@@ -32,6 +32,8 @@ class Ticket:
     read_space: str = ""
     """Space whose files may be read; '' for none."""
     write_space: str = ""
+    write_limit_bytes: int = 0
+    """Most bytes that the files of `write_space` may have together; 0 for no limit."""
     blobs: Literal["", "r", "rw"] = ""
     """Content-addressed bytes: read, or read and write."""
     log: str = ""
@@ -40,7 +42,7 @@ class Ticket:
     """Set when a service speaks for itself, with all rights."""
 
     @classmethod
-    def lasting(cls, user: str, seconds: float, **rights: str) -> Ticket:
+    def lasting(cls, user: str, seconds: float, **rights: str | int) -> Ticket:
         """Return a ticket that ends so many seconds from now."""
         return cls(user=user, expires_at=time.time() + seconds, **rights)  # type: ignore[arg-type]
 

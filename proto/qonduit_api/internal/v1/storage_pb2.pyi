@@ -162,6 +162,9 @@ class StatBlobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGESTS_FIELD_NUMBER: _builtins.int
+    TOUCH_FIELD_NUMBER: _builtins.int
+    touch: _builtins.bool
+    """Count as having been stored just now: the caller is about to refer to them."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Their digests."""
@@ -170,14 +173,121 @@ class StatBlobsRequest(_message.Message):
         self,
         *,
         digests: _abc.Iterable[_builtins.str] | None = ...,
+        touch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "touch", b"touch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatBlobsRequest: _TypeAlias = StatBlobsRequest  # noqa: Y015
+
+@_typing.final
+class ListBlobsRequest(_message.Message):
+    """Asks for blobs that may be garbage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNUSED_SECONDS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    unused_seconds: _builtins.float
+    """Seconds in which nobody stored or touched them."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        unused_seconds: _builtins.float = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "unused_seconds", b"unused_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlobsRequest: _TypeAlias = ListBlobsRequest  # noqa: Y015
+
+@_typing.final
+class ListBlobsResponse(_message.Message):
+    """A page of blobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their digests."""
+
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlobsResponse: _TypeAlias = ListBlobsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteBlobsRequest(_message.Message):
+    """Names blobs to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    UNUSED_SECONDS_FIELD_NUMBER: _builtins.int
+    unused_seconds: _builtins.float
+    """One that was stored or touched less than so many seconds ago is kept."""
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their digests."""
+
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+        unused_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "unused_seconds", b"unused_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobsRequest: _TypeAlias = DeleteBlobsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteBlobsResponse(_message.Message):
+    """Answers DeleteBlobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kept_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were kept."""
+
+    def __init__(
+        self,
+        *,
+        kept_digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_digests", b"kept_digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteBlobsResponse: _TypeAlias = DeleteBlobsResponse  # noqa: Y015
 
 @_typing.final
 class StatBlobsResponse(_message.Message):
@@ -305,8 +415,48 @@ class PutFileHeader(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """The space, such as "users/ada"."""
+    name: _builtins.str
+    """The file's name."""
+    size_bytes: _builtins.int
+    """Its size."""
+    digest: _builtins.str
+    """sha256, in hexadecimal."""
+    offset: _builtins.int
+    """Where the chunks begin, when what comes before is here already, as StatUpload says. UNAVAILABLE (UPLOAD_LOST) if
+    it is not.
+    """
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+        name: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "offset", b"offset", "size_bytes", b"size_bytes", "space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutFileHeader: _TypeAlias = PutFileHeader  # noqa: Y015
+
+@_typing.final
+class StatUploadRequest(_message.Message):
+    """Names an upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """The space."""
     name: _builtins.str
     """The file's name."""
     size_bytes: _builtins.int
@@ -327,7 +477,29 @@ class PutFileHeader(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PutFileHeader: _TypeAlias = PutFileHeader  # noqa: Y015
+Global___StatUploadRequest: _TypeAlias = StatUploadRequest  # noqa: Y015
+
+@_typing.final
+class StatUploadResponse(_message.Message):
+    """How far an upload came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Bytes that are here; 0 if none are."""
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatUploadResponse: _TypeAlias = StatUploadResponse  # noqa: Y015
 
 @_typing.final
 class PutFileResponse(_message.Message):
@@ -565,6 +737,58 @@ class DeleteSpaceFileResponse(_message.Message):
 Global___DeleteSpaceFileResponse: _TypeAlias = DeleteSpaceFileResponse  # noqa: Y015
 
 @_typing.final
+class GetSpaceUsageRequest(_message.Message):
+    """Names a space."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """The space."""
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpaceUsageRequest: _TypeAlias = GetSpaceUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetSpaceUsageResponse(_message.Message):
+    """How full a space is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    file_count: _builtins.int
+    """Number of its files."""
+    used_bytes: _builtins.int
+    """What they have together."""
+    limit_bytes: _builtins.int
+    """Most that they may have together, as the caller's ticket says; 0 means no limit."""
+    def __init__(
+        self,
+        *,
+        file_count: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "limit_bytes", b"limit_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpaceUsageResponse: _TypeAlias = GetSpaceUsageResponse  # noqa: Y015
+
+@_typing.final
 class AppendLogRequest(_message.Message):
     """A piece to append."""
 
@@ -629,22 +853,26 @@ class ReadLogRequest(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    TAIL_LINES_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     """The log: a job's id."""
     offset: _builtins.int
     """Byte offset to start at."""
     follow: _builtins.bool
     """Keep on until the log is closed."""
+    tail_lines: _builtins.int
+    """Start with the last so many lines, in place of an offset; 0 for the offset."""
     def __init__(
         self,
         *,
         log: _builtins.str = ...,
         offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        tail_lines: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "log", b"log", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "log", b"log", "offset", b"offset", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,3 +946,42 @@ class CloseLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseLogResponse: _TypeAlias = CloseLogResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLogRequest(_message.Message):
+    """Names a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    log: _builtins.str
+    """The log: a job's id."""
+    def __init__(
+        self,
+        *,
+        log: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogRequest: _TypeAlias = DeleteLogRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLogResponse(_message.Message):
+    """Answers DeleteLog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogResponse: _TypeAlias = DeleteLogResponse  # noqa: Y015

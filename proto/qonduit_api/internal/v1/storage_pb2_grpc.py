@@ -50,6 +50,16 @@ class BlobServiceStub(object):
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatBlobsRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatBlobsResponse.FromString,
                 _registered_method=True)
+        self.ListBlobs = channel.unary_unary(
+                '/qonduit_api.internal.v1.BlobService/ListBlobs',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsResponse.FromString,
+                _registered_method=True)
+        self.DeleteBlobs = channel.unary_unary(
+                '/qonduit_api.internal.v1.BlobService/DeleteBlobs',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsResponse.FromString,
+                _registered_method=True)
 
 
 class BlobServiceServicer(object):
@@ -77,6 +87,20 @@ class BlobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBlobs(self, request, context):
+        """Lists blobs that nobody stored or touched for a while, page by page, in no order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBlobs(self, request, context):
+        """Deletes blobs, except those that somebody stored or touched lately. For services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +118,16 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     servicer.StatBlobs,
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatBlobsRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatBlobsResponse.SerializeToString,
+            ),
+            'ListBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlobs,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsResponse.SerializeToString,
+            ),
+            'DeleteBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBlobs,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,6 +222,60 @@ class BlobService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.BlobService/ListBlobs',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.ListBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.BlobService/DeleteBlobs',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class SpaceServiceStub(object):
     """Users' files, in spaces such as "users/ada": flat, tar and h5 only.
@@ -203,6 +291,11 @@ class SpaceServiceStub(object):
                 '/qonduit_api.internal.v1.SpaceService/PutFile',
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileResponse.FromString,
+                _registered_method=True)
+        self.StatUpload = channel.unary_unary(
+                '/qonduit_api.internal.v1.SpaceService/StatUpload',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadResponse.FromString,
                 _registered_method=True)
         self.GetFile = channel.unary_stream(
                 '/qonduit_api.internal.v1.SpaceService/GetFile',
@@ -224,6 +317,11 @@ class SpaceServiceStub(object):
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteSpaceFileRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteSpaceFileResponse.FromString,
                 _registered_method=True)
+        self.GetSpaceUsage = channel.unary_unary(
+                '/qonduit_api.internal.v1.SpaceService/GetSpaceUsage',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageResponse.FromString,
+                _registered_method=True)
 
 
 class SpaceServiceServicer(object):
@@ -231,7 +329,15 @@ class SpaceServiceServicer(object):
     """
 
     def PutFile(self, request_iterator, context):
-        """Stores a file under its name once name and content are found good.
+        """Stores a file under its name once name and content are found good. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, DISK_FULL),
+        before any chunk is read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatUpload(self, request, context):
+        """Tells how much of an upload that broke off is here, to go on from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +371,13 @@ class SpaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpaceUsage(self, request, context):
+        """Tells how full a space is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SpaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +385,11 @@ def add_SpaceServiceServicer_to_server(servicer, server):
                     servicer.PutFile,
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileResponse.SerializeToString,
+            ),
+            'StatUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatUpload,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadResponse.SerializeToString,
             ),
             'GetFile': grpc.unary_stream_rpc_method_handler(
                     servicer.GetFile,
@@ -292,6 +410,11 @@ def add_SpaceServiceServicer_to_server(servicer, server):
                     servicer.DeleteSpaceFile,
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteSpaceFileRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteSpaceFileResponse.SerializeToString,
+            ),
+            'GetSpaceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpaceUsage,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -322,6 +445,33 @@ class SpaceService(object):
             '/qonduit_api.internal.v1.SpaceService/PutFile',
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileRequest.SerializeToString,
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.SpaceService/StatUpload',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.StatUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -440,6 +590,33 @@ class SpaceService(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def GetSpaceUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.SpaceService/GetSpaceUsage',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSpaceUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class LogServiceStub(object):
     """Logs: bytes that only grow, with a cap; the oldest are dropped, and a note says so.
@@ -465,6 +642,11 @@ class LogServiceStub(object):
                 '/qonduit_api.internal.v1.LogService/CloseLog',
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogResponse.FromString,
+                _registered_method=True)
+        self.DeleteLog = channel.unary_unary(
+                '/qonduit_api.internal.v1.LogService/DeleteLog',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogResponse.FromString,
                 _registered_method=True)
 
 
@@ -493,6 +675,13 @@ class LogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteLog(self, request, context):
+        """Deletes a log; followers end. For services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -510,6 +699,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.CloseLog,
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogResponse.SerializeToString,
+            ),
+            'DeleteLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLog,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -594,6 +788,33 @@ class LogService(object):
             '/qonduit_api.internal.v1.LogService/CloseLog',
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogRequest.SerializeToString,
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.CloseLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.LogService/DeleteLog',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.DeleteLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class BlobServiceStub:
     """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED)."""
     StatBlobs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatBlobsRequest, _storage_pb2.StatBlobsResponse]
     """Tells which of some blobs are there."""
+    ListBlobs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListBlobsRequest, _storage_pb2.ListBlobsResponse]
+    """Lists blobs that nobody stored or touched for a while, page by page, in no order."""
+    DeleteBlobs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteBlobsRequest, _storage_pb2.DeleteBlobsResponse]
+    """Deletes blobs, except those that somebody stored or touched lately. For services."""
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
@@ -53,6 +57,10 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED)."""
     StatBlobs: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatBlobsRequest, _storage_pb2.StatBlobsResponse]  # type: ignore[assignment]
     """Tells which of some blobs are there."""
+    ListBlobs: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListBlobsRequest, _storage_pb2.ListBlobsResponse]  # type: ignore[assignment]
+    """Lists blobs that nobody stored or touched for a while, page by page, in no order."""
+    DeleteBlobs: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteBlobsRequest, _storage_pb2.DeleteBlobsResponse]  # type: ignore[assignment]
+    """Deletes blobs, except those that somebody stored or touched lately. For services."""
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Bytes by content digest: artifacts, arguments, results, values of tasks, QPU payloads."""
@@ -81,6 +89,22 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_pb2.StatBlobsResponse, _abc.Awaitable[_storage_pb2.StatBlobsResponse]]:
         """Tells which of some blobs are there."""
 
+    @_abc_1.abstractmethod
+    def ListBlobs(
+        self,
+        request: _storage_pb2.ListBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.ListBlobsResponse, _abc.Awaitable[_storage_pb2.ListBlobsResponse]]:
+        """Lists blobs that nobody stored or touched for a while, page by page, in no order."""
+
+    @_abc_1.abstractmethod
+    def DeleteBlobs(
+        self,
+        request: _storage_pb2.DeleteBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.DeleteBlobsResponse, _abc.Awaitable[_storage_pb2.DeleteBlobsResponse]]:
+        """Deletes blobs, except those that somebody stored or touched lately. For services."""
+
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SpaceServiceStub:
@@ -91,7 +115,11 @@ class SpaceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SpaceServiceAsyncStub: ...
     PutFile: _grpc.StreamUnaryMultiCallable[_storage_pb2.PutFileRequest, _storage_pb2.PutFileResponse]
-    """Stores a file under its name once name and content are found good."""
+    """Stores a file under its name once name and content are found good. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, DISK_FULL),
+    before any chunk is read.
+    """
+    StatUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatUploadRequest, _storage_pb2.StatUploadResponse]
+    """Tells how much of an upload that broke off is here, to go on from."""
     GetFile: _grpc.UnaryStreamMultiCallable[_storage_pb2.GetFileRequest, _storage_pb2.GetFileResponse]
     """Streams a file from an offset."""
     ListSpace: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListSpaceRequest, _storage_pb2.ListSpaceResponse]
@@ -100,6 +128,8 @@ class SpaceServiceStub:
     """Tells about a file."""
     DeleteSpaceFile: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteSpaceFileRequest, _storage_pb2.DeleteSpaceFileResponse]
     """Deletes a file."""
+    GetSpaceUsage: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetSpaceUsageRequest, _storage_pb2.GetSpaceUsageResponse]
+    """Tells how full a space is."""
 
 @_typing.type_check_only
 class SpaceServiceAsyncStub(SpaceServiceStub):
@@ -107,7 +137,11 @@ class SpaceServiceAsyncStub(SpaceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutFile: _aio.StreamUnaryMultiCallable[_storage_pb2.PutFileRequest, _storage_pb2.PutFileResponse]  # type: ignore[assignment]
-    """Stores a file under its name once name and content are found good."""
+    """Stores a file under its name once name and content are found good. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, DISK_FULL),
+    before any chunk is read.
+    """
+    StatUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatUploadRequest, _storage_pb2.StatUploadResponse]  # type: ignore[assignment]
+    """Tells how much of an upload that broke off is here, to go on from."""
     GetFile: _aio.UnaryStreamMultiCallable[_storage_pb2.GetFileRequest, _storage_pb2.GetFileResponse]  # type: ignore[assignment]
     """Streams a file from an offset."""
     ListSpace: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListSpaceRequest, _storage_pb2.ListSpaceResponse]  # type: ignore[assignment]
@@ -116,6 +150,8 @@ class SpaceServiceAsyncStub(SpaceServiceStub):
     """Tells about a file."""
     DeleteSpaceFile: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteSpaceFileRequest, _storage_pb2.DeleteSpaceFileResponse]  # type: ignore[assignment]
     """Deletes a file."""
+    GetSpaceUsage: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetSpaceUsageRequest, _storage_pb2.GetSpaceUsageResponse]  # type: ignore[assignment]
+    """Tells how full a space is."""
 
 class SpaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Users' files, in spaces such as "users/ada": flat, tar and h5 only."""
@@ -126,7 +162,17 @@ class SpaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_storage_pb2.PutFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.PutFileResponse, _abc.Awaitable[_storage_pb2.PutFileResponse]]:
-        """Stores a file under its name once name and content are found good."""
+        """Stores a file under its name once name and content are found good. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, DISK_FULL),
+        before any chunk is read.
+        """
+
+    @_abc_1.abstractmethod
+    def StatUpload(
+        self,
+        request: _storage_pb2.StatUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.StatUploadResponse, _abc.Awaitable[_storage_pb2.StatUploadResponse]]:
+        """Tells how much of an upload that broke off is here, to go on from."""
 
     @_abc_1.abstractmethod
     def GetFile(
@@ -160,6 +206,14 @@ class SpaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_pb2.DeleteSpaceFileResponse, _abc.Awaitable[_storage_pb2.DeleteSpaceFileResponse]]:
         """Deletes a file."""
 
+    @_abc_1.abstractmethod
+    def GetSpaceUsage(
+        self,
+        request: _storage_pb2.GetSpaceUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.GetSpaceUsageResponse, _abc.Awaitable[_storage_pb2.GetSpaceUsageResponse]]:
+        """Tells how full a space is."""
+
 def add_SpaceServiceServicer_to_server(servicer: SpaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class LogServiceStub:
@@ -175,6 +229,8 @@ class LogServiceStub:
     """Streams a log from an offset; with follow until it is closed."""
     CloseLog: _grpc.UnaryUnaryMultiCallable[_storage_pb2.CloseLogRequest, _storage_pb2.CloseLogResponse]
     """Marks a log as complete: followers end. Appending to it again opens it again."""
+    DeleteLog: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteLogRequest, _storage_pb2.DeleteLogResponse]
+    """Deletes a log; followers end. For services."""
 
 @_typing.type_check_only
 class LogServiceAsyncStub(LogServiceStub):
@@ -187,6 +243,8 @@ class LogServiceAsyncStub(LogServiceStub):
     """Streams a log from an offset; with follow until it is closed."""
     CloseLog: _aio.UnaryUnaryMultiCallable[_storage_pb2.CloseLogRequest, _storage_pb2.CloseLogResponse]  # type: ignore[assignment]
     """Marks a log as complete: followers end. Appending to it again opens it again."""
+    DeleteLog: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteLogRequest, _storage_pb2.DeleteLogResponse]  # type: ignore[assignment]
+    """Deletes a log; followers end. For services."""
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Logs: bytes that only grow, with a cap; the oldest are dropped, and a note says so."""
@@ -214,5 +272,13 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.CloseLogResponse, _abc.Awaitable[_storage_pb2.CloseLogResponse]]:
         """Marks a log as complete: followers end. Appending to it again opens it again."""
+
+    @_abc_1.abstractmethod
+    def DeleteLog(
+        self,
+        request: _storage_pb2.DeleteLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.DeleteLogResponse, _abc.Awaitable[_storage_pb2.DeleteLogResponse]]:
+        """Deletes a log; followers end. For services."""
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

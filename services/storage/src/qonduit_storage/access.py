@@ -38,9 +38,18 @@ class Access:
         """May this caller store and delete files in a space?"""
         self._require(_same(self._ticket.write_space, space), f"change the files of {space!a}")
 
+    @property
+    def space_limit_bytes(self) -> int:
+        """Most bytes that the files of the space that may be written may have together; 0 for no limit."""
+        return self._ticket.write_limit_bytes
+
     def use_log(self, log: str) -> None:
         """May this caller read, append to and close a log?"""
         self._require(_same(self._ticket.log, log), f"use the log {log!a}")
+
+    def collect_garbage(self) -> None:
+        """May this caller delete blobs and logs, whosever they are?"""
+        self._require(self._trusted, "collect garbage")
 
     def _require(self, allowed: bool, action: str) -> None:  # noqa: FBT001 - Reads well at each call.
         if not (allowed or self._trusted):

@@ -1,22 +1,24 @@
-"""Blobs: bytes under the name of their sha256, in a folder."""
+"""Blobs: bytes under the name of their sha256."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qonduit_storage.blocking import in_thread
-from qonduit_storage.disk import make_folder, sync_folder
-from qonduit_storage.errors import DamagedError, MissingError, TooLargeError
+from qonduit_storage.errors import DamagedError, MissingError, RequestError, TooLargeError
 from qonduit_storage.incoming import incoming, receive
 from qonduit_storage.outgoing import serve
 from qonduit_storage.rules.names import check_digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Collection
 
     from qonduit_storage.disk import Disk
+    from qonduit_storage.objects import Objects
+
+_FOLDERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +34,16 @@ class BlobStore:
 
     Two uploads of one digest run beside each other, each in a file of its own; both end with the same content under
     the same name. An upload replaces what stands there, which heals a blob that was damaged on disk.
+
+    Deleting looks at when somebody stored or touched a blob last, and nothing that changes that runs meanwhile in the
+    same folder.
     """
 
-    def __init__(self, disk: Disk, *, max_bytes: int) -> None:
+    def __init__(self, disk: Disk, objects: Objects, *, max_bytes: int) -> None:
         self._disk = disk
+        self._objects = objects
         self._max_bytes = max_bytes
-
-    def prepare(self) -> None:
-        """Makes the folders, so that no upload has to wait for a new one to become durable; blocks."""
-        folder = self._disk.root / "blobs"
-        make_folder(folder)
-        for number in range(256):
-            (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder)
+        self._changing = {f"{number:02x}": asyncio.Lock() for number in range(_FOLDERS)}
 
     async def find(self, digest: str) -> Blob | None:
         """A blob, if it is there.
@@ -52,12 +51,50 @@ class BlobStore:
         Raises:
             RequestError: this is no digest.
         """
-        path = self._path(digest)
-        try:
-            status = await in_thread(path.stat)
-        except FileNotFoundError:
-            return None
-        return Blob(digest, status.st_size)
+        stat = await self._objects.stat(_key(digest))
+        return None if stat is None else Blob(digest, stat.size_bytes)
+
+    async def touch(self, digest: str) -> Blob | None:
+        """As `find`; one that is there counts as having been stored just now.
+
+        Raises:
+            RequestError: this is no digest.
+        """
+        key = _key(digest)
+        async with self._changing[digest[:2]]:
+            stat = await self._objects.touch(key)
+        return None if stat is None else Blob(digest, stat.size_bytes)
+
+    async def unused(self, unused_s: float, token: str) -> tuple[list[str], str]:
+        """Digests of blobs that nobody stored or touched for so long, and the next token ('' at the end).
+
+        Raises:
+            RequestError: the token is wrong.
+        """
+        name = token or "00"
+        if name not in self._changing:
+            raise RequestError("This page token was not made by this service.", field="page_token")
+        before = time.time() - unused_s
+        stats = await self._objects.stats(f"blobs/{name}")
+        found = [stat.key.rpartition("/")[2] for stat in stats if stat.changed_at < before]
+        following = int(name, 16) + 1
+        return found, f"{following:02x}" if following < _FOLDERS else ""
+
+    async def delete(self, digests: Collection[str], unused_s: float) -> list[str]:
+        """Deletes blobs, except those that somebody stored or touched less than so long ago; returns these.
+
+        Readers that have one open keep it until they are done.
+
+        Raises:
+            RequestError: one is no digest.
+        """
+        keys = {digest: _key(digest) for digest in digests}
+        kept: list[str] = []
+        for digest, key in keys.items():
+            async with self._changing[digest[:2]]:
+                if not await self._objects.remove(key, unused_s=unused_s):
+                    kept.append(digest)
+        return kept
 
     async def put(self, blob: Blob, chunks: AsyncIterator[bytes]) -> bool:
         """Stores a blob; False, without reading the chunks, if it is there.
@@ -66,7 +103,7 @@ class BlobStore:
             RequestError: the header is wrong, or the bytes are others than announced.
             DiskFullError: there is no room.
         """
-        if await self.find(blob.digest) == blob:
+        if await self.touch(blob.digest) == blob:
             return False
         if not 0 <= blob.size_bytes <= self._max_bytes:
             raise TooLargeError(
@@ -75,8 +112,8 @@ class BlobStore:
             )
         with incoming(self._disk, blob) as upload:
             await receive(upload, chunks)
-            # The rename is the commit: a crash before it leaves a file in incoming/, which the next start removes.
-            await in_thread(upload.move_to, self._path(blob.digest))
+            async with self._changing[blob.digest[:2]]:
+                await self._objects.keep(upload, _key(blob.digest))
         return True
 
     async def read(self, digest: str, offset: int) -> AsyncIterator[bytes]:
@@ -87,16 +124,15 @@ class BlobStore:
             DamagedError: it is damaged; it is set aside, and a new upload will be accepted.
             RequestError: this is no digest, or the offset lies outside.
         """
-        path = self._path(digest)
+        damaged = DamagedError(f"The blob {digest} was damaged and is set aside. Store it again.")
         try:
-            file = path.open("rb", buffering=0)
+            async with self._objects.open(_key(digest), offset) as opened:
+                async for piece in serve(opened, digest=digest, offset=offset, damaged=damaged):
+                    yield piece
         except FileNotFoundError as error:
             raise MissingError(f"There is no blob {digest}. Store it again.") from error
-        with file:
-            damaged = DamagedError(f"The blob {digest} was damaged on disk and is set aside. Store it again.")
-            async for piece in serve(self._disk, path, file, digest=digest, offset=offset, damaged=damaged):
-                yield piece
 
-    def _path(self, digest: str) -> Path:
-        check_digest(digest)
-        return self._disk.root / "blobs" / digest[:2] / digest
+
+def _key(digest: str) -> str:
+    check_digest(digest)
+    return f"blobs/{digest[:2]}/{digest}"

@@ -8,16 +8,17 @@ import itertools
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from qonduit_storage.errors import DiskFullError, StorageError
+from qonduit_storage.errors import DiskFailedError, DiskFullError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAILED = (errno.EROFS, errno.EIO)
 _FREE_SPACE_AGE_S = 0.5
 
 
@@ -37,14 +38,19 @@ class Disk:
         self._free_bytes = 0
         self._free_at = float("-inf")
 
-    def open(self) -> int:
-        """Takes the folder for this process; tells how many half-written files of a crash were removed.
+    @property
+    def incoming(self) -> Path:
+        """Where everything new is written first."""
+        return self.root / "incoming"
+
+    def open(self) -> None:
+        """Takes the folder for this process. What a crash left in ``incoming/`` stays until ``sweep``.
 
         Raises:
             StorageError: another process has it.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock_file = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock_file = os.open(self.root / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -52,10 +58,13 @@ class Disk:
             raise StorageError(
                 f"Another storage service works on {self.root}. Stop it first, or choose another data folder."
             ) from error
-        incoming = self.root / "incoming"
-        left_over = len(list(incoming.iterdir())) if incoming.exists() else 0
-        shutil.rmtree(incoming, ignore_errors=True)
-        make_folder(incoming)
+        make_folder(self.incoming)
+
+    def sweep(self) -> int:
+        """Removes what a crash left half-written, before anything new is written; tells how many files that were."""
+        left_over = len(list(self.incoming.iterdir()))
+        shutil.rmtree(self.incoming, ignore_errors=True)
+        make_folder(self.incoming)
         return left_over
 
     def close(self) -> None:
@@ -64,9 +73,9 @@ class Disk:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def new_path(self) -> Path:
-        """A path for a new file, on the same file system as all others."""
-        return self.root / "incoming" / f"{os.getpid()}-{next(self._numbers)}"
+    def new_path(self, key: str = "") -> Path:
+        """A path for a new file, on the same file system as all others; the key tells after a crash what it was."""
+        return self.incoming / f"{key}-{os.getpid()}-{next(self._numbers)}"
 
     def free_bytes(self) -> int:
         """Free bytes for us, at most half a second old."""
@@ -120,7 +129,8 @@ class Disk:
                 make_folder(path.parent)
                 rename(new, path)
         finally:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):  # A disk that failed is told already.
+                new.unlink(missing_ok=True)
 
 
 class Reservation:
@@ -140,14 +150,19 @@ class Reservation:
 
 @contextmanager
 def room_errors() -> Iterator[None]:
-    """Turns the system's "no space left" into ours.
+    """Turns what the system says of the disk into ours.
 
     Raises:
-        DiskFullError: instead of the OSError.
+        DiskFullError, DiskFailedError: instead of the OSError.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _FAILED:
+            raise DiskFailedError(
+                f"The disk of the storage service cannot be written to ({error.strerror}), and nothing of this was "
+                "kept. Tell the operator; what is stored can still be read."
+            ) from error
         if error.errno not in _FULL:
             raise
         raise DiskFullError(
@@ -169,12 +184,6 @@ def rename(source: Path, target: Path) -> None:
     """Moves a file whose bytes are durable to its final name, durably, replacing what is there."""
     source.replace(target)
     sync_folder(target.parent)
-
-
-def remove(path: Path) -> None:
-    """Removes a file, durably; it may be gone already."""
-    path.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -9,9 +9,13 @@ StorageError
 ├── MissingError            no such blob (MissingFileError: no such file)
 ├── DamagedError            stored bytes are no longer what they were (DamagedFileError: of a file)
 ├── DiskFullError           no room; a retry helps once there is some
+├── DiskFailedError         the disk is read-only, or broken
+├── QuotaError              no room in a space; a retry helps once files are deleted
 ├── IdleError               an upload that stopped sending
+├── UploadLostError         an upload that cannot go on where it broke off; it can start anew
 ├── StaleAttemptError       a log's writer was replaced by a newer attempt
 ├── LogGapError             a log's writer left bytes out
+├── StoreUnavailableError   the object store does not answer, or refuses; a retry may help
 ├── StoppingError           the service stops; a retry helps in a moment
 ├── UnauthenticatedError    no ticket, or one that does not verify
 └── ForbiddenError          a good ticket for something else
@@ -92,10 +96,33 @@ class DiskFullError(StorageError):
     reason = "DISK_FULL"
 
 
+class DiskFailedError(StorageError):
+    """The disk cannot be written to; an operator must look at it."""
+
+    reason = "DISK_FAILED"
+
+
+class QuotaError(StorageError):
+    """A space may not hold as much; a retry helps once files are deleted or the limit is raised."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, text: str, **numbers: int) -> None:
+        super().__init__(text)
+        self.numbers = numbers
+        """`needed_bytes`, `used_bytes`, `promised_bytes`, `limit_bytes`."""
+
+
 class IdleError(StorageError):
     """An upload that sent nothing for too long; a retry helps."""
 
     reason = "UPLOAD_IDLE"
+
+
+class UploadLostError(StorageError):
+    """What came of an upload before is not here any more; a retry asks again, and starts anew."""
+
+    reason = "UPLOAD_LOST"
 
 
 class StaleAttemptError(StorageError):
@@ -112,6 +139,12 @@ class LogGapError(StorageError):
     def __init__(self, text: str, *, expected_offset: int) -> None:
         super().__init__(text)
         self.expected_offset = expected_offset
+
+
+class StoreUnavailableError(StorageError):
+    """The object store behind this service does not answer, or refuses; a retry may help."""
+
+    reason = "STORE_UNAVAILABLE"
 
 
 class StoppingError(StorageError):

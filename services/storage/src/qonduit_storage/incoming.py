@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
-from qonduit_storage.blocking import in_thread
+from qonduit_storage.blocking import Meanwhile, in_thread
 from qonduit_storage.disk import make_folder, rename, room_errors
 from qonduit_storage.errors import DigestError, RequestError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qonduit_storage.rules.content import ContentCheck
 
 _BATCH_BYTES = 1024 * 1024
+_FLUSH_BYTES = 64 * 1024 * 1024
 
 
 class Offer(Protocol):
@@ -36,15 +37,30 @@ class Offer(Protocol):
 class Incoming:
     """One upload in a file of its own; its methods block."""
 
-    def __init__(self, path: Path, offer: Offer, check: ContentCheck | None, reservation: Reservation) -> None:
+    def __init__(
+        self, path: Path, offer: Offer, check: ContentCheck | None, reservation: Reservation, *, offset: int = 0
+    ) -> None:
+        self.path = path
         self.reservation = reservation
-        self._path = path
         self._offer = offer
         self._check = check
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         with room_errors():
-            self._file = path.open("xb", buffering=0)
+            self._file = path.open("r+b" if offset else "x+b", buffering=0)
+            self._file.truncate(offset)
+        self._left_to_replay = offset
+
+    def replay(self) -> bool:
+        """Takes the next of what is here already, as if it came now; False once all was taken.
+
+        Raises:
+            FileContentError: it breaks the rules of content.
+        """
+        batch = self._file.read(min(_BATCH_BYTES, self._left_to_replay))
+        self._left_to_replay -= len(batch)
+        self._take(batch)
+        return bool(batch)
 
     def write(self, batch: bytes) -> None:
         """Takes the next bytes.
@@ -53,20 +69,28 @@ class Incoming:
             RequestError: they are more than announced, or break the rules of content.
             DiskFullError: there is no room.
         """
-        self._size_bytes += len(batch)
-        if self._size_bytes > self._offer.size_bytes:
+        if self._size_bytes + len(batch) > self._offer.size_bytes:
             raise RequestError(
                 f"More bytes came than the {self._offer.size_bytes:,} that were announced. Did the file change "
                 "while it was sent? Send it again.",
                 field="size_bytes",
             )
-        self._hash.update(batch)
-        if self._check is not None:
-            self._check.feed(batch)
+        self._take(batch)
         left = memoryview(batch)
         with room_errors():
             while left:
                 left = left[self._file.write(left) :]
+
+    def _take(self, batch: bytes) -> None:
+        self._size_bytes += len(batch)
+        self._hash.update(batch)
+        if self._check is not None:
+            self._check.feed(batch)
+
+    def flush(self) -> None:
+        """Sends what was written so far to the disk, so that there is little left to wait for at the end."""
+        with room_errors():
+            os.fdatasync(self._file.fileno())
 
     def finish(self) -> None:
         """Checks the whole and makes it durable.
@@ -91,45 +115,62 @@ class Incoming:
         """Gives the bytes their final name, replacing what stands there: it should be equal, and may be damaged."""
         with room_errors():
             make_folder(target.parent)
-            rename(self._path, target)
+            rename(self.path, target)
 
     def close(self) -> None:
-        """Lets go; what has no final name yet is removed."""
+        """Lets go of the file."""
         with suppress(OSError):
             self._file.close()
-        self._path.unlink(missing_ok=True)
 
 
 @contextmanager
-def incoming(disk: Disk, offer: Offer, check: ContentCheck | None = None) -> Iterator[Incoming]:
-    """An upload that leaves nothing behind unless it was moved to its final name, however the block ends.
+def incoming(
+    disk: Disk, offer: Offer, check: ContentCheck | None = None, *, path: Path | None = None, offset: int = 0
+) -> Iterator[Incoming]:
+    """An upload that leaves nothing behind unless it was moved elsewhere, however the block ends.
+
+    With an offset, the file at `path` has as many of its bytes already.
 
     Raises:
         DiskFullError: there is no room for it.
     """
-    with disk.reserve(offer.size_bytes) as reservation:
-        upload = Incoming(disk.new_path(), offer, check, reservation)
-        try:
-            yield upload
-        finally:
-            upload.close()
+    path = path or disk.new_path()
+    try:
+        with disk.reserve(offer.size_bytes - offset) as reservation:
+            upload = Incoming(path, offer, check, reservation, offset=offset)
+            try:
+                yield upload
+            finally:
+                upload.close()
+    finally:
+        with suppress(OSError):  # A disk that failed is told already; the next start removes it.
+            path.unlink(missing_ok=True)
 
 
 async def receive(upload: Incoming, chunks: AsyncIterator[bytes]) -> None:
-    """Takes all chunks, in batches so that small ones cost little, and finishes the upload.
+    """Takes what is here already and all chunks, in batches so that small ones cost little, and finishes the upload.
 
     Raises:
         StorageError: as Incoming.write and Incoming.finish do.
     """
+    while await in_thread(upload.replay):
+        pass
     batch: list[bytes] = []
-    waiting = 0
-    async for chunk in chunks:
-        batch.append(chunk)
-        waiting += len(chunk)
-        if waiting >= _BATCH_BYTES:
-            await in_thread(upload.write, b"".join(batch))
+    waiting = unflushed = 0
+    # One batch is written, and now and then what was written goes to the disk, while the next one comes.
+    async with Meanwhile() as writing, Meanwhile() as flushing:
+        async for chunk in chunks:
+            batch.append(chunk)
+            waiting += len(chunk)
+            if waiting < _BATCH_BYTES:
+                continue
+            await writing.start(upload.write, b"".join(batch))
             upload.reservation.use(waiting)
+            unflushed += waiting
             batch, waiting = [], 0
-    if batch:
-        await in_thread(upload.write, b"".join(batch))
+            if unflushed >= _FLUSH_BYTES and not flushing.busy:
+                await flushing.start(upload.flush)
+                unflushed = 0
+        if batch:
+            await writing.start(upload.write, b"".join(batch))
     await in_thread(upload.finish)

@@ -15,11 +15,13 @@ from qonduit_service_kit.tickets import load_or_create_key
 
 from qonduit_storage.access import Doorkeeper
 from qonduit_storage.blobs import BlobStore
+from qonduit_storage.directory import DirectoryObjects
 from qonduit_storage.disk import Disk
 from qonduit_storage.errors import StorageError
 from qonduit_storage.logs.log import LogLimits
 from qonduit_storage.logs.store import LogStore
 from qonduit_storage.metrics import StorageMetrics
+from qonduit_storage.partials import Partials
 from qonduit_storage.rules.content import UnfoldLimits
 from qonduit_storage.servicers.blobs import BlobServicer
 from qonduit_storage.servicers.desk import Desk
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from qonduit_service_kit.lifecycle import Part
 
+    from qonduit_storage.objects import Objects
     from qonduit_storage.settings import StorageSettings
 
 _SERVICES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
@@ -41,11 +44,13 @@ _log = get_logger("storage")
 
 
 class DiskPart:
-    """The data folder, held while the service runs."""
+    """The data folder, held while the service runs, and what else keeps bytes."""
 
-    def __init__(self, disk: Disk, blobs: BlobStore) -> None:
+    def __init__(self, disk: Disk, objects: Objects, partials: Partials) -> None:
         self._disk = disk
-        self._blobs = blobs
+        self._objects = objects
+        self._partials = partials
+        self._expiring: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Takes the folder, and clears away what a crash left.
@@ -53,14 +58,19 @@ class DiskPart:
         Raises:
             StorageError: another process has it.
         """
-        left_over = await asyncio.to_thread(self._disk.open)
-        await asyncio.to_thread(self._blobs.prepare)
+        await asyncio.to_thread(self._disk.open)
+        kept = await asyncio.to_thread(self._partials.recover)
+        left_over = await asyncio.to_thread(self._disk.sweep)
+        await self._objects.prepare()
         _log.info("data folder opened", folder=str(self._disk.root), free_bytes=self._disk.free_bytes())
-        if left_over:
-            _log.warning("uploads that never ended were removed", files=left_over)
+        if kept or left_over:
+            _log.warning("uploads had not ended", can_go_on=kept, removed=left_over)
+        self._expiring = asyncio.create_task(self._partials.expire_now_and_then(), name="expire-partial-uploads")
 
     async def stop(self) -> None:
         """Lets go of the folder."""
+        if self._expiring is not None:
+            self._expiring.cancel()
         self._disk.close()
 
 
@@ -81,9 +91,12 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
     )
     logs = LogStore(disk, LogLimits(settings.log_cap_bytes, settings.log_segment_bytes))
     unfold = UnfoldLimits(settings.unfold_free_bytes, settings.unfold_limit_bytes)
-    blobs = BlobStore(disk, max_bytes=settings.max_blob_bytes)
+    objects = _objects(settings, disk)
+    blobs = BlobStore(disk, objects, max_bytes=settings.max_blob_bytes)
     blob_servicer = BlobServicer(desk, blobs)
-    space_servicer = SpaceServicer(desk, SpaceStore(disk, max_bytes=settings.max_file_bytes, unfold=unfold))
+    partials = Partials(disk, kept_s=settings.partial_kept_s)
+    spaces = SpaceStore(disk, objects, partials, max_bytes=settings.max_file_bytes, unfold=unfold)
+    space_servicer = SpaceServicer(desk, spaces)
     log_servicer = LogServicer(desk, logs, sync_interval_s=settings.log_sync_interval_s)
 
     def register(server: grpc.aio.Server) -> None:
@@ -100,4 +113,14 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
         registry=registry,
     )
     # Parts stop in reverse: followers are let go first, so that the server has no stream that never ends.
-    return (DiskPart(disk, blobs), server, logs)
+    return (DiskPart(disk, objects, partials), server, logs)
+
+
+def _objects(settings: StorageSettings, disk: Disk) -> Objects:
+    if not settings.s3_bucket:
+        return DirectoryObjects(disk)
+    try:
+        from qonduit_storage.s3 import S3Objects, s3_store  # noqa: PLC0415 - Only who uses S3 has installed it.
+    except ModuleNotFoundError as error:
+        raise StorageError("An S3 bucket is set, and obstore is missing: install qonduit-storage[s3].") from error
+    return S3Objects(s3_store(settings))

@@ -29,4 +29,12 @@ class StorageSettings(ServiceSettings):
         64 * _GIB, ge=1, description="Bytes no gzip may unfold beyond, however large it is."
     )
     upload_idle_s: float = Field(60, gt=0, description="Seconds after which an upload that sends nothing is ended.")
+    partial_kept_s: float = Field(
+        24 * 3600, ge=0, description="Seconds for which an upload that broke off can go on where it stopped."
+    )
+    s3_bucket: str = Field("", description="Bucket that keeps blobs and files; without it the data folder does.")
+    s3_prefix: str = Field("", description="What keys in the bucket begin with; one service uses it alone.")
+    s3_endpoint: str = Field("", description="Address of the store, such as http://127.0.0.1:9000; without it AWS.")
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_patience_s: float = Field(60, gt=0, description="Seconds for which a request that the store fails is repeated.")
     io_threads: int = Field(16, ge=1, description="Threads for reading, writing and fsync.")

@@ -118,6 +118,17 @@ class Log:
                 await self._sync()
                 await self._change(replace(self._state, closed=True))
 
+    async def delete(self) -> None:
+        """Deletes the log: it is empty and complete from now on.
+
+        May be repeated; a crash in the middle leaves a part of it, which the next call deletes.
+        """
+        async with self._changing:
+            await in_thread(self._segments.delete)
+            self._state = LogState(self._state.log, closed=True)
+            self._durable_end = self._segments.end
+            self.tell()
+
     async def read(self, offset: int) -> LogPiece:
         """The next bytes from an offset; empty at the end.
 
@@ -128,6 +139,25 @@ class Log:
             RequestError: the offset is negative or beyond the end.
         """
         return await in_thread(self._read, offset)
+
+    async def tail_offset(self, lines: int) -> int:
+        """Where the last so many lines begin, of those that are kept."""
+        return await in_thread(self._tail_offset, lines)
+
+    def _tail_offset(self, lines: int) -> int:
+        with self._segments.lock:
+            end = self._segments.end
+            while end > self._segments.start:
+                begin = max(self._segments.start, end - READ_BYTES)
+                piece = self._segments.read_all(begin, end)
+                # The newline at the very end ends the last line, and begins none.
+                at = len(piece) - (end == self._segments.end)
+                while (at := piece.rfind(b"\n", 0, at)) >= 0:
+                    lines -= 1
+                    if not lines:
+                        return begin + at + 1
+                end = begin
+            return self._segments.start
 
     def _read(self, offset: int) -> LogPiece:
         with self._segments.lock:

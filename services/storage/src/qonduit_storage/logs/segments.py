@@ -7,6 +7,7 @@ with the bytes after a crash. Dropping the oldest bytes is deleting the oldest f
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,24 @@ class Segments:
                 self._cut(end)
                 raise
             self._drop_oldest()
+
+    def read_all(self, start: int, end: int) -> bytes:
+        """Bytes that are kept, from several files if need be."""
+        pieces: list[bytes] = []
+        while start < end:
+            pieces.append(self.read(start, end - start))
+            start += len(pieces[-1])
+        return b"".join(pieces)
+
+    def delete(self) -> None:
+        """Removes all files and their folder; what comes next starts at 0."""
+        with self.lock:
+            self.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder.parent.is_dir():
+                sync_folder(self._folder.parent)
+            self._sizes = {}
+            self.start = self.end = 0
 
     def read(self, offset: int, limit: int) -> bytes:
         """Bytes from an offset that is kept, at most so many, from one file; empty at the end."""

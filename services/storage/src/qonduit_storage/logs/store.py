@@ -60,14 +60,18 @@ class LogStore:
         finally:
             await self._release(key, opened)
 
-    async def read(self, key: str, offset: int, *, follow: bool) -> AsyncIterator[LogPiece]:
-        """Streams a log from an offset; with ``follow`` until it is closed. A log that nobody wrote is empty.
+    async def read(self, key: str, offset: int, *, follow: bool, tail_lines: int = 0) -> AsyncIterator[LogPiece]:
+        """Streams a log from an offset, or from its last lines on; with ``follow`` until it is closed.
+
+        A log that nobody wrote is empty.
 
         Raises:
             RequestError: the name or the offset is wrong.
             StoppingError: the service stops; what was yielded is good.
         """
         async with self.open(key) as log:
+            if tail_lines:
+                offset = await log.tail_offset(tail_lines)
             while True:
                 # Taken before reading, so that a change while we read wakes us at once.
                 changed, closed = log.changed, log.closed

@@ -55,6 +55,21 @@ class BlobServicer(pb_grpc.BlobServiceServicer):
             access.read_blobs()
             if len(request.digests) > STAT_LIMIT:
                 raise RequestError(f"Ask for at most {STAT_LIMIT:,} digests at once.", field="digests")
-            found = [await self._blobs.find(digest) for digest in request.digests]
+            look = self._blobs.touch if request.touch else self._blobs.find
+            found = [await look(digest) for digest in request.digests]
             stats = [pb.BlobStat(digest=blob.digest, size_bytes=blob.size_bytes) for blob in found if blob is not None]
             return pb.StatBlobsResponse(blobs=stats)
+
+    async def ListBlobs(self, request: pb.ListBlobsRequest, context: Any) -> pb.ListBlobsResponse:
+        """Lists what may be garbage."""
+        with self._desk.serving(context) as access:
+            access.collect_garbage()
+            digests, token = await self._blobs.unused(request.unused_seconds, request.page_token)
+            return pb.ListBlobsResponse(digests=digests, next_page_token=token)
+
+    async def DeleteBlobs(self, request: pb.DeleteBlobsRequest, context: Any) -> pb.DeleteBlobsResponse:
+        """Deletes garbage."""
+        with self._desk.serving(context) as access:
+            access.collect_garbage()
+            kept = await self._blobs.delete(request.digests, request.unused_seconds)
+            return pb.DeleteBlobsResponse(kept_digests=kept)

@@ -26,10 +26,13 @@ _CODES: tuple[tuple[type[errors.StorageError], grpc.StatusCode], ...] = (
     (errors.MissingError, grpc.StatusCode.NOT_FOUND),
     (errors.DamagedError, grpc.StatusCode.DATA_LOSS),
     (errors.DiskFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.QuotaError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.IdleError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.StaleAttemptError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.LogGapError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.StoppingError, grpc.StatusCode.UNAVAILABLE),
+    (errors.StoreUnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.UploadLostError, grpc.StatusCode.UNAVAILABLE),
     (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
     (errors.ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
 )
@@ -57,10 +60,18 @@ class Border:
 
 def _api_error(error: errors.StorageError) -> ApiError:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    metadata = {"expected_offset": str(error.expected_offset)} if isinstance(error, errors.LogGapError) else {}
     field = error.field if isinstance(error, errors.RequestError) else ""
     violations = {field: str(error)} if field else {}
-    return ApiError(code, error.reason, str(error), metadata=metadata, violations=violations)
+    return ApiError(code, error.reason, str(error), metadata=_metadata(error), violations=violations)
+
+
+def _metadata(error: errors.StorageError) -> dict[str, str]:
+    """What a program may want to read of an error, beside its text."""
+    if isinstance(error, errors.LogGapError):
+        return {"expected_offset": str(error.expected_offset)}
+    if isinstance(error, errors.QuotaError):
+        return {name: str(number) for name, number in error.numbers.items()}
+    return {}
 
 
 async def timely(messages: AsyncIterable[T], idle_s: float) -> AsyncIterator[T]:

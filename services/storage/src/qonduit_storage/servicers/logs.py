@@ -50,7 +50,12 @@ class LogServicer(pb_grpc.LogServiceServicer):
         with self._desk.serving(context) as access:
             access.use_log(request.log)
             served = self._desk.metrics.served.labels("log")
-            async for piece in self._logs.read(request.log, request.offset, follow=request.follow):
+            if request.tail_lines < 0:
+                raise RequestError(
+                    "The number of lines is negative; leave it out or make it larger.", field="tail_lines"
+                )
+            pieces = self._logs.read(request.log, request.offset, follow=request.follow, tail_lines=request.tail_lines)
+            async for piece in pieces:
                 yield pb.ReadLogResponse(chunk=piece.data, offset=piece.offset)
                 served.inc(len(piece.data))
 
@@ -61,6 +66,14 @@ class LogServicer(pb_grpc.LogServiceServicer):
             async with self._logs.open(request.log) as log:
                 await log.close(request.attempt)
             return pb.CloseLogResponse()
+
+    async def DeleteLog(self, request: pb.DeleteLogRequest, context: Any) -> pb.DeleteLogResponse:
+        """Deletes a log."""
+        with self._desk.serving(context) as access:
+            access.collect_garbage()
+            async with self._logs.open(request.log) as log:
+                await log.delete()
+            return pb.DeleteLogResponse()
 
 
 async def _pieces(first: pb.AppendLogRequest, rest: AsyncIterator[pb.AppendLogRequest]) -> AsyncIterator[WriterPiece]:

@@ -33,10 +33,17 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         async with self._desk.receiving(request_iterator, context) as (access, messages):
             header = await header_of(messages)
             access.write_space(header.space)
-            offer = OfferedFile(header.space, header.name, header.size_bytes, header.digest)
-            record = await self._spaces.put(offer, chunks_of(messages))
+            offer = OfferedFile(header.space, header.name, header.size_bytes, header.digest, header.offset)
+            record = await self._spaces.put(offer, chunks_of(messages), limit_bytes=access.space_limit_bytes)
             self._desk.metrics.stored.labels("file").inc(record.size_bytes)
             return pb.PutFileResponse(file=_to_proto(record))
+
+    async def StatUpload(self, request: pb.StatUploadRequest, context: Any) -> pb.StatUploadResponse:
+        """Tells how much of an upload that broke off is here."""
+        with self._desk.serving(context) as access:
+            access.write_space(request.space)
+            offer = OfferedFile(request.space, request.name, request.size_bytes, request.digest)
+            return pb.StatUploadResponse(received_bytes=await self._spaces.received_bytes(offer))
 
     async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[pb.GetFileResponse]:
         """Streams a file."""
@@ -61,6 +68,13 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         with self._desk.serving(context) as access:
             access.read_space(request.space)
             return pb.StatSpaceFileResponse(file=_to_proto(await self._spaces.stat(request.space, request.name)))
+
+    async def GetSpaceUsage(self, request: pb.GetSpaceUsageRequest, context: Any) -> pb.GetSpaceUsageResponse:
+        """Tells how full a space is."""
+        with self._desk.serving(context) as access:
+            access.read_space(request.space)
+            count, used = await self._spaces.usage(request.space)
+            return pb.GetSpaceUsageResponse(file_count=count, used_bytes=used, limit_bytes=access.space_limit_bytes)
 
     async def DeleteSpaceFile(self, request: pb.DeleteSpaceFileRequest, context: Any) -> pb.DeleteSpaceFileResponse:
         """Deletes a file."""

@@ -6,22 +6,33 @@ import asyncio
 import base64
 import binascii
 from bisect import bisect_right
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qonduit_storage.blocking import in_thread
-from qonduit_storage.errors import DamagedFileError, MissingFileError, RequestError, TooLargeError
+from qonduit_storage.errors import (
+    DamagedFileError,
+    IdleError,
+    MissingFileError,
+    RequestError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from qonduit_storage.incoming import incoming, receive
 from qonduit_storage.outgoing import serve
+from qonduit_storage.partials import key_of
 from qonduit_storage.rules.content import UnfoldLimits, check_for
 from qonduit_storage.rules.names import check_digest, check_file_name, check_space
 from qonduit_storage.spaces.space import Space
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from qonduit_storage.disk import Disk
+    from qonduit_storage.objects import Objects, OpenObject
+    from qonduit_storage.partials import Partials
     from qonduit_storage.spaces.records import FileRecord
 
 PAGE_LIMIT = 1000
@@ -35,18 +46,24 @@ class OfferedFile:
     name: str
     size_bytes: int
     digest: str
+    offset: int = 0
+    """Where it goes on, when what comes before is here already."""
 
 
 class SpaceStore:
-    """Keeps users' files. A space is read from disk when it is first asked for, and then stays in memory."""
+    """Keeps users' files. A space is read when it is first asked for, and then stays in memory."""
 
-    def __init__(self, disk: Disk, *, max_bytes: int, unfold: UnfoldLimits) -> None:
+    def __init__(
+        self, disk: Disk, objects: Objects, partials: Partials, *, max_bytes: int, unfold: UnfoldLimits
+    ) -> None:
         self._disk = disk
+        self._objects = objects
+        self._partials = partials
         self._max_bytes = max_bytes
         self._unfold = unfold
         self._spaces: dict[str, asyncio.Task[Space]] = {}
 
-    async def put(self, offer: OfferedFile, chunks: AsyncIterator[bytes]) -> FileRecord:
+    async def put(self, offer: OfferedFile, chunks: AsyncIterator[bytes], *, limit_bytes: int = 0) -> FileRecord:
         """Stores a file once its name, its content and its digest are found good.
 
         The bytes are read even if they are here already: who names a digest has not shown that they hold the bytes.
@@ -54,10 +71,14 @@ class SpaceStore:
         Raises:
             FileNameError, FileContentError: the rules are broken.
             RequestError: the bytes are others than announced, or too many.
+            QuotaError: the space would have more than `limit_bytes`; said before any byte is read.
             DiskFullError: there is no room.
+            UploadLostError: it cannot go on where it says.
         """
         check_file_name(offer.name)
         check_digest(offer.digest)
+        if not 0 <= offer.offset <= max(0, offer.size_bytes):
+            raise RequestError("The offset lies outside of the file.", field="offset")
         if not 0 <= offer.size_bytes <= self._max_bytes:
             raise TooLargeError(
                 f"The file {offer.name!a} has {offer.size_bytes:,} bytes; this service takes files of up to "
@@ -66,9 +87,32 @@ class SpaceStore:
             )
         check = check_for(offer.name, offer.size_bytes, self._unfold)
         space = await self._space(offer.space)
-        with incoming(self._disk, offer, check) as upload:
-            await receive(upload, chunks)
-            return await space.keep(upload, offer.name, offer.size_bytes, offer.digest)
+        with (
+            space.promise(offer.name, offer.size_bytes, limit_bytes),
+            self._partials.running(offer),
+            incoming(self._disk, offer, check, path=self._path_for(offer), offset=offer.offset) as upload,
+        ):
+            try:
+                await receive(upload, chunks)
+                return await space.keep(upload, offer.name, offer.size_bytes, offer.digest, limit_bytes=limit_bytes)
+            except (asyncio.CancelledError, IdleError, StoreUnavailableError):
+                # Its sender is gone, or the store is, and may come back.
+                await in_thread(self._partials.keep, upload.path, offer)
+                raise
+
+    def _path_for(self, offer: OfferedFile) -> Path:
+        return self._partials.take(offer) if offer.offset else self._disk.new_path(key_of(offer))
+
+    async def received_bytes(self, offer: OfferedFile) -> int:
+        """How much of an upload that broke off is here, to go on from."""
+        check_digest(offer.digest)
+        check_space(offer.space)
+        return await self._partials.received_bytes(offer)
+
+    async def usage(self, space: str) -> tuple[int, int]:
+        """How many files a space has, and how many bytes they have together."""
+        opened = await self._space(space)
+        return len(opened.names()), opened.used_bytes
 
     async def stat(self, space: str, name: str) -> FileRecord:
         """What is known of a file.
@@ -91,19 +135,27 @@ class SpaceStore:
             RequestError: while streaming: the offset lies outside.
         """
         opened = await self._space(space)
-        record = opened.find(name)
-        if record is None:
-            raise _missing(name)
-        damaged = DamagedFileError(f"The file {name!a} was damaged on disk and is set aside. Upload it again.")
-        path = opened.content_path(record)
-        try:
-            # Nothing is awaited between finding the record and opening its content, and content is dropped only
-            # after its record was replaced: a reader has one whole version.
-            file = path.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise damaged from error
-        with file:
-            yield record, serve(self._disk, path, file, digest=record.digest, offset=offset, damaged=damaged)
+        async with AsyncExitStack() as stack:
+            record, content = await self._open(stack, opened, name, offset)
+            yield record, serve(content, digest=record.digest, offset=offset, damaged=_damaged(name))
+
+    async def _open(self, stack: AsyncExitStack, space: Space, name: str, offset: int) -> tuple[FileRecord, OpenObject]:
+        """A file as it is at one moment.
+
+        Content is dropped only after its record was replaced: where it is gone and the record is another one, that one
+        is read.
+        """
+        before: FileRecord | None = None
+        while True:
+            record = space.find(name)
+            if record is None:
+                raise _missing(name)
+            try:
+                return record, await stack.enter_async_context(self._objects.open(space.content_key(record), offset))
+            except FileNotFoundError as error:
+                if record == before:
+                    raise _damaged(name) from error
+                before = record
 
     async def page(self, space: str, size: int, token: str) -> tuple[Sequence[FileRecord], str]:
         """Files after a page token, by name, and the next token ('' at the end).
@@ -138,13 +190,17 @@ class SpaceStore:
         return await asyncio.shield(loading)
 
     async def _load(self, name: str) -> Space:
-        space = Space(self._disk, name)
+        space = Space(self._objects, name)
         try:
-            await in_thread(space.load)
+            await space.load()
         except BaseException:
             del self._spaces[name]
             raise
         return space
+
+
+def _damaged(name: str) -> DamagedFileError:
+    return DamagedFileError(f"The file {name!a} was damaged and is set aside. Upload it again.")
 
 
 def _missing(name: str) -> MissingFileError:

@@ -1,0 +1,102 @@
+"""A store that fails, is slow, or is not there. That it works is shown by all other tests, which run on it too."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from grpc import StatusCode
+from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_storage.errors import StorageError
+
+pytest.importorskip("obstore", reason="the extra s3 is not installed")
+
+from s3_server import FaultyProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.parametrize("kept", ["s3"], indirect=True)
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def proxy(s3_port: int) -> Iterator[FaultyProxy]:
+    made = FaultyProxy(s3_port)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def settings(kept: Any, proxy: FaultyProxy) -> dict[str, Any]:
+    """Those of a service that reaches the store through the proxy."""
+    return {**kept.settings, "s3_endpoint": f"http://127.0.0.1:{proxy.port}", "s3_patience_s": 20}
+
+
+async def test_large_objects_go_in_parts_and_come_back(client: Any, kept: Any) -> None:
+    data = random.Random(1).randbytes(20 * MIB + 5)  # noqa: S311 - No secret.
+    digest = (await client.put_blob(data)).digest
+    assert kept.read(f"blobs/{digest[:2]}/{digest}") == data
+    assert await client.get_blob(digest) == data
+    assert await client.get_blob(digest, 20 * MIB) == data[20 * MIB :]
+
+
+async def test_a_store_that_answers_503_now_and_then_is_asked_again(
+    make_storage: Callable[..., Any], settings: dict[str, Any], proxy: FaultyProxy, make_tar: Callable[..., bytes]
+) -> None:
+    client = await (await make_storage(**settings)).client()
+    source = random.Random(2)  # noqa: S311 - No secret.
+    proxy.fault = lambda _method: 503 if source.random() < 0.4 else 0
+    files = {f"{number}.tar": make_tar(bytes([number]) * 1000) for number in range(8)}
+    await asyncio.gather(*(client.put_file(name, data) for name, data in files.items()))
+    for name, data in files.items():
+        assert (await client.get_file(name))[1] == data
+    assert await client.names() == sorted(files)
+
+
+async def test_a_store_that_is_away_is_said_and_nothing_is_lost(
+    make_storage: Callable[..., Any],
+    settings: dict[str, Any],
+    proxy: FaultyProxy,
+    make_tar: Callable[..., bytes],
+    must_refuse: Callable[..., Any],
+) -> None:
+    client = await (await make_storage(**{**settings, "s3_patience_s": 0.5})).client()
+    old = make_tar(b"old")
+    await client.put_file("a.tar", old)
+    data = make_tar(random.Random(3).randbytes(2 * MIB))  # noqa: S311 - No secret.
+    proxy.fault = lambda method: 503 if method in {"PUT", "POST"} else 0
+    async with must_refuse(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"):
+        await client.put_file("a.tar", data)
+    assert (await client.get_file("a.tar"))[1] == old
+    proxy.fault = lambda _method: 0
+    # All of it arrived, so nothing has to be sent again.
+    told = next(client.file_requests("a.tar", data)).header
+    asked = pb.StatUploadRequest(space=told.space, name=told.name, size_bytes=told.size_bytes, digest=told.digest)
+    assert (await client.spaces.StatUpload(asked)).received_bytes == len(data)
+    told.offset = len(data)
+    await client.spaces.PutFile(iter([pb.PutFileRequest(header=told)]))
+    assert (await client.get_file("a.tar"))[1] == data
+
+
+async def test_a_slow_store_holds_up_nobody_who_does_not_need_it(
+    make_storage: Callable[..., Any], settings: dict[str, Any], proxy: FaultyProxy, make_tar: Callable[..., bytes]
+) -> None:
+    client = await (await make_storage(**settings)).client()
+    await client.put_file("a.tar", make_tar(b"a"))
+    proxy.delay_s = 1.0
+    storing = asyncio.create_task(client.put_file("b.tar", make_tar(b"b")))
+    while proxy.requests < 4:  # noqa: ASYNC110 - The proxy's thread counts.
+        await asyncio.sleep(0.01)
+    assert await client.names() == ["a.tar"]
+    await client.append((1, 0, b"a line\n"))
+    assert not storing.done()
+    await storing
+    assert await client.names() == ["a.tar", "b.tar"]
+
+
+async def test_a_bucket_that_is_not_there_is_told_at_the_start(make_storage: Callable[..., Any], kept: Any) -> None:
+    with pytest.raises(StorageError, match="QONDUIT_STORAGE_S3_BUCKET"):
+        await make_storage(**{**kept.settings, "s3_bucket": "no-such-bucket", "s3_patience_s": 1})
