@@ -660,12 +660,15 @@ class User(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     QPU_SECONDS_LIMIT_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name."""
     administrator: _builtins.bool
     """Whether they may administer."""
     qpu_seconds_limit: _builtins.float
     """Most QPU seconds that they may use in any 28 days; 0 means no limit."""
+    file_bytes_limit: _builtins.int
+    """Most bytes that their files may have together; 0 means no limit."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When they were made."""
@@ -682,10 +685,11 @@ class User(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         limit: _types_pb2.Resources | None = ...,
         qpu_seconds_limit: _builtins.float = ...,
+        file_bytes_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "create_time", b"create_time", "limit", b"limit", "name", b"name", "qpu_seconds_limit", b"qpu_seconds_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "create_time", b"create_time", "file_bytes_limit", b"file_bytes_limit", "limit", b"limit", "name", b"name", "qpu_seconds_limit", b"qpu_seconds_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,6 +707,7 @@ class SetUserLimitRequest(_message.Message):
     GPUS_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     QPU_SECONDS_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The user's name."""
     cpu_millis: _builtins.int
@@ -715,6 +720,8 @@ class SetUserLimitRequest(_message.Message):
     """Go back to the server's limit first."""
     qpu_seconds: _builtins.float
     """QPU seconds in any 28 days; 0 means no limit."""
+    file_bytes: _builtins.int
+    """Bytes of all files together; 0 means no limit."""
     def __init__(
         self,
         *,
@@ -724,13 +731,16 @@ class SetUserLimitRequest(_message.Message):
         gpus: _builtins.int | None = ...,
         reset: _builtins.bool = ...,
         qpu_seconds: _builtins.float | None = ...,
+        file_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "qpu_seconds", b"qpu_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "qpu_seconds", b"qpu_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "name", b"name", "qpu_seconds", b"qpu_seconds", "reset", b"reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "name", b"name", "qpu_seconds", b"qpu_seconds", "reset", b"reset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_millis: _TypeAlias = _typing.Literal["cpu_millis"]  # noqa: Y015
     _WhichOneofArgType__cpu_millis: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis"]  # noqa: Y015
+    _WhichOneofReturnType__file_bytes: _TypeAlias = _typing.Literal["file_bytes"]  # noqa: Y015
+    _WhichOneofArgType__file_bytes: _TypeAlias = _typing.Literal["_file_bytes", b"_file_bytes"]  # noqa: Y015
     _WhichOneofReturnType__gpus: _TypeAlias = _typing.Literal["gpus"]  # noqa: Y015
     _WhichOneofArgType__gpus: _TypeAlias = _typing.Literal["_gpus", b"_gpus"]  # noqa: Y015
     _WhichOneofReturnType__mem_bytes: _TypeAlias = _typing.Literal["mem_bytes"]  # noqa: Y015
@@ -739,6 +749,8 @@ class SetUserLimitRequest(_message.Message):
     _WhichOneofArgType__qpu_seconds: _TypeAlias = _typing.Literal["_qpu_seconds", b"_qpu_seconds"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_millis) -> _WhichOneofReturnType__cpu_millis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_bytes) -> _WhichOneofReturnType__file_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gpus) -> _WhichOneofReturnType__gpus | None: ...
     @_typing.overload

@@ -40,6 +40,11 @@ class FileServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_files__pb2.UploadFileRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_files__pb2.UploadFileResponse.FromString,
                 _registered_method=True)
+        self.StatUpload = channel.unary_unary(
+                '/qonduit_api.v1.FileService/StatUpload',
+                request_serializer=qonduit__api_dot_v1_dot_files__pb2.StatUploadRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_files__pb2.StatUploadResponse.FromString,
+                _registered_method=True)
         self.DownloadFile = channel.unary_stream(
                 '/qonduit_api.v1.FileService/DownloadFile',
                 request_serializer=qonduit__api_dot_v1_dot_files__pb2.DownloadFileRequest.SerializeToString,
@@ -60,6 +65,11 @@ class FileServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_files__pb2.DeleteFileRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_files__pb2.DeleteFileResponse.FromString,
                 _registered_method=True)
+        self.GetFileUsage = channel.unary_unary(
+                '/qonduit_api.v1.FileService/GetFileUsage',
+                request_serializer=qonduit__api_dot_v1_dot_files__pb2.GetFileUsageRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_files__pb2.GetFileUsageResponse.FromString,
+                _registered_method=True)
 
 
 class FileServiceServicer(object):
@@ -69,7 +79,14 @@ class FileServiceServicer(object):
     def UploadFile(self, request_iterator, context):
         """Stores a file: one header, then chunks of at most 1 MiB. Readers see the old file or the new one, never a
         part. INVALID_ARGUMENT (INVALID_FILE_NAME, INVALID_FILE_CONTENT, DIGEST_MISMATCH), RESOURCE_EXHAUSTED (DISK_FULL,
-        FILE_TOO_LARGE).
+        FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatUpload(self, request, context):
+        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +120,13 @@ class FileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFileUsage(self, request, context):
+        """Tells how full the space is, and what it may hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +134,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.UploadFile,
                     request_deserializer=qonduit__api_dot_v1_dot_files__pb2.UploadFileRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_files__pb2.UploadFileResponse.SerializeToString,
+            ),
+            'StatUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatUpload,
+                    request_deserializer=qonduit__api_dot_v1_dot_files__pb2.StatUploadRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_files__pb2.StatUploadResponse.SerializeToString,
             ),
             'DownloadFile': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadFile,
@@ -130,6 +159,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.DeleteFile,
                     request_deserializer=qonduit__api_dot_v1_dot_files__pb2.DeleteFileRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_files__pb2.DeleteFileResponse.SerializeToString,
+            ),
+            'GetFileUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFileUsage,
+                    request_deserializer=qonduit__api_dot_v1_dot_files__pb2.GetFileUsageRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_files__pb2.GetFileUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -160,6 +194,33 @@ class FileService(object):
             '/qonduit_api.v1.FileService/UploadFile',
             qonduit__api_dot_v1_dot_files__pb2.UploadFileRequest.SerializeToString,
             qonduit__api_dot_v1_dot_files__pb2.UploadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.FileService/StatUpload',
+            qonduit__api_dot_v1_dot_files__pb2.StatUploadRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_files__pb2.StatUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -268,6 +329,33 @@ class FileService(object):
             '/qonduit_api.v1.FileService/DeleteFile',
             qonduit__api_dot_v1_dot_files__pb2.DeleteFileRequest.SerializeToString,
             qonduit__api_dot_v1_dot_files__pb2.DeleteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFileUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.FileService/GetFileUsage',
+            qonduit__api_dot_v1_dot_files__pb2.GetFileUsageRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_files__pb2.GetFileUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,8 +36,10 @@ class FileServiceStub:
     UploadFile: _grpc.StreamUnaryMultiCallable[_files_pb2.UploadFileRequest, _files_pb2.UploadFileResponse]
     """Stores a file: one header, then chunks of at most 1 MiB. Readers see the old file or the new one, never a
     part. INVALID_ARGUMENT (INVALID_FILE_NAME, INVALID_FILE_CONTENT, DIGEST_MISMATCH), RESOURCE_EXHAUSTED (DISK_FULL,
-    FILE_TOO_LARGE).
+    FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
     """
+    StatUpload: _grpc.UnaryUnaryMultiCallable[_files_pb2.StatUploadRequest, _files_pb2.StatUploadResponse]
+    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
     DownloadFile: _grpc.UnaryStreamMultiCallable[_files_pb2.DownloadFileRequest, _files_pb2.DownloadFileResponse]
     """Streams a file from an offset; the first message carries what the file is. NOT_FOUND (FILE_NOT_FOUND)."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]
@@ -46,6 +48,8 @@ class FileServiceStub:
     """Tells about one file."""
     DeleteFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]
     """Deletes a file. NOT_FOUND (FILE_NOT_FOUND)."""
+    GetFileUsage: _grpc.UnaryUnaryMultiCallable[_files_pb2.GetFileUsageRequest, _files_pb2.GetFileUsageResponse]
+    """Tells how full the space is, and what it may hold."""
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
@@ -55,8 +59,10 @@ class FileServiceAsyncStub(FileServiceStub):
     UploadFile: _aio.StreamUnaryMultiCallable[_files_pb2.UploadFileRequest, _files_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Stores a file: one header, then chunks of at most 1 MiB. Readers see the old file or the new one, never a
     part. INVALID_ARGUMENT (INVALID_FILE_NAME, INVALID_FILE_CONTENT, DIGEST_MISMATCH), RESOURCE_EXHAUSTED (DISK_FULL,
-    FILE_TOO_LARGE).
+    FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
     """
+    StatUpload: _aio.UnaryUnaryMultiCallable[_files_pb2.StatUploadRequest, _files_pb2.StatUploadResponse]  # type: ignore[assignment]
+    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
     DownloadFile: _aio.UnaryStreamMultiCallable[_files_pb2.DownloadFileRequest, _files_pb2.DownloadFileResponse]  # type: ignore[assignment]
     """Streams a file from an offset; the first message carries what the file is. NOT_FOUND (FILE_NOT_FOUND)."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]  # type: ignore[assignment]
@@ -65,6 +71,8 @@ class FileServiceAsyncStub(FileServiceStub):
     """Tells about one file."""
     DeleteFile: _aio.UnaryUnaryMultiCallable[_files_pb2.DeleteFileRequest, _files_pb2.DeleteFileResponse]  # type: ignore[assignment]
     """Deletes a file. NOT_FOUND (FILE_NOT_FOUND)."""
+    GetFileUsage: _aio.UnaryUnaryMultiCallable[_files_pb2.GetFileUsageRequest, _files_pb2.GetFileUsageResponse]  # type: ignore[assignment]
+    """Tells how full the space is, and what it may hold."""
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Moves files in and out of the caller's space."""
@@ -77,8 +85,16 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_files_pb2.UploadFileResponse, _abc.Awaitable[_files_pb2.UploadFileResponse]]:
         """Stores a file: one header, then chunks of at most 1 MiB. Readers see the old file or the new one, never a
         part. INVALID_ARGUMENT (INVALID_FILE_NAME, INVALID_FILE_CONTENT, DIGEST_MISMATCH), RESOURCE_EXHAUSTED (DISK_FULL,
-        FILE_TOO_LARGE).
+        FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
         """
+
+    @_abc_1.abstractmethod
+    def StatUpload(
+        self,
+        request: _files_pb2.StatUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_files_pb2.StatUploadResponse, _abc.Awaitable[_files_pb2.StatUploadResponse]]:
+        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
 
     @_abc_1.abstractmethod
     def DownloadFile(
@@ -111,5 +127,13 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.DeleteFileResponse, _abc.Awaitable[_files_pb2.DeleteFileResponse]]:
         """Deletes a file. NOT_FOUND (FILE_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def GetFileUsage(
+        self,
+        request: _files_pb2.GetFileUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_files_pb2.GetFileUsageResponse, _abc.Awaitable[_files_pb2.GetFileUsageResponse]]:
+        """Tells how full the space is, and what it may hold."""
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -51,6 +51,7 @@ class FunctionSpec(_message.Message):
     ENV_VARS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_SCHEMA_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Name, unique for its owner: 1 to 255 characters of letters, digits, '_', '-', '.'."""
     entrypoint: _builtins.str
@@ -59,6 +60,10 @@ class FunctionSpec(_message.Message):
     """For people."""
     version_label: _builtins.str
     """The author's own version label (PEP 440), for people."""
+    arguments_schema: _builtins.str
+    """A JSON Schema that a job's arguments must fit, as they are encoded; at most 64 KiB, no references to other
+    documents, patterns without look-around. Empty for none.
+    """
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Requirements such as "numpy>=2"."""
@@ -76,10 +81,11 @@ class FunctionSpec(_message.Message):
         env_vars: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
         version_label: _builtins.str = ...,
+        arguments_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "description", b"description", "entrypoint", b"entrypoint", "env_vars", b"env_vars", "title", b"title", "version_label", b"version_label"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_schema", b"arguments_schema", "dependencies", b"dependencies", "description", b"description", "entrypoint", b"entrypoint", "env_vars", b"env_vars", "title", b"title", "version_label", b"version_label"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,6 +103,7 @@ class Function(_message.Message):
     ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Digest that names this version: 64 hexadecimal digits."""
     owner: _builtins.str
@@ -113,6 +120,10 @@ class Function(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When this version was first uploaded."""
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What stands for this version: "latest" and the author's own aliases, by name."""
+
     def __init__(
         self,
         *,
@@ -122,10 +133,11 @@ class Function(_message.Message):
         artifact_digest: _builtins.str = ...,
         artifact_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "owner", b"owner", "spec", b"spec", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "owner", b"owner", "spec", b"spec", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,27 +151,59 @@ class UploadFunctionRequest(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes of the artifact."""
     @_builtins.property
     def header(self) -> Global___UploadFunctionHeader:
         """First message."""
 
+    @_builtins.property
+    def copy(self) -> Global___ArtifactRange:
+        """Bytes of the artifact that the base version's has."""
+
     def __init__(
         self,
         *,
         header: Global___UploadFunctionHeader | None = ...,
         chunk: _builtins.bytes = ...,
+        copy: Global___ArtifactRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "copy", b"copy", "header", b"header", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "copy", b"copy", "header", b"header", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk", "copy"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___UploadFunctionRequest: _TypeAlias = UploadFunctionRequest  # noqa: Y015
+
+@_typing.final
+class ArtifactRange(_message.Message):
+    """Some bytes of an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Where they begin."""
+    length: _builtins.int
+    """Their number."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactRange: _TypeAlias = ArtifactRange  # noqa: Y015
 
 @_typing.final
 class UploadFunctionHeader(_message.Message):
@@ -170,10 +214,13 @@ class UploadFunctionHeader(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
     artifact_digest: _builtins.str
     """sha256 of the artifact, in hexadecimal."""
     artifact_bytes: _builtins.int
     """Size of the artifact in bytes."""
+    base_version: _builtins.str
+    """A version of this function (as in GetFunction) whose artifact is copied from; empty for none."""
     @_builtins.property
     def spec(self) -> Global___FunctionSpec:
         """What the function is."""
@@ -184,10 +231,11 @@ class UploadFunctionHeader(_message.Message):
         spec: Global___FunctionSpec | None = ...,
         artifact_digest: _builtins.str = ...,
         artifact_bytes: _builtins.int = ...,
+        base_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "base_version", b"base_version", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,7 +280,9 @@ class GetFunctionRequest(_message.Message):
     title: _builtins.str
     """Its title."""
     version: _builtins.str
-    """A version's digest (or a prefix of 8 digits or more); empty for the newest."""
+    """A version's digest (or a prefix of 8 digits or more) or an alias; empty for the latest. "title@version" as title is
+    the same.
+    """
     def __init__(
         self,
         *,
@@ -382,3 +432,184 @@ class ListFunctionVersionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFunctionVersionsResponse: _TypeAlias = ListFunctionVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ListFunctionFilesRequest(_message.Message):
+    """Names a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """The function's title."""
+    version: _builtins.str
+    """As in GetFunction."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFunctionFilesRequest: _TypeAlias = ListFunctionFilesRequest  # noqa: Y015
+
+@_typing.final
+class ListFunctionFilesResponse(_message.Message):
+    """Some of a version's files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionFile]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FunctionFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFunctionFilesResponse: _TypeAlias = ListFunctionFilesResponse  # noqa: Y015
+
+@_typing.final
+class FunctionFile(_message.Message):
+    """A file of an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Its path in the working directory."""
+    size_bytes: _builtins.int
+    """Its size."""
+    digest: _builtins.str
+    """sha256 of its bytes, in hexadecimal."""
+    offset: _builtins.int
+    """Where its bytes begin in the artifact."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionFile: _TypeAlias = FunctionFile  # noqa: Y015
+
+@_typing.final
+class SetFunctionAliasRequest(_message.Message):
+    """Has an alias stand for a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """The function's title."""
+    alias: _builtins.str
+    """"latest", or 1 to 64 letters, digits, '_', '-', '.' that begin with a letter and are no digest."""
+    version: _builtins.str
+    """As in GetFunction."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFunctionAliasRequest: _TypeAlias = SetFunctionAliasRequest  # noqa: Y015
+
+@_typing.final
+class SetFunctionAliasResponse(_message.Message):
+    """Answers SetFunctionAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def function(self) -> Global___Function:
+        """The version that it stands for now."""
+
+    def __init__(
+        self,
+        *,
+        function: Global___Function | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFunctionAliasResponse: _TypeAlias = SetFunctionAliasResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFunctionAliasRequest(_message.Message):
+    """Names an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """The function's title."""
+    alias: _builtins.str
+    """The alias."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        alias: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFunctionAliasRequest: _TypeAlias = DeleteFunctionAliasRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFunctionAliasResponse(_message.Message):
+    """Answers DeleteFunctionAlias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFunctionAliasResponse: _TypeAlias = DeleteFunctionAliasResponse  # noqa: Y015

@@ -55,6 +55,21 @@ class FunctionServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsResponse.FromString,
                 _registered_method=True)
+        self.ListFunctionFiles = channel.unary_stream(
+                '/qonduit_api.v1.FunctionService/ListFunctionFiles',
+                request_serializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesResponse.FromString,
+                _registered_method=True)
+        self.SetFunctionAlias = channel.unary_unary(
+                '/qonduit_api.v1.FunctionService/SetFunctionAlias',
+                request_serializer=qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasResponse.FromString,
+                _registered_method=True)
+        self.DeleteFunctionAlias = channel.unary_unary(
+                '/qonduit_api.v1.FunctionService/DeleteFunctionAlias',
+                request_serializer=qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasResponse.FromString,
+                _registered_method=True)
 
 
 class FunctionServiceServicer(object):
@@ -64,7 +79,7 @@ class FunctionServiceServicer(object):
     def UploadFunction(self, request_iterator, context):
         """Uploads a function: one header, then the artifact (a tar) in chunks of at most 1 MiB. The same content
         uploaded again is the same version. Errors: INVALID_ARGUMENT (INVALID_FUNCTION, DIGEST_MISMATCH),
-        RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE).
+        RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE). With a base version, ranges of its artifact may be named in place of chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +101,28 @@ class FunctionServiceServicer(object):
 
     def ListFunctionVersions(self, request, context):
         """Lists the versions of one function, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFunctionFiles(self, request, context):
+        """Lists the files of a version's artifact, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFunctionAlias(self, request, context):
+        """Has an alias stand for a version: "latest", which each upload sets, or one of the author's own. Jobs that were accepted
+        keep their version. INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND (FUNCTION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFunctionAlias(self, request, context):
+        """Removes an alias of the author's own. NOT_FOUND (ALIAS_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +150,21 @@ def add_FunctionServiceServicer_to_server(servicer, server):
                     servicer.ListFunctionVersions,
                     request_deserializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsResponse.SerializeToString,
+            ),
+            'ListFunctionFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListFunctionFiles,
+                    request_deserializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesResponse.SerializeToString,
+            ),
+            'SetFunctionAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFunctionAlias,
+                    request_deserializer=qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasResponse.SerializeToString,
+            ),
+            'DeleteFunctionAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFunctionAlias,
+                    request_deserializer=qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +276,87 @@ class FunctionService(object):
             '/qonduit_api.v1.FunctionService/ListFunctionVersions',
             qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsRequest.SerializeToString,
             qonduit__api_dot_v1_dot_functions__pb2.ListFunctionVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFunctionFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qonduit_api.v1.FunctionService/ListFunctionFiles',
+            qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_functions__pb2.ListFunctionFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFunctionAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.FunctionService/SetFunctionAlias',
+            qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_functions__pb2.SetFunctionAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFunctionAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.FunctionService/DeleteFunctionAlias',
+            qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_functions__pb2.DeleteFunctionAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,7 @@ class FunctionServiceStub:
     UploadFunction: _grpc.StreamUnaryMultiCallable[_functions_pb2.UploadFunctionRequest, _functions_pb2.UploadFunctionResponse]
     """Uploads a function: one header, then the artifact (a tar) in chunks of at most 1 MiB. The same content
     uploaded again is the same version. Errors: INVALID_ARGUMENT (INVALID_FUNCTION, DIGEST_MISMATCH),
-    RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE).
+    RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE). With a base version, ranges of its artifact may be named in place of chunks.
     """
     GetFunction: _grpc.UnaryUnaryMultiCallable[_functions_pb2.GetFunctionRequest, _functions_pb2.GetFunctionResponse]
     """Returns one function, with its newest version unless one is named. NOT_FOUND (FUNCTION_NOT_FOUND)."""
@@ -44,6 +44,14 @@ class FunctionServiceStub:
     """Lists the caller's functions, newest upload first."""
     ListFunctionVersions: _grpc.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]
     """Lists the versions of one function, newest first."""
+    ListFunctionFiles: _grpc.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]
+    """Lists the files of a version's artifact, by name."""
+    SetFunctionAlias: _grpc.UnaryUnaryMultiCallable[_functions_pb2.SetFunctionAliasRequest, _functions_pb2.SetFunctionAliasResponse]
+    """Has an alias stand for a version: "latest", which each upload sets, or one of the author's own. Jobs that were accepted
+    keep their version. INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND (FUNCTION_NOT_FOUND).
+    """
+    DeleteFunctionAlias: _grpc.UnaryUnaryMultiCallable[_functions_pb2.DeleteFunctionAliasRequest, _functions_pb2.DeleteFunctionAliasResponse]
+    """Removes an alias of the author's own. NOT_FOUND (ALIAS_NOT_FOUND)."""
 
 @_typing.type_check_only
 class FunctionServiceAsyncStub(FunctionServiceStub):
@@ -53,7 +61,7 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     UploadFunction: _aio.StreamUnaryMultiCallable[_functions_pb2.UploadFunctionRequest, _functions_pb2.UploadFunctionResponse]  # type: ignore[assignment]
     """Uploads a function: one header, then the artifact (a tar) in chunks of at most 1 MiB. The same content
     uploaded again is the same version. Errors: INVALID_ARGUMENT (INVALID_FUNCTION, DIGEST_MISMATCH),
-    RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE).
+    RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE). With a base version, ranges of its artifact may be named in place of chunks.
     """
     GetFunction: _aio.UnaryUnaryMultiCallable[_functions_pb2.GetFunctionRequest, _functions_pb2.GetFunctionResponse]  # type: ignore[assignment]
     """Returns one function, with its newest version unless one is named. NOT_FOUND (FUNCTION_NOT_FOUND)."""
@@ -61,6 +69,14 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """Lists the caller's functions, newest upload first."""
     ListFunctionVersions: _aio.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of one function, newest first."""
+    ListFunctionFiles: _aio.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]  # type: ignore[assignment]
+    """Lists the files of a version's artifact, by name."""
+    SetFunctionAlias: _aio.UnaryUnaryMultiCallable[_functions_pb2.SetFunctionAliasRequest, _functions_pb2.SetFunctionAliasResponse]  # type: ignore[assignment]
+    """Has an alias stand for a version: "latest", which each upload sets, or one of the author's own. Jobs that were accepted
+    keep their version. INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND (FUNCTION_NOT_FOUND).
+    """
+    DeleteFunctionAlias: _aio.UnaryUnaryMultiCallable[_functions_pb2.DeleteFunctionAliasRequest, _functions_pb2.DeleteFunctionAliasResponse]  # type: ignore[assignment]
+    """Removes an alias of the author's own. NOT_FOUND (ALIAS_NOT_FOUND)."""
 
 class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps functions and their versions. A version is immutable and named by the digest of its content."""
@@ -73,7 +89,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_functions_pb2.UploadFunctionResponse, _abc.Awaitable[_functions_pb2.UploadFunctionResponse]]:
         """Uploads a function: one header, then the artifact (a tar) in chunks of at most 1 MiB. The same content
         uploaded again is the same version. Errors: INVALID_ARGUMENT (INVALID_FUNCTION, DIGEST_MISMATCH),
-        RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE).
+        RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE). With a base version, ranges of its artifact may be named in place of chunks.
         """
 
     @_abc_1.abstractmethod
@@ -99,5 +115,31 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_functions_pb2.ListFunctionVersionsResponse, _abc.Awaitable[_functions_pb2.ListFunctionVersionsResponse]]:
         """Lists the versions of one function, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListFunctionFiles(
+        self,
+        request: _functions_pb2.ListFunctionFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_functions_pb2.ListFunctionFilesResponse], _abc.AsyncIterator[_functions_pb2.ListFunctionFilesResponse]]:
+        """Lists the files of a version's artifact, by name."""
+
+    @_abc_1.abstractmethod
+    def SetFunctionAlias(
+        self,
+        request: _functions_pb2.SetFunctionAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_functions_pb2.SetFunctionAliasResponse, _abc.Awaitable[_functions_pb2.SetFunctionAliasResponse]]:
+        """Has an alias stand for a version: "latest", which each upload sets, or one of the author's own. Jobs that were accepted
+        keep their version. INVALID_ARGUMENT (INVALID_ALIAS), NOT_FOUND (FUNCTION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteFunctionAlias(
+        self,
+        request: _functions_pb2.DeleteFunctionAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_functions_pb2.DeleteFunctionAliasResponse, _abc.Awaitable[_functions_pb2.DeleteFunctionAliasResponse]]:
+        """Removes an alias of the author's own. NOT_FOUND (ALIAS_NOT_FOUND)."""
 
 def add_FunctionServiceServicer_to_server(servicer: FunctionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -95,6 +95,11 @@ class JobServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/qonduit_api.v1.JobService/DeleteJob',
+                request_serializer=qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer(object):
@@ -153,7 +158,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetResult(self, request, context):
-        """Streams the result, JSON in the encoding of qiskit-ibm-runtime. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE.
+        """Streams the result, JSON in the encoding of qiskit-ibm-runtime; what begins with "QVALUE1" has arrays and circuits of
+        more than 1 MiB behind its JSON, as the SDK's qonduit.large_values tells. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +188,14 @@ class JobServiceServicer(object):
 
     def CancelJob(self, request, context):
         """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that is over, with its log, arguments, result, history and tasks; what it was charged stays in the bill.
+        NOT_FOUND (JOB_NOT_FOUND), FAILED_PRECONDITION (JOB_NOT_OVER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +263,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_jobs__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -576,6 +595,33 @@ class JobService(object):
             '/qonduit_api.v1.JobService/CancelJob',
             qonduit__api_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
             qonduit__api_dot_v1_dot_jobs__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.JobService/DeleteJob',
+            qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

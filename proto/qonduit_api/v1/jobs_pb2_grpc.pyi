@@ -52,7 +52,9 @@ class JobServiceStub:
     StreamLogs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.StreamLogsResponse]
     """Streams the log's bytes (stdout and stderr in one order) from an offset; with follow until the job ends."""
     GetResult: _grpc.UnaryStreamMultiCallable[_jobs_pb2.GetResultRequest, _jobs_pb2.GetResultResponse]
-    """Streams the result, JSON in the encoding of qiskit-ibm-runtime. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE."""
+    """Streams the result, JSON in the encoding of qiskit-ibm-runtime; what begins with "QVALUE1" has arrays and circuits of
+    more than 1 MiB behind its JSON, as the SDK's qonduit.large_values tells. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE.
+    """
     GetArguments: _grpc.UnaryStreamMultiCallable[_jobs_pb2.GetArgumentsRequest, _jobs_pb2.GetArgumentsResponse]
     """Streams the arguments the job was given."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]
@@ -61,6 +63,10 @@ class JobServiceStub:
     """Lists the tasks of one attempt of a job, in order of submission."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
     """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
+    """Deletes a job that is over, with its log, arguments, result, history and tasks; what it was charged stays in the bill.
+    NOT_FOUND (JOB_NOT_FOUND), FAILED_PRECONDITION (JOB_NOT_OVER).
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -86,7 +92,9 @@ class JobServiceAsyncStub(JobServiceStub):
     StreamLogs: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamLogsRequest, _jobs_pb2.StreamLogsResponse]  # type: ignore[assignment]
     """Streams the log's bytes (stdout and stderr in one order) from an offset; with follow until the job ends."""
     GetResult: _aio.UnaryStreamMultiCallable[_jobs_pb2.GetResultRequest, _jobs_pb2.GetResultResponse]  # type: ignore[assignment]
-    """Streams the result, JSON in the encoding of qiskit-ibm-runtime. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE."""
+    """Streams the result, JSON in the encoding of qiskit-ibm-runtime; what begins with "QVALUE1" has arrays and circuits of
+    more than 1 MiB behind its JSON, as the SDK's qonduit.large_values tells. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE.
+    """
     GetArguments: _aio.UnaryStreamMultiCallable[_jobs_pb2.GetArgumentsRequest, _jobs_pb2.GetArgumentsResponse]  # type: ignore[assignment]
     """Streams the arguments the job was given."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.GetUsageResponse]  # type: ignore[assignment]
@@ -95,6 +103,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lists the tasks of one attempt of a job, in order of submission."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job that is over, with its log, arguments, result, history and tasks; what it was charged stays in the bill.
+    NOT_FOUND (JOB_NOT_FOUND), FAILED_PRECONDITION (JOB_NOT_OVER).
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs functions and tells everything about the runs."""
@@ -165,7 +177,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetResultRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.GetResultResponse], _abc.AsyncIterator[_jobs_pb2.GetResultResponse]]:
-        """Streams the result, JSON in the encoding of qiskit-ibm-runtime. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE."""
+        """Streams the result, JSON in the encoding of qiskit-ibm-runtime; what begins with "QVALUE1" has arrays and circuits of
+        more than 1 MiB behind its JSON, as the SDK's qonduit.large_values tells. FAILED_PRECONDITION (JOB_NOT_DONE) before DONE.
+        """
 
     @_abc_1.abstractmethod
     def GetArguments(
@@ -198,5 +212,15 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
         """Asks for the job's end. A second cancel, and one of a job that is over, say so and change nothing."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _jobs_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
+        """Deletes a job that is over, with its log, arguments, result, history and tasks; what it was charged stays in the bill.
+        NOT_FOUND (JOB_NOT_FOUND), FAILED_PRECONDITION (JOB_NOT_OVER).
+        """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -99,6 +99,12 @@ async def client(new_user: Callable[[], Awaitable[Client]]) -> Client:
 
 
 @pytest.fixture
+async def other(new_user: Callable[[], Awaitable[Client]]) -> Client:
+    """A second user."""
+    return await new_user()
+
+
+@pytest.fixture
 async def cluster(module_bus_url: str) -> AsyncIterator[Cluster]:
     made = Cluster(module_bus_url)
     await made.start()

@@ -16,18 +16,12 @@ from qonduit_service_kit.errors import ApiError, from_rpc_error
 from qonduit_service_kit.rpc import channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from integration.gateway.rig import Service
 
 _FILES = (functions_pb2, jobs_pb2, files_pb2, qpu_pb2, cluster_pb2)
 _MIB = 1024 * 1024
-
-
-@pytest.fixture
-async def other(new_user: Callable[[], Awaitable[Client]]) -> Client:
-    """A second user."""
-    return await new_user()
 
 
 @pytest.mark.parametrize(("token", "reason"), [("", "TOKEN_MISSING"), ("wrong", "TOKEN_INVALID")])

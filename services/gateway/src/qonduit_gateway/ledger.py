@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qonduit_service_kit.messages import EventKind, Reason
 
-from qonduit_gateway.database import history_rows, idempotency_rows, job_rows, outbox_rows
+from qonduit_gateway.database import (
+    garbage_rows,
+    history_rows,
+    idempotency_rows,
+    job_rows,
+    outbox_rows,
+    task_rows,
+)
 from qonduit_gateway.jobs import transitions
 from qonduit_gateway.jobs.model import Entry, Job, Progress, Source
 from qonduit_gateway.jobs.transitions import Announce, Decision, Stop, Verdict
@@ -32,6 +39,10 @@ _STOP_AGAIN_S = 30.0
 
 class KeyReusedError(Exception):
     """The idempotency key was used before, for another request."""
+
+
+class JobNotOverError(Exception):
+    """The job is not over, so it can't be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,36 @@ class JobLedger:
     async def cancel(self, job_id: str) -> Change | None:
         """Ask for a job's end; None when there is no such job."""
         return await self._decide(job_id, lambda before: transitions.on_cancel(before, at=self._clock()))
+
+    async def delete(self, job_id: str) -> bool:
+        """Delete a job that is over: its history, tasks, log, arguments and result; False when there is none.
+
+        What it was charged stays in the bill. Log and blobs go soon after; that they must is in the same transaction.
+
+        Raises:
+            JobNotOverError: It is not over.
+        """
+        now = self._clock()
+
+        def bury(connection: Connection) -> bool:
+            job = job_rows.get(connection, job_id, lock=True)
+            if job is None:
+                return False
+            if not job.progress.state.terminal:
+                raise JobNotOverError(job.progress.state.value)
+            job_rows.bury(connection, job_id, at=now)
+            history_rows.forget(connection, job_id)
+            task_rows.forget(connection, job_id)
+            idempotency_rows.forget(connection, job.submission.owner, job_id)
+            digests = {job.submission.arguments_digest, job.progress.result_digest} - {""}
+            garbage_rows.add(connection, digests, at=now)
+            outbox_rows.add(connection, [self._outgoing.delete_log(job_id)], at=now)
+            return True
+
+        async def write() -> bool:
+            return await self._database.write(bury)
+
+        return await self._to_the_end(write())
 
     async def lost(self, message: AttemptLost) -> Change | None:
         """Requeue an attempt that was lost, or end the job when it was tried often enough."""

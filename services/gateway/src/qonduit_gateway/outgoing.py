@@ -33,17 +33,26 @@ if TYPE_CHECKING:
 
 _TICKET_MARGIN_S = 24 * 3600.0
 _NOWHERE = Address("", "")
+DELETE_LOG = "delete"
+"""Type of a row of the logs' lane; without one the log is closed."""
 
 
 class OutgoingFactory:
     """Makes what is sent about jobs."""
 
     def __init__(
-        self, signer: TicketSigner, *, limit: Shape, clock: Callable[[], float], limit_qpu_seconds: float = 0.0
+        self,
+        signer: TicketSigner,
+        *,
+        limit: Shape,
+        clock: Callable[[], float],
+        limit_qpu_seconds: float = 0.0,
+        limit_file_bytes: int = 0,
     ) -> None:
         self._signer = signer
         self._limit = limit
         self._limit_qpu_seconds = limit_qpu_seconds
+        self._limit_file_bytes = limit_file_bytes
         self._clock = clock
 
     def make(self, job: Job, effect: Effect) -> Outgoing:
@@ -61,6 +70,10 @@ class OutgoingFactory:
                 return self._message(job, QPU_BROKER, ProgramEnded(job.job_id, attempt, last=True), "qpu")
             case _:
                 assert_never(effect)
+
+    def delete_log(self, job_id: str) -> Outgoing:
+        """Return the outbox row that has storage delete a job's log."""
+        return Outgoing(Lane.LOG, f"{job_id}.delete", _NOWHERE, DELETE_LOG, job_id.encode())
 
     def stop(self, job_id: str, effect: Stop) -> Outgoing:
         """Return the outbox row that tells a worker to end an attempt."""
@@ -92,6 +105,7 @@ class OutgoingFactory:
             limit=asked.limit.over(self._limit),
             qpu_budget_s=asked.qpu_budget_s,
             user_qpu_budget_s=asked.limit.qpu_seconds_over(self._limit_qpu_seconds) or None,
+            files=asked.files,
         )
 
     def _ticket(self, job: Job) -> str:
@@ -102,6 +116,7 @@ class OutgoingFactory:
             job_id=job.job_id,
             read_space=space,
             write_space=space,
+            write_limit_bytes=job.submission.limit.file_bytes_over(self._limit_file_bytes),
             blobs="rw",
             log=job.job_id,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 from qonduit_service_kit.bus import UnroutableError
@@ -16,9 +16,10 @@ from qonduit_service_kit.messages import WORKERS_EXCHANGE
 from qonduit_gateway.database import outbox_rows
 from qonduit_gateway.database.engine import DatabaseUnavailableError
 from qonduit_gateway.database.outbox_rows import Lane
+from qonduit_gateway.outgoing import DELETE_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from qonduit_service_kit.bus import Bus
 
@@ -31,13 +32,23 @@ _NEVER = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 _log = get_logger("outbox")
 
 
+class Logs(Protocol):
+    """Where logs are."""
+
+    async def close_log(self, job_id: str) -> None:
+        """Mark a job's log as complete; may be repeated."""
+
+    async def delete_log(self, job_id: str) -> None:
+        """Delete a job's log; may be repeated."""
+
+
 class OutboxRelay:
     """Empties the outbox. Each lane has its own loop, so that storage being away holds up no job."""
 
-    def __init__(self, database: Database, bus: Bus, close_log: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, bus: Bus, logs: Logs) -> None:
         self._database = database
         self._bus = bus
-        self._close_log = close_log
+        self._logs = logs
         self._wakers = {lane: asyncio.Event() for lane in Lane}
         self._locks = {lane: asyncio.Lock() for lane in Lane}
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,9 +109,15 @@ class OutboxRelay:
         rows = await self._database.read(lambda connection: outbox_rows.waiting(connection, lane, limit=_BATCH))
         if not rows:
             return False
-        send = self._publish if lane is Lane.BUS else self._close
-        arrived = await asyncio.gather(*(send(row) for _, row in rows))
-        numbers = [number for (number, _), done in zip(rows, arrived, strict=True) if done]
+        numbers: list[int] = []
+        # What is deleted is deleted last: all else is done to it before.
+        for group in (
+            [each for each in rows if each[1].type_name != DELETE_LOG],
+            [each for each in rows if each[1].type_name == DELETE_LOG],
+        ):
+            send = self._publish if lane is Lane.BUS else self._change_log
+            arrived = await asyncio.gather(*(send(row) for _, row in group))
+            numbers += [number for (number, _), done in zip(group, arrived, strict=True) if done]
         # A crash before this line sends the rows once more; receivers are idempotent.
         await self._database.write(lambda connection: outbox_rows.remove(connection, numbers))
         if len(numbers) < len(rows):
@@ -122,14 +139,18 @@ class OutboxRelay:
         _log.debug("sent", message=row.message_id, seconds=round(time.monotonic() - began, 4))
         return True
 
-    async def _close(self, row: Outgoing) -> bool:
+    async def _change_log(self, row: Outgoing) -> bool:
         log = row.body.decode()
         try:
-            await self._close_log(log)
+            if row.type_name == DELETE_LOG:
+                await self._logs.delete_log(log)
+            else:
+                await self._logs.close_log(log)
         except ApiError as error:
+            what = row.type_name or "close"
             if error.code in _NEVER:
-                _log.error("a log can't be closed", job=log, cause=error.text)
+                _log.error("a log can't be changed", what=what, job=log, cause=error.text)
                 return True
-            _log.warning("a log could not be closed, trying again", job=log, cause=error.text)
+            _log.warning("a log could not be changed, trying again", what=what, job=log, cause=error.text)
             return False
         return True

@@ -52,10 +52,25 @@ class GatewaySettings(ServiceSettings):
     limit_qpu_seconds: float = Field(
         default=0.0, ge=0, description="Most QPU seconds that a user may use in any 28 days; 0 for no limit."
     )
+    limit_file_bytes: int = Field(
+        default=100 * _GIB, ge=0, description="Most bytes that a user's files may have together; 0 for no limit."
+    )
     default_time_limit_s: float = Field(default=24 * _HOUR_S, gt=0, description="Time limit of a job that sets none.")
     max_time_limit_s: float = Field(default=7 * 24 * _HOUR_S, gt=0, description="Longest time limit a job may set.")
     max_attempts: int = Field(default=4, gt=0, description="How often a job is tried whose workers are lost.")
 
+    job_retention_s: float = Field(
+        default=0.0, ge=0, description="Seconds for which jobs that are over are kept; 0 for ever."
+    )
+    blob_grace_s: float = Field(
+        default=300.0, gt=0, description="Seconds after which the bytes of a deleted job may go."
+    )
+    blob_unused_s: float = Field(
+        default=8 * 24 * _HOUR_S,
+        gt=0,
+        description="Seconds after which bytes go that no job or function has; more than the longest job takes.",
+    )
+    collect_interval_s: float = Field(default=60.0, gt=0, description="Seconds between looks for what may go.")
     tell_again_s: float = Field(
         default=10.0, gt=0, description="Seconds of silence before scheduler or worker are told again."
     )

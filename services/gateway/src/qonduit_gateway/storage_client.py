@@ -14,7 +14,7 @@ from qonduit_service_kit.rpc import channel
 from qonduit_service_kit.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator
     from pathlib import Path
 
     from qonduit_service_kit.tickets import TicketSigner
@@ -66,9 +66,9 @@ class StorageClient:
         call = self._blobs.PutBlob(metadata=self._service())
         return Upload(self, call, header, lambda chunk: storage_pb2.PutBlobRequest(chunk=chunk))
 
-    def open_file(self, user: str, header: storage_pb2.PutFileHeader) -> Upload:
-        """Begin to store a user's file piece by piece."""
-        call = self._spaces.PutFile(metadata=self._for_user(user))
+    def open_file(self, user: str, header: storage_pb2.PutFileHeader, *, limit_bytes: int) -> Upload:
+        """Begin to store a user's file piece by piece; all of their files may have `limit_bytes` (0: no limit)."""
+        call = self._spaces.PutFile(metadata=self._for_user(user, limit_bytes))
         first = storage_pb2.PutFileRequest(header=header)
         return Upload(self, call, first, lambda chunk: storage_pb2.PutFileRequest(chunk=chunk))
 
@@ -79,15 +79,17 @@ class StorageClient:
             yield answer.chunk
 
     async def blob_size(self, digest: str) -> int | None:
-        """Return a blob's size, or None if it is not there."""
-        request = storage_pb2.StatBlobsRequest(digests=[digest])
+        """Return a blob's size, or None if it is not there; one that is there stays for a while."""
+        request = storage_pb2.StatBlobsRequest(digests=[digest], touch=True)
         with self._translated():
             answer = await self._blobs.StatBlobs(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
         return next((blob.size_bytes for blob in answer.blobs if blob.digest == digest), None)
 
-    async def log(self, job_id: str, offset: int, *, follow: bool) -> AsyncIterator[storage_pb2.ReadLogResponse]:
-        """Stream a job's log."""
-        request = storage_pb2.ReadLogRequest(log=job_id, offset=offset, follow=follow)
+    async def log(
+        self, job_id: str, offset: int, *, follow: bool, tail_lines: int = 0
+    ) -> AsyncIterator[storage_pb2.ReadLogResponse]:
+        """Stream a job's log, from an offset or from its last lines on."""
+        request = storage_pb2.ReadLogRequest(log=job_id, offset=offset, follow=follow, tail_lines=tail_lines)
         async for answer in self._stream(self._logs.ReadLog(request, metadata=self._service())):
             yield answer
 
@@ -97,16 +99,49 @@ class StorageClient:
         with self._translated():
             await self._logs.CloseLog(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
 
+    async def delete_log(self, job_id: str) -> None:
+        """Delete a job's log; may be repeated."""
+        request = storage_pb2.DeleteLogRequest(log=job_id)
+        with self._translated():
+            await self._logs.DeleteLog(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+
+    async def delete_blobs(self, digests: Collection[str], *, unused_s: float) -> set[str]:
+        """Delete blobs, and return those that are kept, since they were touched less than `unused_s` seconds ago."""
+        if not digests:
+            return set()
+        request = storage_pb2.DeleteBlobsRequest(digests=digests, unused_seconds=unused_s)
+        with self._translated():
+            answer = await self._blobs.DeleteBlobs(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+        return set(answer.kept_digests)
+
+    async def unused_blobs(self, unused_s: float) -> AsyncIterator[list[str]]:
+        """Yield the digests of blobs that nobody touched for `unused_s` seconds, some at a time."""
+        token = ""
+        while True:
+            request = storage_pb2.ListBlobsRequest(unused_seconds=unused_s, page_token=token)
+            with self._translated():
+                answer = await self._blobs.ListBlobs(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+            if answer.digests:
+                yield list(answer.digests)
+            token = answer.next_page_token
+            if not token:
+                return
+
     def file(self, user: str, request: storage_pb2.GetFileRequest) -> AsyncIterator[storage_pb2.GetFileResponse]:
         """Stream one of a user's files."""
         return self._stream(self._spaces.GetFile(request, metadata=self._for_user(user)))
 
-    async def space_call(self, user: str, name: str, request: object) -> Any:
+    async def space_call(self, user: str, name: str, request: object, *, limit_bytes: int = 0) -> Any:
         """Make one of SpaceService's simple calls for a user."""
         with self._translated():
             return await getattr(self._spaces, name)(
-                request, metadata=self._for_user(user), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
+                request, metadata=self._for_user(user, limit_bytes), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
             )
+
+    async def check_file(self, user: str, name: str) -> None:
+        """Raise ApiError unless a user has such a file."""
+        asked = storage_pb2.StatSpaceFileRequest(space=f"users/{user}", name=name)
+        await self.space_call(user, "StatSpaceFile", asked)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -146,9 +181,10 @@ class StorageClient:
     def _service(self) -> tuple[tuple[str, str], ...]:
         return self._bearer(Ticket.lasting("gateway", _TICKET_S, service="gateway", blobs="rw"))
 
-    def _for_user(self, user: str) -> tuple[tuple[str, str], ...]:
+    def _for_user(self, user: str, limit_bytes: int = 0) -> tuple[tuple[str, str], ...]:
         space = f"users/{user}"
-        return self._bearer(Ticket.lasting(user, _TICKET_S, read_space=space, write_space=space))
+        ticket = Ticket.lasting(user, _TICKET_S, read_space=space, write_space=space, write_limit_bytes=limit_bytes)
+        return self._bearer(ticket)
 
     def _bearer(self, ticket: Ticket) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._signer.sign(ticket)}"),)

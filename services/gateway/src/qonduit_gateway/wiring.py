@@ -33,12 +33,14 @@ from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 from qonduit_gateway.api.callers import CallerInterceptor, token_digest
 from qonduit_gateway.api.cluster import ClusterService
 from qonduit_gateway.api.files import FileService
-from qonduit_gateway.api.functions import FunctionCatalog, FunctionService
+from qonduit_gateway.api.function_catalog import FunctionCatalog
+from qonduit_gateway.api.functions import FunctionService
 from qonduit_gateway.api.jobs import JobService
 from qonduit_gateway.api.qpu import QpuService
 from qonduit_gateway.api.run_jobs import JobIntake
 from qonduit_gateway.api.run_requests import RunLimits
 from qonduit_gateway.cluster_view import ClusterView
+from qonduit_gateway.collector import Collector
 from qonduit_gateway.database import job_rows, user_rows
 from qonduit_gateway.database.engine import Database
 from qonduit_gateway.database.migrate import upgrade
@@ -115,9 +117,13 @@ class Gateway:
         self.watchers = Watchers()
         self.cluster = ClusterView()
         self.outgoing = OutgoingFactory(
-            signer, limit=settings.limit_shape, clock=time.time, limit_qpu_seconds=settings.limit_qpu_seconds
+            signer,
+            limit=settings.limit_shape,
+            clock=time.time,
+            limit_qpu_seconds=settings.limit_qpu_seconds,
+            limit_file_bytes=settings.limit_file_bytes,
         )
-        self.relay = OutboxRelay(self.database, self.bus, self.storage.close_log)
+        self.relay = OutboxRelay(self.database, self.bus, self.storage)
         self.tasks = TaskBook(self.database, self.watchers)
         self.charges = QpuBook(self.database, self.instruments)
         self.ledger = JobLedger(
@@ -146,6 +152,14 @@ class Gateway:
             self.instruments,
             tell_again_s=settings.tell_again_s,
         )
+        collector = Collector(
+            self.database,
+            self.ledger,
+            self.storage,
+            retention_s=settings.job_retention_s,
+            grace_s=settings.blob_grace_s,
+            unused_s=settings.blob_unused_s,
+        )
         return (
             DatabasePart(self.database, settings, self.instruments),
             self.storage,
@@ -154,6 +168,7 @@ class Gateway:
             self._inbox(),
             self.dead_letters,
             Periodic(settings.sweep_interval_s, sweeper.sweep, name="sweeper"),
+            Periodic(settings.collect_interval_s, collector.collect, name="collector"),
             self.server,
         )
 
@@ -221,11 +236,13 @@ class Gateway:
             artifact_limit_bytes=limit,
             default_limit=settings.limit_shape,
             default_qpu_seconds=settings.limit_qpu_seconds,
+            default_file_bytes=settings.limit_file_bytes,
             user_changed=self._callers.forget,
         )
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-        files_pb2_grpc.add_FileServiceServicer_to_server(FileService(self.storage), server)
+        files = FileService(self.storage, default_limit_bytes=settings.limit_file_bytes)
+        files_pb2_grpc.add_FileServiceServicer_to_server(files, server)
         qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
         qpu_pb2_grpc.add_QpuServiceServicer_to_server(qpus, server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)

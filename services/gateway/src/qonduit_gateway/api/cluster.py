@@ -49,12 +49,14 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         artifact_limit_bytes: int,
         default_limit: Shape,
         default_qpu_seconds: float,
+        default_file_bytes: int,
         user_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._workers = workers
         self._default_limit = default_limit
         self._default_qpu_seconds = default_qpu_seconds
+        self._default_file_bytes = default_file_bytes
         self._user_changed = user_changed
         self._database = database
         self._cluster = cluster
@@ -196,7 +198,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
     async def SetUserLimit(  # noqa: N802
         self, request: cluster_pb2.SetUserLimitRequest, context: Any
     ) -> cluster_pb2.SetUserLimitResponse:
-        """Set how much the tasks of one of a user's jobs may hold together, and what the user may use of QPUs."""
+        """Set how much the tasks of one of a user's jobs may hold together, and what the user may use and keep."""
         del context
         administrator()
         user_limits.check(request)
@@ -219,6 +221,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
             create_time=convert.timestamp(user.created_at),
             limit=convert.resources(user.limit.over(self._default_limit)),
             qpu_seconds_limit=user.limit.qpu_seconds_over(self._default_qpu_seconds),
+            file_bytes_limit=user.limit.file_bytes_over(self._default_file_bytes),
         )
 
 

@@ -194,6 +194,7 @@ def function(value: FunctionVersion) -> functions_pb2.Function:
         env_vars=dict(value.spec.environment),
         description=value.spec.description,
         version_label=value.spec.version_label,
+        arguments_schema=value.spec.arguments_schema,
     )
     return functions_pb2.Function(
         spec=spec,
@@ -202,4 +203,5 @@ def function(value: FunctionVersion) -> functions_pb2.Function:
         artifact_digest=value.artifact_digest,
         artifact_bytes=value.artifact_bytes,
         create_time=timestamp(value.created_at),
+        aliases=value.aliases,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import hashlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,72 +16,25 @@ from qonduit_gateway.api.callers import caller
 from qonduit_gateway.api.uploads import chunks_of, header_of
 from qonduit_gateway.database import function_rows
 from qonduit_gateway.functions.artifact import NotATarError, TarListing
+from qonduit_gateway.functions.assembling import BaseArtifact, CopyError
 from qonduit_gateway.functions.model import FunctionSpec, version_digest
-from qonduit_gateway.functions.rules import broken_rules
+from qonduit_gateway.functions.rules import LATEST, broken_alias_rule, broken_rules
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from sqlalchemy import Connection
+
+    from qonduit_gateway.api.function_catalog import FunctionCatalog
     from qonduit_gateway.database.engine import Database
-    from qonduit_gateway.functions.model import FunctionVersion
     from qonduit_gateway.storage_client import StorageClient
 
 _LARGEST_SHOWN = 5
 _PROGRAMS_SHOWN = 10
 _UNSAFE_SHOWN = 3
 _READ_ON_FACTOR = 4
-_PREFIX_MIN = 8
-_TITLES_COMPARED = 200
-_TITLE_COMPARED_CHARS = 255
+_FILES_AT_ONCE = 1000
 _MIB = 1024 * 1024
-
-
-class FunctionCatalog:
-    """Finds functions for callers."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def find(self, owner: str, title: str, version: str) -> FunctionVersion:
-        """Return the current version, or the one that a digest or its beginning names.
-
-        Raises:
-            ApiError: NOT_FOUND (FUNCTION_NOT_FOUND) with close matches, INVALID_ARGUMENT (INVALID_VERSION).
-        """
-        if version and (len(version) < _PREFIX_MIN or not set(version) <= set("0123456789abcdef")):
-            text = f"{version!r} names no version: give the digest, or its first {_PREFIX_MIN} digits or more."
-            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VERSION", text, violations={"version": text})
-        found = await self._database.read(lambda connection: function_rows.find(connection, owner, title, version))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            text = f"Several versions of {title!r} begin with {version}. Give more digits."
-            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VERSION", text, violations={"version": text})
-        raise await self._not_found(owner, title, version)
-
-    async def _not_found(self, owner: str, title: str, version: str) -> ApiError:
-        titles = await self._database.read(lambda connection: function_rows.titles(connection, owner))
-        if title in titles:
-            text = f"Function {title!r} has no version {version}. List its versions to see which there are."
-        else:
-            text = f"There is no function {title!r}. {_suggestion(title, titles)}"
-        return ApiError(
-            grpc.StatusCode.NOT_FOUND,
-            "FUNCTION_NOT_FOUND",
-            text,
-            metadata={"function_title": title, "function_version": version},
-        )
-
-
-def _suggestion(title: str, titles: list[str]) -> str:
-    # Comparing takes time with the product of all lengths, in which nobody else would be served.
-    compared = titles[:_TITLES_COMPARED] if len(title) <= _TITLE_COMPARED_CHARS else []
-    close = difflib.get_close_matches(title, compared, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(repr(each) for each in close)}?"
-    if not titles:
-        return "You have uploaded none yet: upload it first."
-    return "Upload it first, or list your functions to see what there is."
 
 
 class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: ignore[misc,unused-ignore]
@@ -115,7 +68,9 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FUNCTION", text, violations=wrong)
         if header.artifact_bytes > self._limit:
             raise await self._too_large(request_iterator, header.artifact_bytes)
-        listing = await self._take_artifact(request_iterator, header)
+        with BaseArtifact() as base:
+            await self._bring_base(base, spec.title, header.base_version)
+            listing = await self._take_artifact(assembled(request_iterator, base), header)
         _check_listing(listing, spec.entrypoint)
         version = version_digest(spec, header.artifact_digest)
         artifact = (header.artifact_digest, header.artifact_bytes)
@@ -164,6 +119,67 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         token = paging.to_token(rows[len(functions) - 1].version_id) if more else ""
         return functions_pb2.ListFunctionVersionsResponse(functions=functions, next_page_token=token)
 
+    async def ListFunctionFiles(  # noqa: N802
+        self, request: functions_pb2.ListFunctionFilesRequest, context: Any
+    ) -> AsyncIterator[functions_pb2.ListFunctionFilesResponse]:
+        """List what a version's artifact holds."""
+        del context
+        version = await self._catalog.find(caller().name, request.title, request.version)
+        listing = TarListing(hashing=True)
+        async for chunk in self._storage.blob(version.artifact_digest):
+            await asyncio.to_thread(listing.feed, chunk)
+        files = [
+            functions_pb2.FunctionFile(
+                path=each.path, size_bytes=each.size_bytes, digest=each.digest, offset=each.offset
+            )
+            for each in sorted(listing.members, key=lambda each: each.path)
+        ]
+        for start in range(0, len(files), _FILES_AT_ONCE):
+            yield functions_pb2.ListFunctionFilesResponse(files=files[start : start + _FILES_AT_ONCE])
+
+    async def SetFunctionAlias(  # noqa: N802
+        self, request: functions_pb2.SetFunctionAliasRequest, context: Any
+    ) -> functions_pb2.SetFunctionAliasResponse:
+        """Have an alias stand for a version."""
+        del context
+        alias = request.alias
+        if wrong := broken_alias_rule(alias):
+            text = f"{alias[:100]!r} can't be an alias. {wrong}"
+            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ALIAS", text, violations={"alias": wrong})
+        version = await self._catalog.find(caller().name, request.title, request.version)
+        stored = await self._database.write(
+            lambda connection: function_rows.set_alias(connection, version.version_id, alias)
+        )
+        return functions_pb2.SetFunctionAliasResponse(function=convert.function(stored))
+
+    async def DeleteFunctionAlias(  # noqa: N802
+        self, request: functions_pb2.DeleteFunctionAliasRequest, context: Any
+    ) -> functions_pb2.DeleteFunctionAliasResponse:
+        """Remove an alias."""
+        del context
+        owner, title, alias = caller().name, request.title, request.alias
+        if alias == LATEST:
+            text = f"{LATEST!r} always stands for a version. Set it to another one instead."
+            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ALIAS", text, violations={"alias": text})
+
+        def write(connection: Connection) -> bool:
+            function_id = function_rows.function_id_of(connection, owner, title)
+            return function_id is not None and function_rows.delete_alias(connection, function_id, alias)
+
+        if not await self._database.write(write):
+            text = (
+                f"There is no alias {alias[:100]!r} of a function {title[:255]!r}. List its versions to see which are."
+            )
+            raise ApiError(grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND", text, metadata={"alias": alias[:100]})
+        return functions_pb2.DeleteFunctionAliasResponse()
+
+    async def _bring_base(self, base: BaseArtifact, title: str, version: str) -> None:
+        """Fetch what is copied from; only the caller's own versions are, so that nobody learns what others have."""
+        if version:
+            found = await self._catalog.find(caller().name, title, version)
+            async for chunk in self._storage.blob(found.artifact_digest):
+                base.add(chunk)
+
     async def _take_artifact(
         self, requests: AsyncIterator[Any], header: functions_pb2.UploadFunctionHeader
     ) -> TarListing:
@@ -209,6 +225,25 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ARTIFACT_TOO_LARGE", text, metadata=metadata)
 
 
+async def assembled(requests: AsyncIterator[Any], base: BaseArtifact) -> AsyncIterator[Any]:
+    """Yield the messages of an upload, each range of the base version as the chunks that it stands for.
+
+    Raises:
+        ApiError: There is no such range.
+    """
+    async for request in requests:
+        if request.WhichOneof("part") != "copy":
+            yield request
+            continue
+        try:
+            for piece in base.pieces(request.copy.offset, request.copy.length):
+                yield functions_pb2.UploadFunctionRequest(chunk=piece)
+        except CopyError as error:
+            raise ApiError(
+                grpc.StatusCode.INVALID_ARGUMENT, "INVALID_COPY", str(error), violations={"copy": str(error)}
+            ) from error
+
+
 def _check_listing(listing: TarListing, entrypoint: str) -> None:
     if listing.unsafe:
         names = ", ".join(repr(name) for name in listing.unsafe[:_UNSAFE_SHOWN])
@@ -236,6 +271,7 @@ def _spec(message: functions_pb2.FunctionSpec) -> FunctionSpec:
         environment=dict(message.env_vars),
         description=message.description,
         version_label=message.version_label,
+        arguments_schema=message.arguments_schema,
     )
 
 

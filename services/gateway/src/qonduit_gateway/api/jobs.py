@@ -18,6 +18,7 @@ from qonduit_gateway.functions.rules import is_digest
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.tasks import TaskTally
 from qonduit_gateway.jobs.usage import total, usage_by_status
+from qonduit_gateway.ledger import JobNotOverError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -158,7 +159,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         job = await self._own(request.job_id)
         if request.offset < 0:
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_OFFSET", "The offset must not be negative.")
-        async for piece in self._storage.log(job.job_id, request.offset, follow=request.follow):
+        pieces = self._storage.log(job.job_id, request.offset, follow=request.follow, tail_lines=request.tail_lines)
+        async for piece in pieces:
             yield jobs_pb2.StreamLogsResponse(chunk=piece.chunk, offset=piece.offset)
 
     async def GetResult(  # noqa: N802
@@ -218,6 +220,22 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
             raise _not_found(request.job_id)
         _, tasks = await self._own_with_tasks(request.job_id)
         return jobs_pb2.CancelJobResponse(job=self._message(change.job, tasks), message=_what_came_of_it(change))
+
+    async def DeleteJob(  # noqa: N802
+        self, request: jobs_pb2.DeleteJobRequest, context: Any
+    ) -> jobs_pb2.DeleteJobResponse:
+        """Delete a job that is over, and all its bytes."""
+        del context
+        job = await self._own(request.job_id)
+        try:
+            deleted = await self._ledger.delete(job.job_id)
+        except JobNotOverError as error:
+            text = f"Job {job.job_id} is {error}. Cancel it, and delete it once it is over."
+            metadata = {"job_id": job.job_id, "state": str(error)}
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_OVER", text, metadata=metadata) from error
+        if not deleted:
+            raise _not_found(request.job_id)
+        return jobs_pb2.DeleteJobResponse()
 
     async def _own(self, job_id: str) -> Job:
         return _owned(await self._database.read(lambda connection: job_rows.get(connection, job_id)), job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway.api import run_requests
 from qonduit_gateway.database.idempotency_rows import Claim
+from qonduit_gateway.functions import schema
 from qonduit_gateway.jobs.model import Program, Submission
 from qonduit_gateway.ledger import KeyReusedError
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from qonduit_api.v1 import jobs_pb2
 
-    from qonduit_gateway.api.functions import FunctionCatalog
+    from qonduit_gateway.api.function_catalog import FunctionCatalog
     from qonduit_gateway.api.run_requests import RunLimits
     from qonduit_gateway.database.user_rows import User
     from qonduit_gateway.functions.model import FunctionVersion
@@ -44,9 +46,14 @@ class JobIntake:
         shape = run_requests.shape_of(request, self.limits)
         time_limit_s = run_requests.time_limit_of(request, self.limits)
         qpu_budget_s = run_requests.qpu_budget_of(request)
+        files = run_requests.files_of(request)
         arguments = run_requests.arguments_of(request)
         key = run_requests.key_of(request)
         version = await self.catalog.find(user.name, request.function_title, request.function_version)
+        if version.spec.arguments_schema:
+            await self._check_arguments(version, request.arguments_digest, arguments)
+        for name in files or ():
+            await self.storage.check_file(user.name, name)
         # The arguments are durable before the job is: whoever sees the job can read them.
         digest = await self._stored(request.arguments_digest, arguments)
         submission = Submission(
@@ -60,6 +67,7 @@ class JobIntake:
             created_at=self.clock(),
             limit=user.limit,
             qpu_budget_s=qpu_budget_s,
+            files=files,
         )
         claim = Claim(user.name, key, run_requests.request_hash(request), submission.job_id) if key else None
         try:
@@ -71,6 +79,18 @@ class JobIntake:
             )
             metadata = {"idempotency_key": key, "job_id": str(error)}
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", text, metadata=metadata) from error
+
+    async def _check_arguments(self, version: FunctionVersion, digest: str, arguments: bytes | None) -> None:
+        """Raise ApiError unless the arguments are as the function says that they must be."""
+        if arguments is None:
+            arguments = b"".join([chunk async for chunk in self.storage.blob(digest)])
+        try:
+            await asyncio.to_thread(schema.check, version.spec.arguments_schema, arguments)
+        except schema.ArgumentsError as error:
+            text = f"The arguments do not fit what {version.spec.title!r} takes: {error}."
+            raise ApiError(
+                grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENTS", text, violations=error.violations
+            ) from error
 
     async def _stored(self, digest: str, arguments: bytes | None) -> str:
         if arguments is not None:

@@ -22,6 +22,7 @@ _KEY_LIMIT_CHARS = 128
 _INT32_MAX = 2**31 - 1
 MOST = 2**50
 """Of bytes, or of thousandths of a core, that anybody may ask for."""
+MOST_FILES = 1000
 LEAST_MEM_BYTES = 16 * 1024**2
 """No Python program starts in less; who asks for less most likely thought of another unit."""
 
@@ -82,6 +83,17 @@ def qpu_budget_of(request: jobs_pb2.RunRequest) -> float | None:
     )
 
 
+def files_of(request: jobs_pb2.RunRequest) -> tuple[str, ...] | None:
+    """Return the names of the files that the job is to find, None for all; ApiError when there are too many."""
+    if not request.HasField("files"):
+        return None
+    names = tuple(dict.fromkeys(request.files.names))
+    if len(names) <= MOST_FILES:
+        return names
+    text = f"files names {len(names):,} files; name at most {MOST_FILES:,}, or leave it out for all of them."
+    raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FILES", text, violations={"files": text})
+
+
 def arguments_of(request: jobs_pb2.RunRequest) -> bytes | None:
     """Return the arguments' JSON text, or None when the request names a digest; ApiError when they are no object."""
     if request.WhichOneof("arguments") == "arguments_digest":
@@ -138,8 +150,11 @@ def request_hash(request: jobs_pb2.RunRequest) -> str:
         request.time_limit_seconds,
         request.priority,
     ]
-    if request.qpu_budget_seconds:  # Added later: keys of before stand for what they did.
+    # Added later: keys of before stand for what they did.
+    if request.qpu_budget_seconds:
         content.append(request.qpu_budget_seconds)
+    if request.HasField("files"):
+        content.append(sorted(request.files.names))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

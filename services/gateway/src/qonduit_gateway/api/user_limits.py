@@ -20,6 +20,7 @@ _BOUNDS = {
     "mem_bytes": (LEAST_MEM_BYTES, MOST),
     "gpus": (0, _MOST_GPUS),
     "qpu_seconds": (0, MOST),
+    "file_bytes": (0, MOST),
 }
 
 

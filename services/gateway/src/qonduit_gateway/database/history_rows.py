@@ -108,3 +108,9 @@ def usage(connection: Connection, job_id: str) -> list[StageUsage]:
         StageUsage(Stage(row.stage), row.wall_s, row.cpu_s, peak_mem_bytes=row.peak)
         for row in connection.execute(query)
     ]
+
+
+def forget(connection: Connection, job_id: str) -> None:
+    """Delete a job's history and what it used."""
+    for table in (job_events, job_usage):
+        connection.execute(delete(table).where(table.c.job_id == job_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from qonduit_gateway.database.rows import inserted
 from qonduit_gateway.database.schema import idempotency
@@ -42,3 +42,9 @@ def claim(connection: Connection, wanted: Claim, *, at: float) -> Claim:
     query = select(idempotency).where(idempotency.c.owner == wanted.owner, idempotency.c.key == wanted.key)
     row = connection.execute(query).one()
     return Claim(row.owner, row.key, row.request_hash, row.job_id)
+
+
+def forget(connection: Connection, owner: str, job_id: str) -> None:
+    """Free the key that made a job."""
+    mine = (idempotency.c.owner == owner, idempotency.c.job_id == job_id)
+    connection.execute(delete(idempotency).where(*mine))

@@ -30,8 +30,10 @@ _WITH_PROGRAM = select(
     users.c.limit_mem_bytes,
     users.c.limit_gpus,
     users.c.limit_qpu_seconds,
+    users.c.limit_file_bytes,
 ).select_from(jobs.join(function_versions).join(users, users.c.name == jobs.c.owner))
-_GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"))
+_THERE = jobs.c.deleted_at.is_(None)
+_GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"), _THERE)
 _GET_LOCKED = _GET.with_for_update(of=jobs)
 _TOLD_COLUMNS = ("tell_again_at", "told_count")
 _PROGRESS_COLUMNS = tuple(each.name for each in fields(Progress))
@@ -60,6 +62,7 @@ def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
             "priority": submission.priority,
             "created_at": submission.created_at,
             "qpu_budget_s": submission.qpu_budget_s,
+            "files": None if submission.files is None else list(submission.files),
             "tell_again_at": tell_again_at,
             "told_count": 1,
             **_columns(job.progress),
@@ -95,7 +98,7 @@ def page(
     created_after: float | None = None,
 ) -> list[Job]:
     """Return jobs of one user, newest first, after the (created_at, job_id) where the last page ended."""
-    query: Select[Any] = _WITH_PROGRAM.where(jobs.c.owner == owner)
+    query: Select[Any] = _WITH_PROGRAM.where(jobs.c.owner == owner, _THERE)
     if before is not None:
         created_at, job_id = before
         query = query.where(
@@ -130,9 +133,20 @@ def mark_told(connection: Connection, job_id: str, *, tell_again_at: float) -> N
     connection.execute(query.values(tell_again_at=tell_again_at, told_count=jobs.c.told_count + 1))
 
 
+def ended(connection: Connection, *, before: float, limit: int) -> list[str]:
+    """Return jobs that were over before a time, oldest end first."""
+    query = select(jobs.c.job_id).where(jobs.c.ended_at < before, _THERE)
+    return list(connection.execute(query.order_by(jobs.c.ended_at).limit(limit)).scalars())
+
+
+def bury(connection: Connection, job_id: str, *, at: float) -> None:
+    """Keep of a job only what bills refer to: nobody finds it any more."""
+    connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(deleted_at=at, error_text="", files=None))
+
+
 def count_by_state(connection: Connection) -> dict[JobState, int]:
     """Count the jobs in each state; states without one are missing."""
-    rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    rows = connection.execute(select(jobs.c.state, func.count()).where(_THERE).group_by(jobs.c.state)).all()
     return {JobState(state): number for state, number in rows}
 
 
@@ -166,6 +180,7 @@ def _submission(row: Row[Any]) -> Submission:
         created_at=row.created_at,
         limit=limit_of(row),
         qpu_budget_s=row.qpu_budget_s,
+        files=None if row.files is None else tuple(row.files),
     )
 
 
@@ -192,5 +207,5 @@ def _progress(row: Row[Any]) -> Progress:
 
 def owned(connection: Connection, owner: str, job_ids: Collection[str]) -> set[str]:
     """Return those of some jobs that belong to a user."""
-    query = select(jobs.c.job_id).where(jobs.c.owner == owner, jobs.c.job_id.in_(job_ids))
+    query = select(jobs.c.job_id).where(jobs.c.owner == owner, jobs.c.job_id.in_(job_ids), _THERE)
     return set(connection.execute(query).scalars())

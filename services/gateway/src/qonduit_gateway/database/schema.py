@@ -42,6 +42,7 @@ users = Table(
     Column("limit_mem_bytes", BigInteger),
     Column("limit_gpus", Integer),
     Column("limit_qpu_seconds", Double, comment="in any 28 days; 0 for no limit, without it the server's"),
+    Column("limit_file_bytes", BigInteger, comment="of all files together; 0 for no limit, without it the server's"),
 )
 
 tokens = Table(
@@ -79,7 +80,18 @@ function_versions = Table(
     Column("artifact_digest", String(64), nullable=False),
     Column("artifact_bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("arguments_schema", Text, comment="a JSON Schema; without it anything goes"),
     UniqueConstraint("function_id", "version"),
+    Index(None, "artifact_digest"),
+)
+
+function_aliases = Table(
+    "function_aliases",
+    metadata,
+    Column("function_id", ForeignKey("functions.function_id"), primary_key=True),
+    Column("alias", String(64), primary_key=True, comment="never 'latest': that is functions.current_version_id"),
+    Column("version_id", ForeignKey("function_versions.version_id"), nullable=False),
+    Index(None, "version_id"),
 )
 
 jobs = Table(
@@ -115,6 +127,11 @@ jobs = Table(
     Column("tell_again_at", Double, nullable=False, comment="when scheduler or worker are told again, if still silent"),
     Column("told_count", Integer, nullable=False, comment="how often they were told since the state changed"),
     Column("qpu_budget_s", Double, comment="most QPU seconds that it may be charged; without it no limit"),
+    Column("files", JSON(none_as_null=True), comment="names of the files that it finds in /data; without it all"),
+    Column("deleted_at", Double, comment="only the row is left, for the bills that refer to it"),
+    Index(None, "arguments_digest"),
+    Index(None, "result_digest"),
+    Index(None, "ended_at"),
     Index(None, "owner", "created_at", "job_id"),
     Index(None, "state", "tell_again_at"),
 )
@@ -170,6 +187,14 @@ task_pages = Table(
     Column("revision", BigInteger, nullable=False, comment="of the page; rises with each time it is told"),
     *(Column(f"{state.value.lower()}_count", Integer, nullable=False) for state in TaskState),
     Column("packed", LargeBinary, nullable=False, comment="its tasks, as they came"),
+)
+
+dropped_blobs = Table(
+    "dropped_blobs",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("dropped_at", Double, nullable=False, comment="when a job that had it was deleted"),
+    Index(None, "dropped_at"),
 )
 
 outbox = Table(

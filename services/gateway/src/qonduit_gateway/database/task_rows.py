@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import TaskState
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import bindparam, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from qonduit_gateway.database.schema import jobs, task_pages
@@ -98,3 +98,8 @@ def _store(dialect: str) -> Executable:
         set_=changed,
         where=task_pages.c.revision < insert.excluded.revision,
     )
+
+
+def forget(connection: Connection, job_id: str) -> None:
+    """Delete what is known of a job's tasks."""
+    connection.execute(delete(task_pages).where(task_pages.c.job_id == job_id))

@@ -72,7 +72,9 @@ def change_limit(connection: Connection, name: str, change: Callable[[UserLimit]
 
 def limit_of(row: Row[Any]) -> UserLimit:
     """Return the limit in a row that has a user's columns."""
-    return UserLimit(row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus, row.limit_qpu_seconds)
+    return UserLimit(
+        row.limit_cpu_millis, row.limit_mem_bytes, row.limit_gpus, row.limit_qpu_seconds, row.limit_file_bytes
+    )
 
 
 def _user(row: Row[Any]) -> User:

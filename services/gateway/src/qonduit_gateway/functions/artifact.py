@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ _PAX_LENGTH_DIGITS = 7
 _PAX_SIZE_DIGITS = 18
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _END = bytes(_BLOCK)
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 class NotATarError(ValueError):
@@ -28,12 +30,17 @@ class Member:
 
     path: str
     size_bytes: int
+    offset: int = 0
+    """Where its bytes begin in the tar."""
+    digest: str = ""
+    """sha256 of its bytes, if they were looked at."""
 
 
 @dataclass(slots=True)
 class TarListing:
-    """What a tar holds, gathered from its bytes in pieces of any size."""
+    """What a tar holds, gathered from its bytes in pieces of any size; with `hashing` also what is in its files."""
 
+    hashing: bool = False
     members: list[Member] = field(default_factory=list)
     unsafe: list[str] = field(default_factory=list)
     """Names that would leave the folder, and things that are neither file, folder nor link."""
@@ -45,6 +52,9 @@ class TarListing:
     _long_name: str = ""
     _long_size: int | None = None
     _started: bool = False
+    _position: int = 0
+    _content_left: int = 0
+    _content: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; NotATarError when they can't be a tar's."""
@@ -52,12 +62,16 @@ class TarListing:
         while not self.ended:
             if self._skip:
                 dropped = min(self._skip, len(self._pending))
+                if self._content_left:
+                    self._look_at(memoryview(self._pending)[: min(dropped, self._content_left)])
                 del self._pending[:dropped]
                 self._skip -= dropped
+                self._position += dropped
             if self._skip or len(self._pending) < self._wanted:
                 return
             block = bytes(self._pending[: self._wanted])
             del self._pending[: self._wanted]
+            self._position += len(block)
             (self._on_block or self._header)(block)
         self._pending.clear()
 
@@ -98,8 +112,16 @@ class TarListing:
         if plain.is_absolute() or ".." in plain.parts or not (info.isreg() or info.isdir() or info.issym()):
             self.unsafe.append(path)
         if info.isreg():
-            self.members.append(Member(plain.as_posix(), size))
+            self.members.append(Member(plain.as_posix(), size, self._position, _EMPTY if self.hashing else ""))
             self._skip = _padded(size)
+            self._content_left, self._content = (size if self.hashing else 0), hashlib.sha256()
+
+    def _look_at(self, content: memoryview) -> None:
+        with content:
+            self._content.update(content)
+            self._content_left -= len(content)
+        if not self._content_left:
+            self.members[-1] = replace(self.members[-1], digest=self._content.hexdigest())
 
     def _take(self, size: int, handler: Callable[[bytes], None]) -> None:
         if not 0 < size <= _PAX_LIMIT_BYTES:

@@ -21,6 +21,8 @@ class FunctionSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     version_label: str = ""
+    arguments_schema: str = ""
+    """A JSON Schema that arguments must fit; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class FunctionVersion:
     artifact_digest: str
     artifact_bytes: int
     created_at: float
+    aliases: tuple[str, ...] = ()
+    """What stands for it, "latest" included, by name."""
 
 
 def version_digest(spec: FunctionSpec, artifact_digest: str) -> str:
@@ -48,5 +52,7 @@ def version_digest(spec: FunctionSpec, artifact_digest: str) -> str:
         "version_label": spec.version_label,
         "artifact": artifact_digest,
     }
+    if spec.arguments_schema:  # Added later: digests of before stand for what they did.
+        content["arguments_schema"] = spec.arguments_schema
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

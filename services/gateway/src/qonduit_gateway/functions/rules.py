@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from qonduit_gateway.functions import schema
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -22,6 +24,10 @@ ENTRYPOINT_LIMIT_CHARS = 1024
 _TITLE = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+LATEST = "latest"
+"""The alias that each upload sets."""
 
 
 def broken_rules(spec: FunctionSpec, artifact_digest: str) -> dict[str, str]:
@@ -33,6 +39,7 @@ def broken_rules(spec: FunctionSpec, artifact_digest: str) -> dict[str, str]:
         "spec.env_vars": _environment(spec.environment),
         "spec.description": _description(spec.description),
         "spec.version_label": _version_label(spec.version_label),
+        "spec.arguments_schema": schema.broken_rule(spec.arguments_schema) if spec.arguments_schema else "",
         "artifact_digest": "" if is_digest(artifact_digest) else "Give the sha256 as 64 hexadecimal digits.",
     }
     return {name: text for name, text in found.items() if text}
@@ -41,6 +48,20 @@ def broken_rules(spec: FunctionSpec, artifact_digest: str) -> dict[str, str]:
 def is_digest(text: str) -> bool:
     """Tell whether a text is a sha256 in lower-case hexadecimal."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def names_digest(text: str) -> bool:
+    """Tell whether a text is a version's digest, or enough of its beginning."""
+    return _PREFIX.fullmatch(text) is not None
+
+
+def broken_alias_rule(alias: str) -> str:
+    """Return what is wrong with an alias; empty when it is good."""
+    if not _ALIAS.fullmatch(alias):
+        return "Use 1 to 64 letters, digits, '_', '-' or '.', a letter first, for example 'stable'."
+    if names_digest(alias):
+        return f"{alias!r} could be a version's digest; choose another word."
+    return ""
 
 
 def _title(title: str) -> str:

@@ -49,7 +49,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class UserLimit:
-    """The most that the tasks of one of a user's jobs may hold together, and that the user may use of QPUs.
+    """The most that the tasks of one of a user's jobs may hold together, and that the user may use and keep.
 
     None where the server's limit holds.
     """
@@ -59,6 +59,8 @@ class UserLimit:
     gpus: int | None = None
     qpu_seconds: float | None = None
     """In any 28 days; 0 for no limit."""
+    file_bytes: int | None = None
+    """Of all files together; 0 for no limit."""
 
     def over(self, default: Shape) -> Shape:
         """Return what holds, given the server's limit."""
@@ -71,6 +73,10 @@ class UserLimit:
     def qpu_seconds_over(self, default: float) -> float:
         """Return the QPU seconds in 28 days that hold, given the server's; 0 for no limit."""
         return default if self.qpu_seconds is None else self.qpu_seconds
+
+    def file_bytes_over(self, default: int) -> int:
+        """Return the bytes that all files together may have, given the server's; 0 for no limit."""
+        return default if self.file_bytes is None else self.file_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Submission:
     """The owner's, as it is when the job is read: a new one holds from the next attempt on."""
     qpu_budget_s: float | None = None
     """Most QPU seconds that the job may be charged; None for no limit."""
+    files: tuple[str, ...] | None = None
+    """Names of the owner's files that it finds in /data; None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,117 @@
+"""Deletes what nobody needs any more: jobs whose time is over, and blobs that nothing refers to.
+
+A blob may be needed in the very moment in which it seems to be garbage: whoever is about to refer to it stores it, or
+asks for it, before the row that refers to it is committed, and storage notes the time of both. So nothing is deleted
+that was touched lately, which storage checks once more as it deletes.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qonduit_service_kit.errors import ApiError
+from qonduit_service_kit.logs import get_logger
+
+from qonduit_gateway.database import garbage_rows, job_rows
+from qonduit_gateway.ledger import JobNotOverError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.ledger import JobLedger
+    from qonduit_gateway.storage_client import StorageClient
+
+_AT_ONCE = 200
+_SWEEPS = 24
+"""How often all blobs are looked at while one grows old."""
+_log = get_logger("collector")
+
+
+class Collector:
+    """Looks for garbage now and then.
+
+    Args:
+        database: The book.
+        ledger: Deletes jobs.
+        storage: Deletes blobs.
+        retention_s: Seconds for which jobs that are over are kept; 0 for ever.
+        grace_s: A blob that was touched less than so many seconds ago is never deleted.
+        unused_s: A blob that neither a job nor a function has is deleted after so many seconds: it is a value of a
+            task, or what an upload left that led to no job. More than the longest job takes.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: JobLedger,
+        storage: StorageClient,
+        *,
+        retention_s: float,
+        grace_s: float,
+        unused_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._storage = storage
+        self._retention_s = retention_s
+        self._grace_s = grace_s
+        self._unused_s = unused_s
+        self._clock = clock
+        self._swept_at = 0.0
+
+    async def collect(self) -> None:
+        """Look once; what storage does not answer for is looked at again the next time."""
+        try:
+            await self._end_retention()
+            await self._drop()
+            if self._clock() - self._swept_at >= self._unused_s / _SWEEPS:
+                await self._sweep()
+                self._swept_at = self._clock()
+        except ApiError as error:
+            _log.warning("garbage was not collected, trying again later", cause=error.text)
+
+    async def _end_retention(self) -> None:
+        if not self._retention_s:
+            return
+        before = self._clock() - self._retention_s
+        ended = await self._database.read(lambda connection: job_rows.ended(connection, before=before, limit=_AT_ONCE))
+        for job_id in ended:
+            try:
+                await self._ledger.delete(job_id)
+            except JobNotOverError:
+                _log.error("a job that was over is not over any more", job=job_id)
+        if ended:
+            _log.info("jobs were deleted, their time was over", jobs=len(ended))
+
+    async def _drop(self) -> None:
+        """Delete what deleted jobs had; a blob that was touched lately is looked at again."""
+        before = self._clock() - self._grace_s
+
+        def read(connection: Connection) -> tuple[list[str], set[str]]:
+            digests = garbage_rows.dropped(connection, before=before, limit=_AT_ONCE)
+            return digests, garbage_rows.in_use(connection, digests)
+
+        digests, used = await self._database.read(read)
+        if not digests:
+            return
+        garbage = [digest for digest in digests if digest not in used]
+        kept = await self._storage.delete_blobs(garbage, unused_s=self._grace_s)
+        # A crash before this line looks at them once more.
+        settled = [digest for digest in digests if digest not in kept]
+        await self._database.write(lambda connection: garbage_rows.remove(connection, settled))
+
+    async def _sweep(self) -> None:
+        """Delete what nobody has touched for long, and neither a job nor a function has."""
+        async for digests in self._storage.unused_blobs(self._unused_s):
+            used = await self._database.read(partial(garbage_rows.in_use, digests=digests))
+            garbage = [digest for digest in digests if digest not in used]
+            if garbage:
+                await self._storage.delete_blobs(garbage, unused_s=self._unused_s)
+                _log.info("blobs that nothing has were deleted", blobs=len(garbage))
