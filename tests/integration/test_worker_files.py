@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,6 +94,63 @@ async def test_what_breaks_the_rules_is_named_in_the_log(cluster: ScriptedCluste
     for name in ("notes.txt", "fake.tar", "deep", "link.tar", "pipe.tar"):
         assert f"[qonduit] the f{'older' if name == 'deep' else 'ile'} {name!r}" in log or f"{name!r} in /data" in log
     assert not {"notes.txt", "fake.tar", "deep", "link.tar", "pipe.tar"} & await names(cluster)
+
+
+async def test_what_was_refused_is_set_aside_for_a_day(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(
+        "import os\n"
+        "folder = os.environ['DATA_PATH']\n"
+        "open(folder + '/hours-of-work.txt', 'w').write('hours of work')\n"
+        "os.mkdir(folder + '/deep')\n"
+        "open(folder + '/deep/more.txt', 'w').write('more')\n"
+        "os.symlink('/etc/passwd', folder + '/link.tar')\n"
+    )
+    assert (await job.finished()).reason is Reason.NONE
+    log = await job.log()
+    kept = cluster.worker.folder / "qonduit_worker" / "refused" / job.spec.job_id
+    assert f"for 24 hours on the worker's machine, for its operator: {kept}" in log
+    assert sorted(path.name for path in kept.iterdir()) == ["deep", "hours-of-work.txt"]
+    assert (kept / "hours-of-work.txt").read_text() == "hours of work"
+    assert (kept / "deep" / "more.txt").read_text() == "more"
+    assert kept.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_a_program_finds_the_files_that_the_job_named_and_no_others(
+    cluster: ScriptedCluster, tmp_path: Path
+) -> None:
+    for name in ("wanted.tar", "unwanted.tar"):
+        await put(cluster, tmp_path, name, name)
+    program = "import os\nprint(os.listdir(os.environ['DATA_PATH']))\n"
+    job = await cluster.grant(replace(await cluster.spec(program), files=("wanted.tar", "gone-since.tar")))
+    assert (await job.finished()).reason is Reason.NONE
+    assert "['wanted.tar']" in await job.log()
+    none = await cluster.grant(replace(await cluster.spec(program), files=()))
+    assert (await none.finished()).reason is Reason.NONE
+    assert "[]" in await none.log()
+    assert {"wanted.tar", "unwanted.tar"} <= await names(cluster)
+
+
+async def test_a_program_stores_its_files_before_its_end(cluster: ScriptedCluster, tmp_path: Path) -> None:
+    job = await cluster.run(
+        MAKE_TAR + "import os, qonduit\n"
+        "from qonduit.program import save_result\n"
+        "folder = os.environ['DATA_PATH']\n"
+        "make_tar(folder + '/early.tar', 'early')\n"
+        "open(folder + '/notes.txt', 'w').write('text')\n"
+        "refused = qonduit.sync_files()\n"
+        "client = qonduit.ServerlessClient()\n"
+        "usage = client.file_usage()\n"
+        "save_result({'refused': refused, 'names': client.files(), 'usage': [usage.file_count, usage.used_bytes]})\n"
+        "os.remove(folder + '/notes.txt')\n"
+    )
+    result = await job.result()
+    assert [text for text in result["refused"] if "notes.txt" in text] == result["refused"] != []
+    assert "early.tar" in result["names"]
+    assert result["usage"][0] == len(result["names"])
+    assert result["usage"][1] > 0
+    assert await inner_text(cluster, tmp_path, "early.tar") == "early"
+    await job.finished()
+    assert "notes.txt" not in await job.log()
 
 
 async def test_files_of_a_killed_program_are_not_kept(cluster: ScriptedCluster) -> None:

@@ -152,6 +152,8 @@ class JobSpec:
     """Most QPU seconds that the job may be charged, in all its attempts; None for no limit."""
     user_qpu_budget_s: float | None = None
     """Most QPU seconds that its user may be charged in any 28 days; None for no limit."""
+    files: tuple[str, ...] | None = None
+    """Names of the user's files that programs find in /data; None for all of them."""
 
 
 class LeaseKind(StrEnum):
@@ -308,6 +310,8 @@ class TaskDemand:
     qpu_budget_s: float | None = None
     user_qpu_budget_s: float | None = None
     """Both as in JobSpec: tasks may use QPUs."""
+    files: tuple[str, ...] | None = None
+    """As in JobSpec: tasks find the same files."""
 
 
 @message("scheduler.driver_waiting")
@@ -358,6 +362,8 @@ class ExecutorGranted:
     qpu_budget_s: float | None = None
     user_qpu_budget_s: float | None = None
     """Both as the demand for it says."""
+    files: tuple[str, ...] | None = None
+    """As the demand for it says."""
 
 
 @message("worker.lease_revoked")

@@ -225,5 +225,6 @@ def _executor_grant(term: int, attempt: Attempt, lease: Lease, worker: Worker) -
         dependencies=message.dependencies,
         qpu_budget_s=message.qpu_budget_s,
         user_qpu_budget_s=message.user_qpu_budget_s,
+        files=message.files,
         incarnation=worker.incarnation,
     )

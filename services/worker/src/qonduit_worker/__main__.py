@@ -18,6 +18,7 @@ from qonduit_worker.blob_exchange import BlobExchange
 from qonduit_worker.blobs import BlobCache
 from qonduit_worker.dependencies import Builder, LayerStore
 from qonduit_worker.qpu_endpoint import DeviceCache
+from qonduit_worker.refused_files import RefusedFiles
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
 from qonduit_worker.settings import WorkerSettings, known_worker_id, resolver_environment
 from qonduit_worker.workshop import Workshop
@@ -88,6 +89,7 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
     cache = BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes)
     builder = Builder(settings.build_rules, cgroups, state, resolver_environment())
     layers = LayerStore(state / "environments", builder, capacity_bytes=settings.dependency_cache_bytes)
+    refused = RefusedFiles(state / "refused", kept_s=settings.refused_kept_s, most_bytes=settings.refused_bytes)
     workshop = Workshop(
         worker_id=worker_id,
         settings=settings,
@@ -99,8 +101,9 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
         layers=layers,
         rooms=state / "sandboxes",
         exchange=BlobExchange(bus, cache, worker_id),
+        refused=refused,
     )
-    return [storage, bus, layers, zygotes, Agent(workshop, sandbox_tier=tier)]
+    return [storage, bus, layers, zygotes, refused, Agent(workshop, sandbox_tier=tier)]
 
 
 def _sweep(settings: WorkerSettings) -> None:

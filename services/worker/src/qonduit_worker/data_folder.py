@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qonduit_worker.blobs import BlobCache
-    from qonduit_worker.storage import Storage
+    from qonduit_worker.storage import SpaceUsage, Storage
 
 _CLONE: Final = 0x40049409
 """FICLONE: a copy that shares its blocks until one side writes, where the file system can."""
@@ -36,13 +36,40 @@ class _Trace:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something in /data that was not kept."""
+
+    name: str
+    text: str
+    """What it is, and why: a sentence without its full stop."""
+    lost: bool = True
+    """Whether its bytes are only here."""
+
+
 class DataFolder:
     """One sandbox's data folder and the user's space behind it.
 
     The folder holds copies, so that no program reaches another's files or the machine's cache.
+
+    Args:
+        folder: The data folder.
+        space: The user's space.
+        storage: As the job may use it.
+        cache: This machine's.
+        names: The files to bring; None for all.
     """
 
-    def __init__(self, folder: Path, space: str, storage: Storage, cache: BlobCache) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: str,
+        storage: Storage,
+        cache: BlobCache,
+        *,
+        names: tuple[str, ...] | None = None,
+    ) -> None:
+        self._names = None if names is None else frozenset(names)
         self._folder = folder
         self._space = space
         self._storage = storage
@@ -55,9 +82,16 @@ class DataFolder:
         """Return the user's files as storage has them."""
         return await self._storage.list_files(self._space)
 
+    async def usage(self) -> SpaceUsage:
+        """Return how full the user's space is."""
+        return await self._storage.usage(self._space)
+
     async def fill(self) -> None:
         """Bring the user's files; raises StorageError."""
-        await asyncio.gather(*(self._bring(file) for file in await self.stored()))
+        if self._names is not None and not self._names:
+            return
+        wanted = (file for file in await self.stored() if self._names is None or file.name in self._names)
+        await asyncio.gather(*(self._bring(file) for file in wanted))
 
     async def _bring(self, file: StoredFile) -> None:
         async with self._transfers:
@@ -108,8 +142,8 @@ class DataFolder:
                 del self._known[name]
                 (self._folder / name).unlink(missing_ok=True)
 
-    async def send_back(self) -> list[str]:
-        """Bring storage up to what the folder holds now; returns a sentence for each thing that was not kept."""
+    async def send_back(self) -> list[Refused]:
+        """Bring storage up to what the folder holds now; returns what was not kept."""
         async with self._syncing:
             changed, gone, refused = await asyncio.to_thread(self._scan)
             for name in changed:
@@ -118,28 +152,31 @@ class DataFolder:
                 refused += await self._send_deletion(name)
             return refused
 
-    def changes(self) -> list[str]:
-        """Return the names of what was changed since it was last the same as in storage."""
-        return self._scan()[0]
+    def cut_off(self) -> list[Refused]:
+        """Return what a program that was killed had changed since it was last the same as in storage."""
+        why = "was not kept: the program was killed, maybe while it wrote it"
+        return [Refused(name, f"the file {name!r} in /data {why}") for name in self._scan()[0]]
 
-    def _scan(self) -> tuple[list[str], set[str], list[str]]:
-        """Return what is new or changed, what is gone, and a sentence for each thing that may not be there."""
+    def _scan(self) -> tuple[list[str], set[str], list[Refused]]:
+        """Return what is new or changed, what is gone, and what may not be there."""
         changed: list[str] = []
         gone = set(self._known)
-        refused: list[str] = []
+        refused: list[Refused] = []
         with os.scandir(self._folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 found = entry.stat(follow_symlinks=False)
                 gone.discard(entry.name)
                 if stat.S_ISDIR(found.st_mode):
-                    refused.append(f"the folder {entry.name!r} in /data was not kept: /data is flat")
+                    text = f"the folder {entry.name!r} in /data was not kept: /data is flat"
+                    refused.append(Refused(entry.name, text))
                 elif not stat.S_ISREG(found.st_mode):
-                    refused.append(f"{entry.name!r} in /data was not kept: it is no file but a link or a device")
+                    text = f"{entry.name!r} in /data was not kept: it is no file but a link or a device"
+                    refused.append(Refused(entry.name, text, lost=False))
                 elif not _same(self._known.get(entry.name), found):
                     changed.append(entry.name)
         return changed, gone, refused
 
-    async def _send(self, name: str) -> list[str]:
+    async def _send(self, name: str) -> list[Refused]:
         part = self._cache.new_part()
         try:
             trace = await asyncio.to_thread(_copy_out, self._folder / name, part)
@@ -149,12 +186,12 @@ class DataFolder:
                 self._cache.adopt(part, trace.digest)
             self._known[name] = trace
         except (StorageError, OSError, UnicodeError) as error:
-            return [f"the file {name!r} in /data was not kept: {error}"]
+            return [Refused(name, f"the file {name!r} in /data was not kept: {error}")]
         finally:
             part.unlink(missing_ok=True)
         return []
 
-    async def _send_deletion(self, name: str) -> list[str]:
+    async def _send_deletion(self, name: str) -> list[Refused]:
         trace = self._known.pop(name)
         try:
             # Somebody else may have stored another one since: that one is not this program's to delete.
@@ -162,7 +199,8 @@ class DataFolder:
                 await self._storage.delete_file(self._space, name)
         except StorageError as error:
             if error.reason != "FILE_NOT_FOUND":
-                return [f"the file {name!r} was removed from /data but is still stored: {error}"]
+                text = f"the file {name!r} was removed from /data but is still stored: {error}"
+                return [Refused(name, text, lost=False)]
         return []
 
 

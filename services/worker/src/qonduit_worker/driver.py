@@ -74,7 +74,7 @@ class Driver:
         self._events = EventOutbox(workshop.bus, job_id=spec.job_id, attempt=spec.attempt, worker_id=workshop.worker_id)
         self._room = Room.make(workshop.rooms, LeaseKind.DRIVER)
         self._server = ProgramServer(self._room.socket)
-        self._data = DataFolder(self._room.data, f"users/{spec.user}", self._storage, workshop.cache)
+        self._data = DataFolder(self._room.data, f"users/{spec.user}", self._storage, workshop.cache, names=spec.files)
         self._pump = LogPump(self._storage, log=spec.job_id, attempt=spec.attempt)
         self._accounts = Accounts(self._events)
         self._ops = DriverOps(
@@ -265,16 +265,15 @@ class Driver:
     async def _return_files(self, end: Exit) -> None:
         """Send back what the program left in /data, unless it was cut off, maybe in the middle of a file."""
         if end.signal is None:
-            notes = await self._data.send_back()
+            refused = await self._data.send_back()
         else:
-            notes = [
-                f"the file {name!r} in /data was not kept: the program was killed, maybe while it wrote it"
-                for name in await asyncio.to_thread(self._data.changes)
-            ]
-        for note in notes[:_MOST_NOTES]:
-            await self._pump.note(note)
-        if len(notes) > _MOST_NOTES:
-            await self._pump.note(f"{len(notes) - _MOST_NOTES} more in /data were not kept")
+            refused = await asyncio.to_thread(self._data.cut_off)
+        for each in refused[:_MOST_NOTES]:
+            await self._pump.note(each.text)
+        if len(refused) > _MOST_NOTES:
+            await self._pump.note(f"{len(refused) - _MOST_NOTES} more in /data were not kept")
+        if aside := await asyncio.to_thread(self._shop.refused.keep, refused, self._room.data, self.spec.job_id):
+            await self._pump.note(aside)
 
     async def _report_usage(self) -> None:
         while True:

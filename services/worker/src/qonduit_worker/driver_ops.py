@@ -139,4 +139,5 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         dependencies=spec.dependencies,
         qpu_budget_s=spec.qpu_budget_s,
         user_qpu_budget_s=spec.user_qpu_budget_s,
+        files=spec.files,
     )

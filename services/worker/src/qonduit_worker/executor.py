@@ -82,7 +82,9 @@ class Executor:
         self._storage = workshop.storage(grant.storage_ticket)
         self._room = Room.make(workshop.rooms, LeaseKind.EXECUTOR)
         self._server = ProgramServer(self._room.socket)
-        self._data = DataFolder(self._room.data, f"users/{grant.user}", self._storage, workshop.cache)
+        self._data = DataFolder(
+            self._room.data, f"users/{grant.user}", self._storage, workshop.cache, names=grant.files
+        )
         self._blobs = workshop.blobs(
             self._storage, job_id=grant.job_id, attempt=grant.attempt, home=grant.driver_worker_id
         )

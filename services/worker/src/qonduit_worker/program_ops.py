@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qonduit.program.channel import CHUNK_BYTES
@@ -70,7 +70,7 @@ class ResultOps:
 
 
 class FileOps:
-    """files_list, file_get, file_begin, file_chunk, file_commit, file_delete, sync_files."""
+    """files_list, files_usage, file_get, file_begin, file_chunk, file_commit, file_delete, sync_files."""
 
     def __init__(self, data: DataFolder, parts: Path, *, most_bytes: int) -> None:
         self._data = data
@@ -80,6 +80,7 @@ class FileOps:
     def register(self, server: ProgramServer) -> None:
         """Answer them on a sandbox's channel."""
         server.register("files_list", self._list)
+        server.register("files_usage", self._usage)
         server.register("file_get", self._get)
         server.register("file_begin", self._begin)
         server.register("file_chunk", self._chunk)
@@ -90,7 +91,11 @@ class FileOps:
     async def _list(self, _: ProgramSession, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
         del fields
         files = await self._data.stored()
-        return [{"name": file.name, "size_bytes": file.size_bytes, "digest": file.digest} for file in files]
+        return [asdict(file) for file in files]
+
+    async def _usage(self, _: ProgramSession, fields: Mapping[str, Any]) -> dict[str, int]:
+        del fields
+        return asdict(await self._data.usage())
 
     async def _get(self, _: ProgramSession, fields: Mapping[str, Any]) -> dict[str, Any]:
         name = text_field(fields, "name", most=_NAME_LENGTH)
@@ -125,7 +130,7 @@ class FileOps:
 
     async def _sync(self, _: ProgramSession, fields: Mapping[str, Any]) -> list[str]:
         del fields
-        return await self._data.send_back()
+        return [refused.text for refused in await self._data.send_back()]
 
 
 def digest_field(fields: Mapping[str, Any]) -> str:

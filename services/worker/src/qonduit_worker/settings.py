@@ -81,6 +81,12 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
         default=True, description="Also build a target and transpile once before programs of one CPU are forked."
     )
     file_bytes: int = Field(16 * _GIB, gt=0, description="Size of the largest file that a program may write.")
+    refused_kept_s: float = Field(
+        24 * 3600,
+        ge=0,
+        description="Seconds for which what a program left in /data, and storage refused, is kept on this machine.",
+    )
+    refused_bytes: int = Field(4 * _GIB, ge=0, description="Most that is kept of them; the oldest give way.")
     tmp_bytes: int = Field(2 * _GIB, gt=0, description="Size of a program's /tmp.")
     artifact_bytes: int = Field(4 * _GIB, gt=0, description="Most that an artifact may unpack to.")
     result_bytes: int = Field(_GIB, gt=0, description="Largest result.")

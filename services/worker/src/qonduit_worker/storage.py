@@ -6,7 +6,7 @@ import asyncio
 import errno
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import grpc
@@ -46,6 +46,18 @@ class StoredFile:
     name: str
     size_bytes: int
     digest: str
+    stored_at: float = field(default=0.0, compare=False)
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceUsage:
+    """How full a space is."""
+
+    file_count: int
+    used_bytes: int
+    limit_bytes: int
+    """0 for no limit."""
 
 
 class Storage:
@@ -110,6 +122,16 @@ class Storage:
             token = answer.next_page_token
             if not token:
                 return files
+
+    async def usage(self, space: str) -> SpaceUsage:
+        """Tell how full a space is."""
+
+        async def ask() -> SpaceUsage:
+            request = storage_pb2.GetSpaceUsageRequest(space=space)
+            told = await self._spaces.GetSpaceUsage(request, metadata=self._metadata)
+            return SpaceUsage(told.file_count, told.used_bytes, told.limit_bytes)
+
+        return await self._patiently(ask)
 
     async def stat_file(self, space: str, name: str) -> StoredFile:
         """Tell about a file."""
@@ -232,7 +254,8 @@ def _size(source: Path) -> int:
 
 
 def _stored(file: storage_pb2.SpaceFile) -> StoredFile:
-    return StoredFile(file.name, file.size_bytes, file.digest)
+    stored_at = file.create_time.ToNanoseconds() / 1e9
+    return StoredFile(file.name, file.size_bytes, file.digest, stored_at)
 
 
 def _error(error: grpc.aio.AioRpcError) -> StorageError:

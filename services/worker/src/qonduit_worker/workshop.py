@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qonduit_worker.blobs import BlobCache
     from qonduit_worker.dependencies import Layer, LayerStore
     from qonduit_worker.qpu_endpoint import DeviceCache
+    from qonduit_worker.refused_files import RefusedFiles
     from qonduit_worker.room import Room
     from qonduit_worker.settings import WorkerSettings
     from qonduit_worker.zygotes import ZygotePool
@@ -42,6 +43,7 @@ class Workshop:
     layers: LayerStore
     rooms: Path
     exchange: BlobExchange
+    refused: RefusedFiles
 
     def storage(self, ticket: str) -> Storage:
         """Return storage as this ticket may use it."""

@@ -42,6 +42,7 @@ class DriverContext:
     dependencies: tuple[str, ...] = ()
     qpu_budget_s: float | None = None
     user_qpu_budget_s: float | None = None
+    files: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
