@@ -190,7 +190,8 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.StreamLogsRequest, _context: grpc.ServicerContext
     ) -> Iterator[jobs_pb2.StreamLogsResponse]:
         data = self.state.logs.get(request.job_id, self.state.log_of_any)
-        for start in range(request.offset, len(data), 3):
+        kept = b"".join(data.splitlines(keepends=True)[-request.tail_lines :])
+        for start in range(request.offset or len(data) - len(kept), len(data), 3):
             yield jobs_pb2.StreamLogsResponse(chunk=data[start : start + 3], offset=start)
 
     def ListTasks(  # noqa: N802
@@ -226,17 +227,30 @@ class _Files(files_pb2_grpc.FileServiceServicer):
     def __init__(self, state: State) -> None:
         self.state = state
         self.cut_after: int | None = None
+        self.partial: dict[str, bytes] = {}
+        self.offsets: list[int] = []
+        self.limit_bytes = 0
 
     def _file(self, name: str) -> files_pb2.File:
         content = self.state.files[name]
         return files_pb2.File(name=name, size_bytes=len(content), digest=hashlib.sha256(content).hexdigest())
 
     def UploadFile(  # noqa: N802
-        self, request_iterator: Iterator[files_pb2.UploadFileRequest], _context: grpc.ServicerContext
+        self, request_iterator: Iterator[files_pb2.UploadFileRequest], context: grpc.ServicerContext
     ) -> files_pb2.UploadFileResponse:
-        name = next(request_iterator).header.name
-        self.state.files[name] = b"".join(part.chunk for part in request_iterator)
-        return files_pb2.UploadFileResponse(file=self._file(name))
+        header = next(request_iterator).header
+        if self.limit_bytes and header.size_bytes > self.limit_bytes:
+            fail(context, code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", f"There is no room for {header.name!r}.")
+        self.offsets.append(header.offset)
+        content = bytearray(self.partial.pop(header.name, b"")[: header.offset])
+        for part in request_iterator:
+            content += part.chunk
+            if self.cut_after is not None and len(content) >= self.cut_after:
+                self.partial[header.name] = bytes(content)
+                self.cut_after = None
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
+        self.state.files[header.name] = bytes(content)
+        return files_pb2.UploadFileResponse(file=self._file(header.name))
 
     def DownloadFile(  # noqa: N802
         self, request: files_pb2.DownloadFileRequest, context: grpc.ServicerContext
@@ -250,6 +264,19 @@ class _Files(files_pb2_grpc.FileServiceServicer):
                 self.cut_after = None
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
             yield files_pb2.DownloadFileResponse(chunk=content[start : start + 1000])
+
+    def StatUpload(  # noqa: N802
+        self, request: files_pb2.StatUploadRequest, _context: grpc.ServicerContext
+    ) -> files_pb2.StatUploadResponse:
+        return files_pb2.StatUploadResponse(received_bytes=len(self.partial.get(request.name, b"")))
+
+    def GetFileUsage(  # noqa: N802
+        self, _request: files_pb2.GetFileUsageRequest, _context: grpc.ServicerContext
+    ) -> files_pb2.GetFileUsageResponse:
+        used = sum(len(content) for content in self.state.files.values())
+        return files_pb2.GetFileUsageResponse(
+            file_count=len(self.state.files), used_bytes=used, limit_bytes=self.limit_bytes
+        )
 
     def ListFiles(  # noqa: N802
         self, _request: files_pb2.ListFilesRequest, _context: grpc.ServicerContext
@@ -336,6 +363,8 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
                 setattr(user.limit, name, getattr(request, name))
         if request.HasField("qpu_seconds"):
             user.qpu_seconds_limit = request.qpu_seconds
+        if request.HasField("file_bytes"):
+            user.file_bytes_limit = request.file_bytes
         return cluster_pb2.SetUserLimitResponse(user=user)
 
 

@@ -152,6 +152,9 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
     assert "ada may use 600 QPU seconds in any 28 days.\n" in run("users", "limit", "ada", "--qpu-seconds", "600")[1]
     assert "600" in run("users", "ls")[1]
     assert "ada may use QPUs without limit.\n" in run("users", "limit", "ada", "--qpu-seconds", "0")[1]
+    assert "files of ada have at most 2.0 GiB together.\n" in run("users", "limit", "ada", "--files", "2GiB")[1]
+    assert "2.0 GiB" in run("users", "ls")[1]
+    assert "files of ada may have as much as fits.\n" in run("users", "limit", "ada", "--files", "0")[1]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,7 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
         (["users", "limit", "ada", "--cpu", "nan"], cli.USAGE, "above 0"),
         (["users", "limit", "ada", "--qpu-seconds", "-1"], cli.USAGE, "not be negative"),
         (["users", "limit", "ada", "--mem", "lots"], cli.USAGE, "512M"),
+        (["users", "limit", "ada", "--files", "lots"], cli.USAGE, "512M"),
         (["users", "limit", "ada", "--gpus", "1"], cli.FAILED, "ada"),
     ],
 )

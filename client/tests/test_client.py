@@ -177,6 +177,9 @@ def test_logs_keep_characters_whole_that_arrive_in_pieces(
     gateway.state.logs[job.job_id] = "Müß ✓ größer".encode()
     assert job.logs() == "Müß ✓ größer"
     assert "".join(job.stream_logs()) == "Müß ✓ größer"
+    gateway.state.logs[job.job_id] = b"one\ntwo\nthree\n"
+    assert job.logs(tail=2) == "two\nthree\n"
+    assert "".join(job.stream_logs(tail=1)) == "three\n"
 
 
 def test_awaiting_a_job_gives_its_result(gateway: FakeGateway, function: RunnableQiskitFunction) -> None:

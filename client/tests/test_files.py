@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 from qonduit import exceptions as errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fake_gateway import FakeGateway
@@ -101,3 +103,69 @@ def test_an_empty_file_comes_back_empty(client: ServerlessClient, gateway: FakeG
     gateway.state.files["x.h5"] = b""
     client.file_download("x.h5", target_name="x.h5", download_location=tmp_path)
     assert (tmp_path / "x.h5").read_bytes() == b""
+
+
+def test_a_download_never_overwrites_in_silence(client: ServerlessClient, gateway: FakeGateway, tmp_path: Path) -> None:
+    here = tmp_path / "x.h5"
+    here.write_bytes(b"mine")
+    gateway.state.files["x.h5"] = b"theirs"
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        client.file_download("x.h5", target_name="x.h5", download_location=tmp_path)
+    assert here.read_bytes() == b"mine"
+    client.file_download("x.h5", target_name="x.h5", download_location=tmp_path, overwrite=True)
+    assert here.read_bytes() == b"theirs"
+    # An equal one is what was asked for.
+    assert client.file_download("x.h5", target_name="x.h5", download_location=tmp_path) == str(here)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_a_file_made_while_a_download_runs_is_not_overwritten(
+    client: ServerlessClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qonduit import file_space  # noqa: PLC0415 - Beside its only use.
+
+    here = tmp_path / "x.h5"
+
+    def download(_space: object, name: str) -> Iterator[file_space.StoredFile | bytes]:
+        yield file_space.StoredFile(name, 6, hashlib.sha256(b"theirs").hexdigest())
+        here.write_bytes(b"mine")
+        yield b"theirs"
+
+    monkeypatch.setattr(file_space.ServerFileSpace, "download", download)
+    with pytest.raises(FileExistsError):
+        client.file_download("x.h5", target_name="x.h5", download_location=tmp_path)
+    assert here.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+def test_an_upload_goes_on_where_it_was_when_the_server_goes_away(
+    client: ServerlessClient, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(random.Random(1).randbytes(9 * 1024**2))  # noqa: S311 - No secret.
+    gateway.files.cut_after = 5 * 1024**2
+    client.file_upload(path)
+    assert gateway.state.files["x.h5"] == path.read_bytes()
+    assert gateway.files.offsets == [0, 5 * 1024**2]
+
+
+def test_what_is_too_much_is_an_error_of_its_own(client: ServerlessClient, gateway: FakeGateway, tar: Path) -> None:
+    gateway.files.limit_bytes = 100
+    with pytest.raises(errors.QuotaExceededError, match=r"demo\.tar"):
+        client.file_upload(tar)
+    told = client.file_usage()
+    assert (told.file_count, told.used_bytes, told.limit_bytes) == (0, 0, 100)
+
+
+def test_a_bar_is_shown_when_asked_for_and_not_elsewhere(
+    client: ServerlessClient, tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.file_upload(tar)
+    client.file_download("demo.tar", download_location=tmp_path)
+    assert capsys.readouterr() == ("", "")
+    client.file_upload(tar, progress=True)
+    client.file_download("demo.tar", target_name="again.tar", download_location=tmp_path, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("demo.tar") >= 2
+    assert "10.0/10.0 KiB" in err

@@ -56,7 +56,12 @@ class Agent:
 
     def _described(self, name: str) -> dict[str, Any]:
         content = self.files[name]
-        return {"name": name, "size_bytes": len(content), "digest": hashlib.sha256(content).hexdigest()}
+        return {
+            "name": name,
+            "size_bytes": len(content),
+            "digest": hashlib.sha256(content).hexdigest(),
+            "stored_at": 1.0,
+        }
 
     def files_list(self, _request: dict[str, Any]) -> list[dict[str, Any]]:
         return [self._described(name) for name in sorted(self.files)]

@@ -136,5 +136,6 @@ def test_of_a_long_line_little_is_kept(gateway: FakeGateway, job: Job) -> None:
     gateway.state.set_tasks("j", task(12), done=1)
     gateway.state.logs["j"] = LOG.encode()
     assert job.logs(task=job.tasks()[0]) == "".join(LOG.splitlines(keepends=True)[2:4])
+    assert job.logs(task=job.tasks()[0], tail=1) == LOG.splitlines(keepends=True)[3]
     assert job.logs(task="nothing of that name") == ""
     assert job.logs() == LOG

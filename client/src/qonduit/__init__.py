@@ -1,7 +1,7 @@
 """Qonduit: Qiskit programs that mix classical and quantum work, on many machines.
 
-For users: `ServerlessClient`, `QiskitFunction`, `Configuration`, `Job`, and the exceptions of
-`qonduit.exceptions`. For programs: `get_arguments`, `save_result`, `update_status`, `get_logger`,
+For users: `ServerlessClient`, `QiskitFunction`, `Configuration`, `Job`, `extract`, and the exceptions of
+`qonduit.exceptions`. For programs: `get_arguments`, `save_result`, `update_status`, `sync_files`, `get_logger`,
 `distribute_task`, `get`, `put`, `wait`, `cancel`. Everything is loaded at its first use, so that `import qonduit` costs
 nothing.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qonduit.client import IBMServerlessClient, ServerlessClient
     from qonduit.configuration import Configuration
     from qonduit.exceptions import JobCanceledError, JobFailedError, QiskitServerlessException, QonduitError
+    from qonduit.extracting import extract
     from qonduit.function_of_python import distribute_qiskit_function
     from qonduit.functions import QiskitFunction, RunnableQiskitFunction
     from qonduit.job import Job
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         get_logger,
         is_running_in_serverless,
         save_result,
+        sync_files,
         update_status,
     )
     from qonduit.program.task_errors import (
@@ -54,6 +56,7 @@ _HOMES = {
     "cancel": "qonduit.program.tasks",
     "distribute_qiskit_function": "qonduit.function_of_python",
     "distribute_task": "qonduit.program.tasks",
+    "extract": "qonduit.extracting",
     "get": "qonduit.program.tasks",
     "get_arguments": "qonduit.program.api",
     "get_logger": "qonduit.program.api",
@@ -61,6 +64,7 @@ _HOMES = {
     "is_running_in_serverless": "qonduit.program.api",
     "put": "qonduit.program.tasks",
     "save_result": "qonduit.program.api",
+    "sync_files": "qonduit.program.api",
     "update_status": "qonduit.program.api",
     "wait": "qonduit.program.tasks",
 }
@@ -87,6 +91,7 @@ __all__ = [
     "cancel",
     "distribute_qiskit_function",
     "distribute_task",
+    "extract",
     "get",
     "get_arguments",
     "get_logger",
@@ -94,6 +99,7 @@ __all__ = [
     "is_running_in_serverless",
     "put",
     "save_result",
+    "sync_files",
     "update_status",
     "wait",
 ]

@@ -41,12 +41,22 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """Where a file's bytes are in an artifact."""
+
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A finished tar, open for reading; it is gone when closed."""
 
     file: IO[bytes]
     digest: str
     size_bytes: int
+    contents: tuple[Content, ...] = ()
+    """Its files' bytes, in the order of the tar."""
 
 
 def list_members(working_dir: Path) -> list[Member]:
@@ -113,8 +123,7 @@ def build(members: Sequence[Member]) -> Artifact:
     file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - The caller closes it.
     try:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for member in members:
-                _add(tar, member)
+            contents = tuple(content for member in members if (content := _add(tar, member)) is not None)
         size = file.tell()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -125,7 +134,7 @@ def build(members: Sequence[Member]) -> Artifact:
     except BaseException:
         file.close()
         raise
-    return Artifact(file, digest, size)
+    return Artifact(file, digest, size, contents)
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...], ignoring: Ignoring) -> Iterator[Member]:
@@ -154,17 +163,19 @@ def _is_left_out(folder: Path) -> bool:
     return folder.name in LEFT_OUT_FOLDERS or (folder / "pyvenv.cfg").exists()
 
 
-def _add(tar: tarfile.TarFile, member: Member) -> None:
-    """Add a member without anything that differs between two machines or moments."""
+def _add(tar: tarfile.TarFile, member: Member) -> Content | None:
+    """Add a member without anything that differs between two machines or moments; return where a file's bytes are."""
     entry = tarfile.TarInfo(member.name)
     if member.is_folder:
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(entry)
-        return
+        return None
     entry.mode = 0o755 if member.executable else 0o644
     with member.path.open("rb") as source:
         entry.size = os.fstat(source.fileno()).st_size
         tar.addfile(entry, source)
+    padded = -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return Content(tar.offset - padded, entry.size)
 
 
 def _megabytes(size_bytes: int) -> str:

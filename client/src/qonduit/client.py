@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 from qonduit import artifact
 from qonduit.configuration import Configuration
 from qonduit.exceptions import ArtifactTooLargeError, NotAvailableError
-from qonduit.file_space import FileSpace, ServerFileSpace, describe_local, save
+from qonduit.file_space import FileSpace, ServerFileSpace, SpaceUsage, StoredFile, describe_local, save
 from qonduit.functions import QiskitFunction, RunnableQiskitFunction
 from qonduit.job import Job
+from qonduit.progress import transfer
 from qonduit.settings import Target, find_target, inside_program, known_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from os import PathLike
     from types import TracebackType
@@ -83,19 +84,19 @@ class ServerlessClient:
         members = artifact.list_members(folder)
         entrypoint = artifact.check_entrypoint(program.entrypoint, folder, members)
         total = sum(member.size_bytes for member in members)
-        if total > _ASK_FOR_LIMIT_BYTES and (limit := self._functions.artifact_limit_bytes()) and total > limit:
+        if total > _ASK_FOR_LIMIT_BYTES and (limit := self.function_calls.artifact_limit_bytes()) and total > limit:
             raise artifact.too_large(members, folder, limit)
         packed = artifact.build(members)
         with packed.file:
             try:
-                uploaded = self._functions.upload(program, entrypoint, packed)
+                uploaded = self.function_calls.upload(program, entrypoint, packed)
             except ArtifactTooLargeError:
                 raise artifact.too_large(members, folder, 0) from None
         return self._runnable(uploaded)
 
     def list(self, *, limit: int | None = None) -> list[RunnableQiskitFunction]:
         """Return the user's functions, newest upload first; all of them unless there is a limit."""
-        return [self._runnable(function) for function in self._functions.list_functions(limit)]
+        return [self._runnable(function) for function in self.function_calls.list_functions(limit)]
 
     functions = list  # noqa: A003 - The two names that users know.
 
@@ -105,13 +106,15 @@ class ServerlessClient:
         Args:
             title: Its title.
             provider: Taken and ignored: functions belong to users here.
-            version: A version's digest, or 8 digits of it or more; otherwise the newest.
+            version: An alias, or a version's digest, or 8 digits of it or more; otherwise the latest. As title,
+                "title@version" is the same.
 
         Raises:
             FunctionNotFoundError: There is none.
+            InvalidRequestError: The version is neither an alias nor a digest.
         """
         del provider
-        return self._runnable(self._functions.get(title, version))
+        return self._runnable(self.function_calls.get(title, version))
 
     function = get
 
@@ -128,7 +131,7 @@ class ServerlessClient:
         """Start a job of a function.
 
         Args:
-            program: The function, or its title.
+            program: The function, or its title, or "title@alias", or "title@digest".
             arguments: Its arguments by name.
             config: What the job asks for.
             idempotency_key: Calls with the same key start one job; otherwise each call starts its own.
@@ -136,6 +139,7 @@ class ServerlessClient:
         Raises:
             NotSerializableError: An argument cannot be written as JSON; the text says which.
             FunctionNotFoundError: There is no such function.
+            InvalidRequestError: The arguments do not fit the function's schema; the text says where.
             TypeError: `config` is no Configuration.
         """
         if config is not None and not isinstance(config, Configuration):
@@ -177,8 +181,17 @@ class ServerlessClient:
         del function
         return [file.name for file in self.file_space.list_files()]
 
+    def file_usage(self) -> SpaceUsage:
+        """Return how many files the user has, what they have together, and what they may have."""
+        return self.file_space.usage()
+
     def file_upload(
-        self, file: str | PathLike[str], function: _AnyFunction | None = None, *, name: str | None = None
+        self,
+        file: str | PathLike[str],
+        function: _AnyFunction | None = None,
+        *,
+        name: str | None = None,
+        progress: bool | None = None,
     ) -> str:
         """Store a tar or an h5 file; programs find it as /data/<its name>.
 
@@ -186,6 +199,7 @@ class ServerlessClient:
             file: A local path.
             function: Taken and ignored: a user's functions share one space.
             name: What to call it, if not by its own name.
+            progress: Whether to show a bar; by default in terminals and notebooks, for large files.
 
         Returns:
             A message with the path that programs see, as JSON.
@@ -193,10 +207,12 @@ class ServerlessClient:
         Raises:
             FileNotFoundError: There is no such local file.
             InvalidFileError: Its name or its content is not allowed.
+            QuotaExceededError: There is no room for it; the text has the numbers, and nothing was sent.
         """
         del function
         described = describe_local(Path(file), name)
-        self.file_space.upload(Path(file), described)
+        with transfer(described.name, described.size_bytes, shown=progress) as tell:
+            self.file_space.upload(Path(file), described, tell)
         return json.dumps({"message": f"/data/{described.name}"})
 
     def file_download(
@@ -205,19 +221,34 @@ class ServerlessClient:
         function: _AnyFunction | None = None,
         target_name: str | None = None,
         download_location: str | PathLike[str] = "./",
+        *,
+        overwrite: bool = False,
+        progress: bool | None = None,
     ) -> str:
         """Fetch a file, check it, and return the path where it is now.
 
-        Without `target_name` it is called `downloaded_<part of its digest>_<its name>`, so that it replaces
-        nothing but an equal file. A file called `target_name` is replaced, in one step.
+        It appears there whole and in one step.
+
+        Args:
+            file: Its name in the space.
+            function: Taken and ignored, as in `file_upload`.
+            target_name: What to call it here; by default `downloaded_<part of its digest>_<its name>`.
+            download_location: A local folder, made if it is missing.
+            overwrite: Replace another file of that name.
+            progress: Whether to show a bar; by default in terminals and notebooks, for large files.
 
         Raises:
+            FileExistsError: Another file of that name is there, with other content, and `overwrite` is not set.
             StoredFileNotFoundError: There is no such file in the space.
             TransferDamagedError: It did not arrive as it was stored; nothing was written.
         """
         del function
+
+        def show(found: StoredFile) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+            return transfer(found.name, found.size_bytes, shown=progress)
+
         with contextlib.closing(self.file_space.download(file)) as parts:
-            return str(save(parts, Path(download_location), target_name))
+            return str(save(parts, Path(download_location), target_name, overwrite=overwrite, show=show))
 
     def file_delete(self, file: str, function: _AnyFunction | None = None) -> str:
         """Delete a file and say so; StoredFileNotFoundError if there is none."""
@@ -257,7 +288,8 @@ class ServerlessClient:
         return Connection(self._target)
 
     @cached_property
-    def _functions(self) -> FunctionCalls:
+    def function_calls(self) -> FunctionCalls:
+        """What the server is asked about functions."""
         connection = self.connection
         from qonduit.function_calls import FunctionCalls  # noqa: PLC0415 - As above.
 

@@ -98,6 +98,8 @@ class User:
     """The most that the tasks of one of their jobs may hold together."""
     qpu_seconds_limit: float = 0.0
     """Most QPU seconds that they may use in any 28 days; 0 for no limit."""
+    file_bytes_limit: int = 0
+    """Most bytes that their files may have together; 0 for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +206,12 @@ class Cluster:
         mem_bytes: int | None = None,
         gpus: int | None = None,
         qpu_seconds: float | None = None,
+        file_bytes: int | None = None,
         reset: bool = False,
     ) -> User:
-        """Set what a user's jobs may hold and use, and return the user; for administrators.
+        """Set what a user's jobs may hold and use, and their files may have, and return the user; for administrators.
 
-        It holds for jobs that are accepted, or tried again, from then on.
+        For jobs it holds as soon as they are accepted, or tried again, from then on; for files at once.
 
         Args:
             name: The user.
@@ -216,6 +219,7 @@ class Cluster:
             mem_bytes: Memory that they hold together.
             gpus: GPUs that they hold together.
             qpu_seconds: QPU seconds that the user may use in any 28 days; 0 for no limit.
+            file_bytes: Bytes that the user's files may have together; 0 for no limit.
             reset: Go back to the server's limit first.
 
         Raises:
@@ -228,6 +232,7 @@ class Cluster:
             mem_bytes=mem_bytes,
             gpus=gpus,
             qpu_seconds=qpu_seconds,
+            file_bytes=file_bytes,
             reset=reset,
         )
         return _user(self._connection.call(lambda to: to.cluster.SetUserLimit, request).user)
@@ -270,7 +275,14 @@ def _worker(worker: pb.Worker) -> Worker:
 
 
 def _user(user: pb.User) -> User:
-    return User(user.name, user.administrator, _utc(user.create_time), _room(user.limit), user.qpu_seconds_limit)
+    return User(
+        user.name,
+        user.administrator,
+        _utc(user.create_time),
+        _room(user.limit),
+        user.qpu_seconds_limit,
+        user.file_bytes_limit,
+    )
 
 
 def _dead_letter(letter: pb.DeadLetter) -> DeadLetter:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import InitVar, dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LEAST_MEM_BYTES: Final = 16 * 1024**2
 """No Python program starts in less; who asks for less most likely thought of another unit."""
@@ -29,9 +32,12 @@ class Configuration:
         time_limit_s: Seconds the job may run.
         priority: Larger goes first among the user's own jobs.
         qpu_budget_s: Most QPU seconds that the job may be charged; 0 for no limit but the user's.
+        files: Names of the user's files that program and tasks find in /data; None for all of them. Who has large
+            files and needs few names those, and the job starts the sooner.
 
     Raises:
         ValueError: A value makes no sense; the text says which and why.
+        TypeError: `files` is one name in place of a list.
     """
 
     workers: InitVar[int | None] = None
@@ -44,6 +50,7 @@ class Configuration:
     time_limit_s: float = 0
     priority: int = 0
     qpu_budget_s: float = 0
+    files: Sequence[str] | None = None
 
     def __post_init__(
         self, workers: int | None, min_workers: int | None, max_workers: int | None, auto_scaling: bool
@@ -54,6 +61,8 @@ class Configuration:
                 IgnoredSettingWarning,
                 stacklevel=3,
             )
+        if isinstance(self.files, str):
+            raise TypeError(f"files is a list of names: write files=[{self.files!r}].")
         for name in ("cpu", "mem", "gpus", "time_limit_s", "qpu_budget_s"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:

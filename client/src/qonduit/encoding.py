@@ -3,7 +3,8 @@
 Plain values (None, bool, int, float, str, and lists, tuples and dicts of them) never import Qiskit.
 Circuits, numpy arrays and scalars, complex numbers, sets, dates, SparsePauliOp and other operators,
 PrimitiveResult and its parts come back as what they were. As in all JSON, a tuple comes back as a list,
-and numbers that are keys of a dict come back as text.
+and numbers that are keys of a dict come back as text. Arrays and circuits of more than 1 MiB are put behind the JSON
+(`qonduit.large_values`), as base64 within it takes ten times as long.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from qonduit.exceptions import NotSerializableError
+from qonduit.large_values import MAGIC, Packed, Segments
+from qonduit.large_values import TYPE as SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NotSerializableError", "decode", "encode"]
+__all__ = ["NotSerializableError", "decode", "encode", "encode_text"]
 
 _PLAIN = (str, int, float, bool, type(None))
 _TAG = "__type__"
 
 
 def encode(value: Any, *, name: str = "result") -> bytes:
-    """Return a value as JSON in UTF-8.
+    """Return a value as JSON in UTF-8, with what is large behind it.
 
     Args:
         value: What to encode.
@@ -34,8 +37,19 @@ def encode(value: Any, *, name: str = "result") -> bytes:
     Raises:
         NotSerializableError: It names the part that cannot be encoded: "arguments['callback'] is a function".
     """
+    segments = Segments()
+    text = _text(value, name, segments).encode()
+    return segments.behind(text) if segments else text
+
+
+def encode_text(value: Any, *, name: str = "result") -> str:
+    """Return a value as JSON alone, however large it is; otherwise as `encode`."""
+    return _text(value, name, None)
+
+
+def _text(value: Any, name: str, segments: Segments | None) -> str:
     try:
-        return _dumps(value).encode()
+        return _dumps(value, segments)
     except Exception as error:  # Encoders of foreign types raise whatever they like.
         path, part, cause = _find_culprit(value, name, error)
         raise NotSerializableError(_describe(path, part, cause)) from error
@@ -43,14 +57,24 @@ def encode(value: Any, *, name: str = "result") -> bytes:
 
 def decode(data: bytes | str) -> Any:
     """Return the value that `encode` wrote; ValueError if it is not JSON."""
-    text = data.decode() if isinstance(data, bytes) else data
+    packed = Packed(data) if isinstance(data, bytes) and data.startswith(MAGIC) else None
+    text = packed.text if packed is not None else data
+    text = text.decode() if isinstance(text, bytes) else text
     if _TAG not in text:
         return json.loads(text)
-    return json.loads(text, object_hook=_decode_object)
+
+    def hook(item: dict[str, Any]) -> Any:
+        if packed is not None and item.get(_TAG) == SEGMENT:
+            return packed.value_of(item["__value__"])
+        return _decode_object(item)
+
+    return json.loads(text, object_hook=hook)
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, cls=None if _is_plain(value) else _encoder(), separators=(",", ":"))
+def _dumps(value: Any, segments: Segments | None) -> str:
+    if _is_plain(value):
+        return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, cls=_encoder(), separators=(",", ":"), segments=segments)
 
 
 def _is_plain(value: Any) -> bool:
@@ -79,7 +103,13 @@ def _encoder() -> type[json.JSONEncoder]:
     class Encoder(RuntimeEncoder):  # type: ignore[misc]
         """The runtime's encoder, which also knows all numpy scalars and never drops a callable in silence."""
 
+        def __init__(self, *, segments: Segments | None, **options: Any) -> None:
+            super().__init__(**options)
+            self._segments = segments
+
         def default(self, obj: Any) -> Any:
+            if self._segments is not None and (reference := self._segments.take(obj)) is not None:
+                return reference
             if isinstance(obj, np.generic):
                 return obj.item()
             if inspect.isroutine(obj) or inspect.isclass(obj) or inspect.ismodule(obj):
@@ -112,7 +142,7 @@ def _find_culprit(value: Any, path: str, error: Exception, above: tuple[int, ...
         if id(child) in above:
             return child_path, child, RecursionError()
         try:
-            _dumps(child)
+            _dumps(child, Segments())
         except Exception as child_error:  # noqa: BLE001 - As in encode.
             return _find_culprit(child, child_path, child_error, above)
     return path, value, error

@@ -203,6 +203,10 @@ class InvalidFileError(InvalidRequestError):
     """The file's name or content is not allowed: tar and h5 files with flat names are."""
 
 
+class UnsafeArchiveError(QonduitError, ValueError):
+    """An archive holds what is not unpacked: links, devices, names outside of the folder."""
+
+
 class TransferDamagedError(InvalidRequestError):
     """The bytes that arrived are not those that were sent."""
 
@@ -247,6 +251,10 @@ class QpuJobOverError(ConflictError):
 
 class LimitExceededError(ServerError):
     """It goes beyond a limit of the server."""
+
+
+class QuotaExceededError(LimitExceededError):
+    """The user's files would have more bytes than they may; nothing was sent."""
 
 
 class FileTooLargeError(LimitExceededError):

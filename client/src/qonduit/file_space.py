@@ -7,21 +7,26 @@ it, and the kind that talks to a server. `qonduit.program_files` holds the kind 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qonduit.exceptions import InvalidFileError, ServerUnavailableError, TransferDamagedError
+from qonduit.progress import told_to_nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from qonduit.connection import Connection
 
-CHUNK_BYTES = 1024**2
+CHUNK_BYTES: Final = 1024**2
+_GO_ON_FROM_BYTES: Final = 8 * 1024**2
+"""What is smaller is sent again as quickly as it is asked how much of it arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,18 @@ class StoredFile:
     size_bytes: int
     digest: str
     """sha256, in hexadecimal."""
+    stored: datetime | None = field(default=None, compare=False)
+    """When it was stored; None for a local one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceUsage:
+    """How full a space is."""
+
+    file_count: int
+    used_bytes: int
+    limit_bytes: int
+    """Most that all files may have together; 0 for no limit."""
 
 
 class FileSpace(Protocol):
@@ -40,11 +57,15 @@ class FileSpace(Protocol):
     def list_files(self) -> list[StoredFile]:
         """Return the files by name."""
 
-    def upload(self, source: Path, file: StoredFile) -> None:
-        """Store a file; readers see the old one or the new one, never a part.
+    def usage(self) -> SpaceUsage:
+        """Return how full the space is."""
+
+    def upload(self, source: Path, file: StoredFile, tell: Callable[[int], None] = told_to_nobody) -> None:
+        """Store a file; readers see the old one or the new one, never a part. `tell` takes how many bytes are sent.
 
         Raises:
             InvalidFileError: Name or content is not allowed.
+            QuotaExceededError: There is no room for it.
         """
 
     def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
@@ -77,40 +98,88 @@ def describe_local(path: Path, name: str | None) -> StoredFile:
         return StoredFile(stored_name, os.fstat(source.fileno()).st_size, digest)
 
 
-def save(parts: Iterator[StoredFile | bytes], folder: Path, name: str | None) -> Path:
+def _shown_to_nobody(file: StoredFile) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    del file
+    return contextlib.nullcontext(told_to_nobody)
+
+
+def save(
+    parts: Iterator[StoredFile | bytes],
+    folder: Path,
+    name: str | None,
+    *,
+    overwrite: bool = False,
+    show: Callable[[StoredFile], contextlib.AbstractContextManager[Callable[[int], None]]] = _shown_to_nobody,
+) -> Path:
     """Write a download next to where it goes, check it, and move it there in one step.
 
-    Without a name it is called `downloaded_<digest>_<its name>`, so that nothing else is ever overwritten.
+    Without a name it is called `downloaded_<digest>_<its name>`, so that nothing else is ever overwritten. An equal
+    file that is there already is left as it is.
 
     Raises:
+        FileExistsError: Another file of that name is there.
         TransferDamagedError: The bytes aren't those that were stored.
     """
     file = next(parts)
     if not isinstance(file, StoredFile):
         raise TransferDamagedError(f"The download did not say what it is, but began with {file[:16]!r}.")
     target = folder / (name or f"downloaded_{file.digest[:8]}_{file.name}")
+    if not overwrite and os.path.lexists(target):
+        if _holds(target, file):
+            return target
+        raise _taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as output:
+        with os.fdopen(handle, "wb") as output, show(file) as tell:
             for part in parts:
                 if isinstance(part, bytes):
                     digest.update(part)
                     output.write(part)
+                    tell(output.tell())
         if digest.hexdigest() != file.digest:
             raise TransferDamagedError(f"{file.name} arrived damaged; nothing was written to {target}.")
         Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
+        _move(Path(temporary), target, overwrite=overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
     return target
 
 
-def chunks(source: Path) -> Iterator[bytes]:
-    """Yield a file's bytes in pieces that fit into a message."""
+def _move(source: Path, target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            # Unlike a rename, it fails where somebody made a file of that name meanwhile.
+            os.link(source, target)
+        except FileExistsError:
+            raise _taken(target) from None
+        except OSError:  # A file system without links.
+            if os.path.lexists(target):
+                raise _taken(target) from None
+        else:
+            return
+    source.replace(target)
+
+
+def _taken(target: Path) -> FileExistsError:
+    return FileExistsError(
+        errno.EEXIST, "is there already, with other content; overwrite=True replaces it", str(target)
+    )
+
+
+def _holds(path: Path, file: StoredFile) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return False
+    with path.open("rb") as there:
+        return hashlib.file_digest(there, "sha256").hexdigest() == file.digest
+
+
+def chunks(source: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yield a file's bytes from an offset in pieces that fit into a message."""
     with source.open("rb") as file:
+        file.seek(offset)
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
@@ -135,22 +204,43 @@ class ServerFileSpace:
         token = ""
         while True:
             page = self._connection.call(lambda to: to.files.ListFiles, ListFilesRequest(page_token=token))
-            found += [StoredFile(file.name, file.size_bytes, file.digest) for file in page.files]
+            found += [
+                StoredFile(file.name, file.size_bytes, file.digest, file.create_time.ToDatetime(UTC))
+                for file in page.files
+            ]
             token = page.next_page_token
             if not token:
                 return found
 
-    def upload(self, source: Path, file: StoredFile) -> None:
-        """Store a file."""
+    def usage(self) -> SpaceUsage:
+        """Return how full the space is."""
+        from qonduit_api.v1.files_pb2 import GetFileUsageRequest  # noqa: PLC0415 - As above.
+
+        told = self._connection.call(lambda to: to.files.GetFileUsage, GetFileUsageRequest())
+        return SpaceUsage(told.file_count, told.used_bytes, told.limit_bytes)
+
+    def upload(self, source: Path, file: StoredFile, tell: Callable[[int], None] = told_to_nobody) -> None:
+        """Store a file; one that broke off, in this process or in another one, goes on where it stopped."""
         from qonduit_api.v1.files_pb2 import UploadFileHeader, UploadFileRequest  # noqa: PLC0415 - As above.
 
-        def requests() -> Iterator[UploadFileRequest]:
-            header = UploadFileHeader(name=file.name, size_bytes=file.size_bytes, digest=file.digest)
+        def stream(offset: int) -> Iterator[UploadFileRequest]:
+            header = UploadFileHeader(name=file.name, size_bytes=file.size_bytes, digest=file.digest, offset=offset)
             yield UploadFileRequest(header=header)
-            for chunk in chunks(source):
+            for chunk in chunks(source, offset):
                 yield UploadFileRequest(chunk=chunk)
+                offset += len(chunk)
+                tell(offset)
 
-        self._connection.send(lambda to: to.files.UploadFile, requests)
+        # Called anew for each try, so that each goes on where the last one stopped.
+        self._connection.send(lambda to: to.files.UploadFile, lambda: stream(self._received_bytes(file)))
+
+    def _received_bytes(self, file: StoredFile) -> int:
+        from qonduit_api.v1.files_pb2 import StatUploadRequest  # noqa: PLC0415 - As above.
+
+        if file.size_bytes < _GO_ON_FROM_BYTES:
+            return 0
+        request = StatUploadRequest(name=file.name, size_bytes=file.size_bytes, digest=file.digest)
+        return self._connection.call(lambda to: to.files.StatUpload, request).received_bytes
 
     def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
         """Yield what the file is, then its bytes; goes on where it was when the server comes back."""

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qonduit_api.v1 import functions_pb2 as pb
 from qonduit_api.v1.cluster_pb2 import GetInfoRequest
 
 from qonduit.connection import CHUNK_BYTES
-from qonduit.functions import RunnableQiskitFunction
+from qonduit.exceptions import FunctionNotFoundError, InvalidRequestError
+from qonduit.functions import FunctionFile, RunnableQiskitFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from qonduit.artifact import Artifact
+    from qonduit.artifact import Artifact, Content
     from qonduit.connection import Connection
     from qonduit.functions import QiskitFunction
+
+_COPIED_FROM_BYTES: Final = 256 * 1024
+"""Smaller artifacts are sent as quickly as it is asked what the server has of them."""
+_COPIED_FILE_BYTES: Final = 4 * 1024
+_NOT_COPIED: Final = frozenset({"INVALID_COPY", "DIGEST_MISMATCH", "SIZE_MISMATCH"})
 
 
 class FunctionCalls:
@@ -30,7 +38,8 @@ class FunctionCalls:
         return self._connection.call(lambda to: to.cluster.GetInfo, GetInfoRequest()).artifact_limit_bytes
 
     def upload(self, function: QiskitFunction, entrypoint: str, packed: Artifact) -> RunnableQiskitFunction:
-        """Upload a function with its artifact."""
+        """Upload a function with its artifact; of files that its latest version has only a reference is sent."""
+        schema = function.arguments_schema
         spec = pb.FunctionSpec(
             title=function.title,
             entrypoint=entrypoint,
@@ -38,22 +47,43 @@ class FunctionCalls:
             env_vars=function.env_vars,
             description=function.description,
             version_label=function.version,
+            arguments_schema="" if schema is None else json.dumps(schema),
         )
-        header = pb.UploadFunctionHeader(spec=spec, artifact_digest=packed.digest, artifact_bytes=packed.size_bytes)
+        base, known = self._known(function.title) if packed.size_bytes >= _COPIED_FROM_BYTES else ("", {})
+        try:
+            return self._send(spec, packed, base, known)
+        except InvalidRequestError as error:
+            if not base or error.reason not in _NOT_COPIED:
+                raise
+            # What the server copied was not what was here: all of it is sent, and checked as always.
+            return self._send(spec, packed, "", {})
+
+    def _send(
+        self, spec: pb.FunctionSpec, packed: Artifact, base: str, known: Mapping[str, int]
+    ) -> RunnableQiskitFunction:
+        header = pb.UploadFunctionHeader(
+            spec=spec, artifact_digest=packed.digest, artifact_bytes=packed.size_bytes, base_version=base
+        )
 
         def requests() -> Iterator[pb.UploadFunctionRequest]:
             yield pb.UploadFunctionRequest(header=header)
-            packed.file.seek(0)
-            while chunk := packed.file.read(CHUNK_BYTES):
-                yield pb.UploadFunctionRequest(chunk=chunk)
+            yield from _parts(packed, known)
 
         return _runnable(self._connection.send(lambda to: to.functions.UploadFunction, requests).function)
 
+    def _known(self, title: str) -> tuple[str, dict[str, int]]:
+        """Return the latest version of a function, and where the bytes of a digest are in its artifact."""
+        try:
+            version = self.get(title, "").version
+        except FunctionNotFoundError:
+            return "", {}
+        return version, {file.digest: offset for file, offset in self.files(title, version)}
+
     def get(self, title: str, version: str) -> RunnableQiskitFunction:
-        """Return a function, its newest version unless one is named."""
+        """Return a function, its latest version unless one is named."""
         request = pb.GetFunctionRequest(title=title, version=version)
         answer = self._connection.call(lambda to: to.functions.GetFunction, request)
-        return _runnable(answer.function, pinned=bool(version))
+        return _runnable(answer.function, pinned=bool(version) or "@" in title)
 
     def list_functions(self, limit: int | None) -> list[RunnableQiskitFunction]:
         """Return the user's functions, newest first."""
@@ -71,8 +101,71 @@ class FunctionCalls:
                 break
         return found[:limit]
 
+    def versions(self, title: str) -> list[RunnableQiskitFunction]:
+        """Return all versions of a function, newest first."""
+        found: list[RunnableQiskitFunction] = []
+        token = ""
+        while True:
+            request = pb.ListFunctionVersionsRequest(title=title, page_size=1000, page_token=token)
+            page = self._connection.call(lambda to: to.functions.ListFunctionVersions, request)
+            found += [_runnable(function, pinned=True) for function in page.functions]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def files(self, title: str, version: str) -> list[tuple[FunctionFile, int]]:
+        """Return a version's files, by path, and where their bytes begin in its artifact."""
+        request = pb.ListFunctionFilesRequest(title=title, version=version)
+        return [
+            (FunctionFile(file.path, file.size_bytes, file.digest), file.offset)
+            for page in self._connection.receive(lambda to: to.functions.ListFunctionFiles, request)
+            for file in page.files
+        ]
+
+    def set_alias(self, title: str, alias: str, version: str) -> RunnableQiskitFunction:
+        """Have an alias stand for a version."""
+        request = pb.SetFunctionAliasRequest(title=title, alias=alias, version=version)
+        return _runnable(self._connection.call(lambda to: to.functions.SetFunctionAlias, request).function, pinned=True)
+
+    def remove_alias(self, title: str, alias: str) -> None:
+        """Remove an alias."""
+        request = pb.DeleteFunctionAliasRequest(title=title, alias=alias)
+        # Not again by itself: who repeats it after a lost answer would be told that there is none.
+        self._connection.call(lambda to: to.functions.DeleteFunctionAlias, request, idempotent=False)
+
+
+def _parts(packed: Artifact, known: Mapping[str, int]) -> Iterator[pb.UploadFunctionRequest]:
+    """Yield an artifact as chunks, and as copies of what is known by its digest."""
+    sent = 0
+    for content in packed.contents if known else ():
+        offset = known.get(_digest(packed, content)) if content.size_bytes >= _COPIED_FILE_BYTES else None
+        if offset is None:
+            continue
+        yield from _chunks(packed, sent, content.offset)
+        yield pb.UploadFunctionRequest(copy=pb.ArtifactRange(offset=offset, length=content.size_bytes))
+        sent = content.offset + content.size_bytes
+    yield from _chunks(packed, sent, packed.size_bytes)
+
+
+def _chunks(packed: Artifact, start: int, end: int) -> Iterator[pb.UploadFunctionRequest]:
+    for at in range(start, end, CHUNK_BYTES):
+        packed.file.seek(at)
+        yield pb.UploadFunctionRequest(chunk=packed.file.read(min(CHUNK_BYTES, end - at)))
+
+
+def _digest(packed: Artifact, content: Content) -> str:
+    packed.file.seek(content.offset)
+    digest = hashlib.sha256()
+    left = content.size_bytes
+    while left:
+        piece = packed.file.read(min(left, CHUNK_BYTES))
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest()
+
 
 def _runnable(function: pb.Function, *, pinned: bool = False) -> RunnableQiskitFunction:
+    schema = function.spec.arguments_schema
     return RunnableQiskitFunction(
         title=function.spec.title,
         entrypoint=function.spec.entrypoint,
@@ -83,5 +176,7 @@ def _runnable(function: pb.Function, *, pinned: bool = False) -> RunnableQiskitF
         owner=function.owner,
         size_bytes=function.artifact_bytes,
         created=function.create_time.ToDatetime(tzinfo=UTC) if function.HasField("create_time") else None,
+        aliases=tuple(function.aliases),
+        arguments_schema=json.loads(schema) if schema else None,
         pinned=pinned,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from qonduit.configuration import Configuration
-from qonduit.exceptions import InvalidFunctionError, QonduitError
+from qonduit.exceptions import ConflictError, InvalidFunctionError, QonduitError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from qonduit.client import ServerlessClient
     from qonduit.job import Job
+
+
+LATEST: Final = "latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class QiskitFunction:
         env_vars: Environment variables of the program.
         description: For people.
         version: The author's own version label, for people; each content has a digest of its own anyway.
+        arguments_schema: A JSON Schema that the arguments of each job must fit, as they are encoded; jobs whose
+            arguments don't are refused before they begin.
 
     Raises:
         InvalidFunctionError: It names a provider.
@@ -42,6 +47,7 @@ class QiskitFunction:
     dependencies: Sequence[str] = ()
     description: str = ""
     version: str = ""
+    arguments_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self, provider: str | None) -> None:
         if provider:
@@ -49,6 +55,26 @@ class QiskitFunction:
                 f"provider={provider!r}: there are no providers here, functions belong to the user who uploads them. "
                 "Leave it out; the entrypoint is entrypoint=..., or the third value."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFile:
+    """A file of a function's version."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    """sha256, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDiff:
+    """What one version has and another has not, by path."""
+
+    added: tuple[FunctionFile, ...]
+    removed: tuple[FunctionFile, ...]
+    changed: tuple[tuple[FunctionFile, FunctionFile], ...]
+    """Before and after."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,8 +91,12 @@ class RunnableQiskitFunction:
     owner: str = ""
     size_bytes: int = 0
     created: datetime | None = None
+    aliases: tuple[str, ...] = ()
+    """What stood for this version when it was asked for, "latest" included."""
+    arguments_schema: Mapping[str, Any] | None = None
+    """What arguments must fit."""
     pinned: bool = False
-    """Whether `run` runs this very version, because it was asked for by its digest."""
+    """Whether `run` runs this very version, because it was asked for by its digest or an alias."""
     client: ServerlessClient | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -75,9 +105,9 @@ class RunnableQiskitFunction:
     def run(self, *, config: Configuration | None = None, qpu_budget_s: float | None = None, **arguments: Any) -> Job:
         """Start a job: `function.run(circuit=circuit, shots=1024)`.
 
-        It runs what the title stands for when it is called, which may be newer than this object, unless a
-        version was asked for by its digest. An argument that is called `config` or `qpu_budget_s` goes through
-        `client.run(function, arguments={...})`.
+        It runs what the title stands for when it is called, which may be newer than this object, unless a version was
+        asked for by its digest or an alias: then it is this one. An argument that is called `config` or `qpu_budget_s`
+        goes through `client.run(function, arguments={...})`.
 
         Args:
             config: What the job asks for.
@@ -102,6 +132,61 @@ class RunnableQiskitFunction:
     def jobs(self, *, limit: int = 10, status: str | None = None) -> list[Job]:
         """Return this function's jobs, newest first."""
         return self._client().jobs(self.title, limit=limit, status=status)
+
+    def versions(self) -> list[RunnableQiskitFunction]:
+        """Return all versions of this function, newest upload first; each is pinned."""
+        client = self._client()
+        return [replace(version, client=client) for version in client.function_calls.versions(self.title)]
+
+    def files(self) -> list[FunctionFile]:
+        """Return the files of this version, by path."""
+        return [file for file, _ in self._client().function_calls.files(self.title, self.version)]
+
+    def diff(self, newer: RunnableQiskitFunction) -> FunctionDiff:
+        """Return what another version has and this one has not."""
+        before = {file.path: file for file in self.files()}
+        after = {file.path: file for file in newer.files()}
+        return FunctionDiff(
+            added=tuple(file for path, file in after.items() if path not in before),
+            removed=tuple(file for path, file in before.items() if path not in after),
+            changed=tuple(
+                (before[path], file)
+                for path, file in after.items()
+                if path in before and before[path].digest != file.digest
+            ),
+        )
+
+    def set_alias(self, alias: str) -> RunnableQiskitFunction:
+        """Have an alias stand for this version: `client.run("title@alias")` runs it from now on.
+
+        Jobs that were accepted keep their version.
+
+        Args:
+            alias: A word such as "stable"; or "latest", which the next upload sets again.
+
+        Raises:
+            InvalidRequestError: It can't be an alias; the text says why.
+        """
+        client = self._client()
+        return replace(client.function_calls.set_alias(self.title, alias, self.version), client=client)
+
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias of this function, whatever it stands for; NotFoundError if there is none."""
+        self._client().function_calls.remove_alias(self.title, alias)
+
+    def rollback(self) -> RunnableQiskitFunction:
+        """Have "latest" stand for the version before the one that it stands for, and return that.
+
+        Raises:
+            ConflictError: There is no version before it.
+        """
+        versions = self.versions()
+        latest = next(place for place, version in enumerate(versions) if LATEST in version.aliases)
+        if latest + 1 == len(versions):
+            raise ConflictError(
+                f"{self.title} has no version before {versions[latest].version[:12]}: there is nothing to go back to."
+            )
+        return versions[latest + 1].set_alias(LATEST)
 
     def _client(self) -> ServerlessClient:
         if self.client is None:

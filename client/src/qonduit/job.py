@@ -186,7 +186,7 @@ class Job:
             text = f"Job {self.job_id} failed ({end.reason or 'no reason given'}).\n{end.error_text}".rstrip()
             raise kind(text, job_id=self.job_id, reason=end.reason)
 
-    def logs(self, *, task: TaskInfo | int | str | None = None) -> str:
+    def logs(self, *, task: TaskInfo | int | str | None = None, tail: int = 0) -> str:
         """Return what the program and its tasks have printed so far, both streams in one order.
 
         What a task prints has its number and name before each line: `[task 12 transpile] ...`.
@@ -194,13 +194,15 @@ class Job:
         Args:
             task: Only the lines of this task (or of the one with this number), or of all tasks of this name. A
                 job that was tried again has tasks with the same numbers in each attempt.
+            tail: Only the last so many lines, of those of the task if one is named; 0 for all.
         """
-        if task is not None:
-            return "".join(self.stream_logs(follow=False, task=task))
-        return b"".join(self._calls.log_chunks(self.job_id, follow=False)).decode(errors="replace")
+        if task is None:
+            return b"".join(self._calls.log_chunks(self.job_id, follow=False, tail=tail)).decode(errors="replace")
+        text = "".join(self.stream_logs(follow=False, task=task))
+        return "".join(text.splitlines(keepends=True)[-tail:])
 
     def stream_logs(
-        self, *, follow: bool = True, offset: int = 0, task: TaskInfo | int | str | None = None
+        self, *, follow: bool = True, offset: int = 0, task: TaskInfo | int | str | None = None, tail: int = 0
     ) -> Iterator[str]:
         """Yield the log in pieces as it is written, until the job is over; goes on after a restart.
 
@@ -208,8 +210,9 @@ class Job:
             follow: Go on until the job is over; otherwise end where the log ends now.
             offset: Bytes to leave out at the beginning.
             task: As for `logs`.
+            tail: Begin with the last so many lines of the log in place of an offset.
         """
-        pieces = self._log_texts(follow=follow, offset=offset)
+        pieces = self._log_texts(follow=follow, offset=offset, tail=tail)
         if task is None:
             yield from pieces
             return
@@ -220,11 +223,11 @@ class Job:
         if rest := lines.end():
             yield rest
 
-    def _log_texts(self, *, follow: bool, offset: int) -> Iterator[str]:
+    def _log_texts(self, *, follow: bool, offset: int, tail: int) -> Iterator[str]:
         import codecs  # noqa: PLC0415 - Only followers need it.
 
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for chunk in self._calls.log_chunks(self.job_id, follow=follow, offset=offset):
+        for chunk in self._calls.log_chunks(self.job_id, follow=follow, offset=offset, tail=tail):
             if text := decoder.decode(chunk):
                 yield text
         if rest := decoder.decode(b"", final=True):
@@ -256,6 +259,15 @@ class Job:
         return message
 
     stop = cancel
+
+    def delete(self) -> None:
+        """Delete a job that is over, with its log, arguments, result, history and tasks; its bill stays.
+
+        Raises:
+            ConflictError: It is not over: cancel it first.
+            JobNotFoundError: There is no such job any more.
+        """
+        self._calls.delete(self.job_id)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that the job was given."""

@@ -66,6 +66,7 @@ class JobCalls:
             time_limit_seconds=asked.time_limit_s,
             priority=asked.priority,
             qpu_budget_seconds=asked.qpu_budget_s,
+            files=None if asked.files is None else pb.FileSelection(names=asked.files),
         )
         data = encoding.encode(arguments, name="arguments")
         if len(data) > INLINE_ARGUMENTS_BYTES:
@@ -137,14 +138,14 @@ class JobCalls:
                 seen, counts = snapshot.revision, snapshot.task_counts
                 yield snapshot
 
-    def log_chunks(self, job_id: str, *, follow: bool, offset: int = 0) -> Iterator[bytes]:
-        """Yield the log's bytes; goes on at the same byte over restarts of the server."""
+    def log_chunks(self, job_id: str, *, follow: bool, offset: int = 0, tail: int = 0) -> Iterator[bytes]:
+        """Yield the log's bytes, or its last lines; goes on at the same byte over restarts of the server."""
         backoff = self._connection.backoff()
         while True:
-            request = pb.StreamLogsRequest(job_id=job_id, offset=offset, follow=follow)
+            request = pb.StreamLogsRequest(job_id=job_id, offset=offset, follow=follow, tail_lines=tail)
             try:
                 for answer in self._connection.receive(lambda to: to.jobs.StreamLogs, request, timeout_s=None):
-                    offset = answer.offset + len(answer.chunk)
+                    offset, tail = answer.offset + len(answer.chunk), 0
                     backoff = self._connection.backoff()
                     yield answer.chunk
             except ServerUnavailableError:
@@ -168,6 +169,11 @@ class JobCalls:
         """Ask for the job's end; return the job after it and what came of it."""
         answer = self._connection.call(lambda to: to.jobs.CancelJob, pb.CancelJobRequest(job_id=job_id))
         return snapshot_of(answer.job), answer.message
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job."""
+        # Not again by itself: who repeats it after a lost answer would be told that there is none.
+        self._connection.call(lambda to: to.jobs.DeleteJob, pb.DeleteJobRequest(job_id=job_id), idempotent=False)
 
     def timeline(self, job_id: str) -> list[TimelineEntry]:
         """Return the job's changes in order."""

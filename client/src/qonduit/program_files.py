@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qonduit import exceptions as errors
-from qonduit.file_space import CHUNK_BYTES, StoredFile, chunks
+from qonduit.file_space import CHUNK_BYTES, SpaceUsage, StoredFile, chunks
 from qonduit.program.channel import AgentError, agent
+from qonduit.progress import told_to_nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
 _BY_KIND: Mapping[str, type[errors.ServerError]] = {
@@ -19,7 +21,7 @@ _BY_KIND: Mapping[str, type[errors.ServerError]] = {
     "INVALID_FILE_CONTENT": errors.InvalidFileError,
     "DIGEST_MISMATCH": errors.TransferDamagedError,
     "FILE_TOO_LARGE": errors.FileTooLargeError,
-    "QUOTA_EXCEEDED": errors.LimitExceededError,
+    "QUOTA_EXCEEDED": errors.QuotaExceededError,
     "DISK_FULL": errors.DiskFullError,
 }
 
@@ -30,15 +32,23 @@ class ProgramFileSpace:
     def list_files(self) -> list[StoredFile]:
         """Return the files by name."""
         return [
-            StoredFile(file["name"], int(file.get("size_bytes", 0)), file.get("digest", ""))
+            StoredFile(file["name"], file["size_bytes"], file["digest"], datetime.fromtimestamp(file["stored_at"], UTC))
             for file in _ask("files_list")
         ]
 
-    def upload(self, source: Path, file: StoredFile) -> None:
+    def usage(self) -> SpaceUsage:
+        """Return how full the space is."""
+        told = _ask("files_usage")
+        return SpaceUsage(told["file_count"], told["used_bytes"], told["limit_bytes"])
+
+    def upload(self, source: Path, file: StoredFile, tell: Callable[[int], None] = told_to_nobody) -> None:
         """Store a file."""
         upload = _ask("file_begin", name=file.name, size_bytes=file.size_bytes, digest=file.digest)
+        sent = 0
         for chunk in chunks(source):
             _ask("file_chunk", upload=upload, data=chunk)
+            sent += len(chunk)
+            tell(sent)
         _ask("file_commit", upload=upload)
 
     def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:

@@ -28,6 +28,7 @@ _BY_REASON: Mapping[str, type[errors.ServerError]] = {
     "DIGEST_MISMATCH": errors.TransferDamagedError,
     "FILE_TOO_LARGE": errors.FileTooLargeError,
     "DISK_FULL": errors.DiskFullError,
+    "QUOTA_EXCEEDED": errors.QuotaExceededError,
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[errors.ServerError]] = {
     grpc.StatusCode.UNAVAILABLE: errors.ServerUnavailableError,

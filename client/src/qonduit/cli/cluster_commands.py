@@ -10,7 +10,7 @@ import typer
 
 import qonduit
 from qonduit.cli import output
-from qonduit.cli.sizes import age_text, mem_of, room_text
+from qonduit.cli.sizes import age_text, mem_of, room_text, size_of
 
 WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, from `qonduit workers`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -124,12 +124,13 @@ def list_users(*, as_json: AsJson = False) -> None:
             "administrator" if user.administrator else "",
             room_text(user.limit),
             f"{user.qpu_seconds_limit:g}" if user.qpu_seconds_limit else "no limit",
+            output.mem_text(user.file_bytes_limit) if user.file_bytes_limit else "no limit",
             output.time_text(user.created),
         )
         for user in found
     ]
-    head = ("user", "", "a job's tasks hold at most", "QPU seconds in 28 days", "made")
-    output.show_table(head, rows, right=(3,))
+    head = ("user", "", "a job's tasks hold at most", "QPU seconds in 28 days", "files have at most", "made")
+    output.show_table(head, rows, right=(3, 4))
 
 
 def limit(
@@ -141,14 +142,17 @@ def limit(
     qpu_seconds: Annotated[
         float | None, typer.Option(help="QPU seconds in any 28 days; 0 for no limit.", show_default=False)
     ] = None,
+    files: Annotated[
+        str, typer.Option(help="All files together: 512M, 64G or 64GiB, or bytes; 0 for no limit.", show_default=False)
+    ] = "",
     reset: Annotated[bool, typer.Option("--default", help="Go back to the server's limit first.")] = False,
 ) -> None:
-    """Set how much the tasks of each of a user's jobs may hold together, and what the user may use of QPUs.
+    """Set how much the tasks of each of a user's jobs may hold together, and what the user may use of QPUs and keep.
 
-    It holds from their next job on.
+    For jobs it holds from their next one on, for files at once.
     """
-    if cpu is None and gpus is None and qpu_seconds is None and not mem and not reset:
-        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus, --qpu-seconds or --default")
+    if cpu is None and gpus is None and qpu_seconds is None and not mem and not files and not reset:
+        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus, --qpu-seconds, --files or --default")
     if cpu is not None and not 0 < cpu < inf:
         raise typer.BadParameter(f"cpu must be above 0, and is {cpu:g}", param_hint="--cpu")
     if qpu_seconds is not None and not 0 <= qpu_seconds < inf:
@@ -157,13 +161,23 @@ def limit(
         )
     with qonduit.ServerlessClient() as client:
         user = client.cluster.set_limit(
-            name, cpu=cpu, mem_bytes=mem_of(mem) or None, gpus=gpus, qpu_seconds=qpu_seconds, reset=reset
+            name,
+            cpu=cpu,
+            mem_bytes=mem_of(mem) or None,
+            gpus=gpus,
+            qpu_seconds=qpu_seconds,
+            file_bytes=size_of(files, "--files") if files else None,
+            reset=reset,
         )
     output.say(f"The tasks of each job of {name} hold at most {room_text(user.limit)} together.")
     if user.qpu_seconds_limit:
         output.say(f"{name} may use {user.qpu_seconds_limit:g} QPU seconds in any 28 days.")
     elif qpu_seconds is not None:
         output.say(f"{name} may use QPUs without limit.")
+    if user.file_bytes_limit:
+        output.say(f"The files of {name} have at most {output.mem_text(user.file_bytes_limit)} together.")
+    elif files:
+        output.say(f"The files of {name} may have as much as fits.")
 
 
 def add_user(

@@ -17,7 +17,7 @@ Names = Annotated[list[str], typer.Argument(help="Names of files in your space."
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     files = typer.Typer(help="Your files: tar and h5, in one flat space.", no_args_is_help=True, rich_markup_mode=None)
-    for name, command in (("ls", list_files), ("put", put), ("get", get), ("rm", remove)):
+    for name, command in (("ls", list_files), ("put", put), ("get", get), ("rm", remove), ("usage", usage)):
         files.command(name)(command)
     app.add_typer(files, name="files")
 
@@ -29,8 +29,21 @@ def list_files(*, as_json: AsJson = False) -> None:
     if as_json:
         output.show_json(found)
         return
-    rows = [(file.name, output.mem_text(file.size_bytes), file.digest[:12]) for file in found]
-    output.show_table(("name", "size", "sha256"), rows, right=(1,))
+    rows = [
+        (file.name, output.mem_text(file.size_bytes), output.time_text(file.stored), file.digest[:12]) for file in found
+    ]
+    output.show_table(("name", "size", "stored", "sha256"), rows, right=(1,))
+
+
+def usage(*, as_json: AsJson = False) -> None:
+    """Show how much your files have together, and what they may have."""
+    with qonduit.ServerlessClient() as client:
+        told = client.file_usage()
+    if as_json:
+        output.show_json(told)
+        return
+    most = f" of {output.mem_text(told.limit_bytes)}" if told.limit_bytes else ", without limit"
+    output.say(f"{told.file_count} files, {output.mem_text(told.used_bytes)}{most}")
 
 
 def put(
@@ -56,9 +69,11 @@ def get(
     """Fetch files under their own names."""
     with qonduit.ServerlessClient() as client:
         for name in names:
-            if (into / name).exists() and not force:
-                raise qonduit.QonduitError(f"{into / name} is there already; --force replaces it.")
-            output.say(client.file_download(name, target_name=name, download_location=into))
+            try:
+                output.say(client.file_download(name, target_name=name, download_location=into, overwrite=force))
+            except FileExistsError as error:
+                text = f"{error.filename} is there already, with other content; --force replaces it."
+                raise qonduit.QonduitError(text) from error
 
 
 def remove(names: Names) -> None:

@@ -13,13 +13,19 @@ from qonduit.cli import output
 from qonduit.cli.sizes import mem_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Title = Annotated[str, typer.Argument(help="The function's title.")]
 _SERVERS = "the server's"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(upload)
-    app.command("functions")(list_functions)
+    functions = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+    functions.callback()(list_functions)
+    commands = (("versions", versions), ("diff", diff), ("alias", set_alias), ("unalias", unset_alias))
+    for name, command in (*commands, ("rollback", rollback)):
+        functions.command(name)(command)
+    app.add_typer(functions, name="functions")
     app.command()(run)
 
 
@@ -32,9 +38,10 @@ def upload(
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the program; may be repeated.")] = None,
     description: str = "",
     label: Annotated[str, typer.Option(help="Your own version label, such as 1.2.")] = "",
+    schema: Annotated[Path | None, typer.Option(help="A file with the JSON Schema that arguments must fit.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a program with its folder as a function."""
+    """Upload a program with its folder as a function; of files that the server has nothing is sent."""
     folder = working_dir or entrypoint.parent
     if entrypoint.is_dir() and not (folder / entrypoint).is_file():
         raise typer.BadParameter(f"{str(entrypoint)!r} is a folder: name the program in it to start.")
@@ -48,6 +55,7 @@ def upload(
         env_vars=dict(_pair(item, "--env") for item in env or []),
         description=description,
         version=label,
+        arguments_schema=_read_object(schema, "--schema") if schema else None,
     )
     with qonduit.ServerlessClient() as client:
         uploaded = client.upload(function)
@@ -57,8 +65,10 @@ def upload(
         output.say(f"{uploaded.title}, version {uploaded.version[:12]}")
 
 
-def list_functions(*, as_json: AsJson = False) -> None:
-    """List your functions, newest upload first."""
+def list_functions(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """List your functions, newest upload first; or look after their versions."""
+    if context.invoked_subcommand is not None:
+        return
     with qonduit.ServerlessClient() as client:
         found = client.list()
     described = [
@@ -90,8 +100,83 @@ def list_functions(*, as_json: AsJson = False) -> None:
     output.show_table(("title", "version", "label", "entrypoint", "size", "uploaded"), rows, right=(4,))
 
 
+def versions(title: Title, *, as_json: AsJson = False) -> None:
+    """List a function's versions, newest upload first, and what stands for them."""
+    with qonduit.ServerlessClient() as client:
+        found = client.get(title).versions()
+    if as_json:
+        output.show_json(
+            [
+                {
+                    "version": version.version,
+                    "aliases": version.aliases,
+                    "label": version.version_label,
+                    "entrypoint": version.entrypoint,
+                    "size_bytes": version.size_bytes,
+                    "created": version.created,
+                }
+                for version in found
+            ]
+        )
+        return
+    rows = [
+        (
+            version.version[:12],
+            ", ".join(version.aliases),
+            version.version_label,
+            version.entrypoint,
+            output.mem_text(version.size_bytes),
+            output.time_text(version.created),
+        )
+        for version in found
+    ]
+    output.show_table(("version", "aliases", "label", "entrypoint", "size", "uploaded"), rows, right=(4,))
+
+
+def diff(
+    title: Title,
+    old: Annotated[str, typer.Argument(help="An alias, or a version's digest or its first 8 digits.")],
+    new: Annotated[str, typer.Argument(help="As before.")] = "latest",
+) -> None:
+    """Show which files differ between two versions of a function."""
+    with qonduit.ServerlessClient() as client:
+        found = client.get(title, version=old).diff(client.get(title, version=new))
+    rows = [("+", file.path, "", output.mem_text(file.size_bytes)) for file in found.added]
+    rows += [("-", file.path, output.mem_text(file.size_bytes), "") for file in found.removed]
+    rows += [
+        ("~", after.path, output.mem_text(before.size_bytes), output.mem_text(after.size_bytes))
+        for before, after in found.changed
+    ]
+    output.show_table(("", "file", old[:12], new[:12]), sorted(rows, key=lambda row: row[1]), right=(2, 3))
+
+
+def set_alias(
+    title: Title,
+    alias: Annotated[str, typer.Argument(help="A word such as stable.")],
+    version: Annotated[str, typer.Argument(help="An alias, or a version's digest or its first 8 digits.")] = "latest",
+) -> None:
+    """Have an alias stand for a version: `qonduit run TITLE@ALIAS` runs it."""
+    with qonduit.ServerlessClient() as client:
+        found = client.get(title, version=version).set_alias(alias)
+    output.say(f"{title}@{alias} is version {found.version[:12]}")
+
+
+def unset_alias(title: Title, alias: Annotated[str, typer.Argument(help="The alias.")]) -> None:
+    """Remove an alias."""
+    with qonduit.ServerlessClient() as client:
+        client.get(title).remove_alias(alias)
+    output.say(f"{title}@{alias} is no more")
+
+
+def rollback(title: Title) -> None:
+    """Have "latest" stand for the version before the one that it stands for."""
+    with qonduit.ServerlessClient() as client:
+        found = client.get(title).rollback()
+    output.say(f"{title}@latest is version {found.version[:12]}")
+
+
 def run(
-    function: Annotated[str, typer.Argument(help="The function's title.")],
+    function: Annotated[str, typer.Argument(help="The function's title, or TITLE@ALIAS, or TITLE@DIGEST.")],
     *,
     arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; the value is JSON, or else text.")] = None,
     args_file: Annotated[Path | None, typer.Option(help="A file with all arguments as a JSON object.")] = None,
@@ -105,9 +190,13 @@ def run(
     time_limit: Annotated[float, typer.Option(help="Seconds it may run.", show_default=f"{_SERVERS}, a day")] = 0,
     priority: Annotated[int, typer.Option(help="Larger goes first among your jobs.")] = 0,
     qpu_budget: Annotated[float, typer.Option(help="Most QPU seconds it may be charged.", show_default="no limit")] = 0,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of yours that it finds in /data; may be repeated.", show_default="all of them"),
+    ] = None,
 ) -> None:
     """Run a function. Ctrl-C while following detaches; the job goes on."""
-    arguments = _read_arguments(args_file) if args_file else {}
+    arguments = _read_object(args_file, "--args-file") if args_file else {}
     arguments |= {name: _value(text) for name, text in (_pair(item, "--arg") for item in arg or [])}
     try:
         config = qonduit.Configuration(
@@ -117,6 +206,7 @@ def run(
             time_limit_s=time_limit,
             priority=priority,
             qpu_budget_s=qpu_budget,
+            files=file,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -138,15 +228,15 @@ def _pair(item: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def _read_arguments(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, option: str) -> dict[str, Any]:
     try:
-        arguments = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
-        raise typer.BadParameter(f"{path} holds no JSON: {error}", param_hint="--args-file") from error
-    if not isinstance(arguments, dict):
+        raise typer.BadParameter(f"{path} holds no JSON: {error}", param_hint=option) from error
+    if not isinstance(found, dict):
         text = f'{path} must hold a JSON object of names and values, such as {{"count": 3}}'
-        raise typer.BadParameter(text, param_hint="--args-file")
-    return arguments
+        raise typer.BadParameter(text, param_hint=option)
+    return found
 
 
 def _value(text: str) -> Any:

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(jobs)
     job = typer.Typer(help="One job.", no_args_is_help=True, rich_markup_mode=None)
-    for command in (show, watch, logs, result, timeline, usage, cancel):
+    for command in (show, watch, logs, result, timeline, usage, cancel, delete):
         job.command()(command)
     app.add_typer(job, name="job")
 
@@ -77,11 +77,20 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     offset: Annotated[int, typer.Option(min=0, help="Bytes to leave out at the beginning.")] = 0,
     task: Annotated[str, typer.Option(help="Only the lines of this task: its number, or a name of several.")] = "",
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Begin with the last so many lines.")] = 0,
 ) -> None:
     """Show what the program and its tasks printed."""
     chosen = int(task) if task.isdecimal() else task or None
+    if tail and (offset or (follow and chosen is not None)):
+        raise typer.BadParameter(
+            "goes with neither --offset, nor with --task and --follow together", param_hint="--tail"
+        )
     with qonduit.ServerlessClient() as client:
-        for piece in find_job(client, job_id).stream_logs(follow=follow, offset=offset, task=chosen):
+        job = find_job(client, job_id)
+        if chosen is not None and tail:
+            sys.stdout.write(job.logs(task=chosen, tail=tail))
+            return
+        for piece in job.stream_logs(follow=follow, offset=offset, task=chosen, tail=tail):
             sys.stdout.write(piece)
             sys.stdout.flush()
 
@@ -91,15 +100,15 @@ def result(
     *,
     wait: Annotated[bool, typer.Option(help="Wait for the job's end.")] = True,
     timeout: Annotated[float | None, typer.Option(help="Most seconds to wait.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON as it was saved.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in the encoding of qiskit-ibm-runtime.")] = False,
 ) -> None:
     """Show a job's result; the exit code tells how the job ended."""
     with qonduit.ServerlessClient() as client:
         value = find_job(client, job_id).result(wait=wait, timeout=timeout)
     if as_json:
-        from qonduit.encoding import encode  # noqa: PLC0415 - Only here.
+        from qonduit.encoding import encode_text  # noqa: PLC0415 - Only here.
 
-        output.say(encode(value).decode())
+        output.say(encode_text(value))
     else:
         output.say(pprint.pformat(value, width=100))
 
@@ -128,6 +137,15 @@ def cancel(job_id: JobId) -> None:
     """Ask for a job's end."""
     with qonduit.ServerlessClient() as client:
         output.say(find_job(client, job_id).cancel())
+
+
+def delete(job_ids: Annotated[list[str], typer.Argument(help="Ids of jobs, or their beginnings.")]) -> None:
+    """Delete jobs that are over, with logs, arguments and results; each that is gone is named."""
+    with qonduit.ServerlessClient() as client:
+        for job_id in job_ids:
+            job = find_job(client, job_id)
+            job.delete()
+            output.say(f"{job.job_id} was deleted.")
 
 
 def find_job(client: qonduit.ServerlessClient, job_id: str) -> qonduit.Job:

@@ -19,14 +19,19 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _AGES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
+def size_of(text: str, option: str) -> int:
+    """Return bytes; BadParameter if a text is no size."""
+    matched = _SIZE.fullmatch(text.strip())
+    if not matched:
+        raise typer.BadParameter(f"{text!r} is no size; write 512M, 4G or 4GiB, or bytes", param_hint=option)
+    return int(float(matched[1]) * _UNITS[matched[2].lower()])
+
+
 def mem_of(text: str) -> int:
     """Return memory in bytes, 0 for an empty text; BadParameter if it is no size that can be meant."""
     if not text:
         return 0
-    matched = _SIZE.fullmatch(text.strip())
-    if not matched:
-        raise typer.BadParameter(f"{text!r} is no size; write 512M, 4G or 4GiB, or bytes", param_hint="--mem")
-    size = int(float(matched[1]) * _UNITS[matched[2].lower()])
+    size = size_of(text, "--mem")
     if size < LEAST_MEM_BYTES:
         least = output.mem_text(LEAST_MEM_BYTES)
         text = f"{text!r} is {size} bytes, and no program starts in less than {least}; write 512M, 4G or 4GiB"

@@ -91,6 +91,19 @@ def _send_result(channel: AgentChannel, data: bytes) -> None:
     channel.call("result_commit", upload=token, digest=hashlib.sha256(data).hexdigest())
 
 
+def sync_files() -> list[str]:
+    """Store now what the program changed in /data, and do not wait for its end.
+
+    Returns:
+        A sentence for each thing that was not stored: what it is, and which rule it breaks.
+
+    Raises:
+        NotInProgramError: This is no job.
+    """
+    refused: list[str] = agent().call("sync_files")
+    return refused
+
+
 def update_status(status: str) -> bool:
     """Say which stage the job is in: `Job.MAPPING`, `Job.OPTIMIZING_HARDWARE`, `Job.WAITING_QPU`, ...
 
