@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -132,6 +133,34 @@ async def test_bytes_that_another_job_has_stay_until_that_goes_too(
     assert b"".join([piece.chunk async for piece in pieces]) == arguments
     await delete(client, jobs[1])
     await until(lambda: not files(storage, "blobs", shared))
+
+
+async def test_bytes_stay_while_a_job_runs_that_may_have_stored_them_too(
+    client: Client, cluster: Cluster, storage: Service
+) -> None:
+    """A worker stores a result first, and the word of it may come hours later: the broker was away."""
+    await client.upload()
+    running = (await client.run()).job_id
+    spec = await cluster.submitted(running)
+    await cluster.begin(spec)
+    await client.until(running, "RUNNING")
+    over = (await client.run()).job_id
+    same = f'"the same of {client.name}"'.encode()
+    digest = await finish(storage, cluster, await cluster.submitted(over), same)
+    await client.until(over, "DONE")
+    await delete(client, over)
+    marker = (await client.run()).job_id
+    mark = await finish(storage, cluster, await cluster.submitted(marker), f'"a mark of {client.name}"'.encode())
+    await client.until(marker, "DONE")
+    await delete(client, marker)
+    an_hour_ago = time.time() - 3600
+    os.utime(next(storage.folder.rglob(f"blobs/*/{mark}")), (an_hour_ago, an_hour_ago))
+    await until(lambda: not files(storage, "blobs", mark))  # It is older than the running job; the other is not.
+    assert files(storage, "blobs", digest)
+    await cluster.tell(spec, EventKind.FINISHED, result_digest=digest, result_bytes=len(same))
+    await client.until(running, "DONE")
+    pieces = client.jobs.GetResult(jobs_pb2.GetResultRequest(job_id=running))
+    assert b"".join([piece.chunk async for piece in pieces]) == same
 
 
 async def test_others_cannot_delete_a_job(client: Client, other: Client, cluster: Cluster, storage: Service) -> None:

@@ -2,7 +2,8 @@
 
 A blob may be needed in the very moment in which it seems to be garbage: whoever is about to refer to it stores it, or
 asks for it, before the row that refers to it is committed, and storage notes the time of both. So nothing is deleted
-that was touched lately, which storage checks once more as it deletes.
+that was touched lately, which storage checks once more as it deletes. A worker tells of a result by RabbitMQ, which may
+be away for hours: so what was touched since the oldest of the running jobs was accepted is not deleted either.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from qonduit_gateway.storage_client import StorageClient
 
 _AT_ONCE = 200
+_CLOCKS_DIFFER_S = 60.0
+"""The gateway's and storage's, at most."""
 _SWEEPS = 24
 """How often all blobs are looked at while one grows old."""
 _log = get_logger("collector")
@@ -92,20 +95,27 @@ class Collector:
 
     async def _drop(self) -> None:
         """Delete what deleted jobs had; a blob that was touched lately is looked at again."""
-        before = self._clock() - self._grace_s
+        now = self._clock()
 
-        def read(connection: Connection) -> tuple[list[str], set[str]]:
-            digests = garbage_rows.dropped(connection, before=before, limit=_AT_ONCE)
-            return digests, garbage_rows.in_use(connection, digests)
+        def read(connection: Connection) -> tuple[list[str], set[str], float]:
+            digests = garbage_rows.dropped(connection, before=now - self._grace_s, limit=_AT_ONCE)
+            oldest = job_rows.oldest_placed(connection)
+            unused_s = self._grace_s if oldest is None else max(self._grace_s, now - oldest + _CLOCKS_DIFFER_S)
+            return digests, garbage_rows.in_use(connection, digests), unused_s
 
-        digests, used = await self._database.read(read)
+        digests, used, unused_s = await self._database.read(read)
         if not digests:
             return
         garbage = [digest for digest in digests if digest not in used]
-        kept = await self._storage.delete_blobs(garbage, unused_s=self._grace_s)
-        # A crash before this line looks at them once more.
+        kept = await self._storage.delete_blobs(garbage, unused_s=unused_s)
         settled = [digest for digest in digests if digest not in kept]
-        await self._database.write(lambda connection: garbage_rows.remove(connection, settled))
+
+        def note(connection: Connection) -> None:
+            garbage_rows.remove(connection, settled)
+            garbage_rows.postpone(connection, kept, at=now)
+
+        # A crash before this line looks at them once more.
+        await self._database.write(note)
 
     async def _sweep(self) -> None:
         """Delete what nobody has touched for long, and neither a job nor a function has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select, union
+from sqlalchemy import delete, select, union, update
 
 from qonduit_gateway.database.rows import inserted
 from qonduit_gateway.database.schema import dropped_blobs, function_versions, jobs
@@ -25,6 +25,11 @@ def dropped(connection: Connection, *, before: float, limit: int) -> list[str]:
     """Return blobs that lost a job before a time."""
     query = select(dropped_blobs.c.digest).where(dropped_blobs.c.dropped_at <= before)
     return list(connection.execute(query.order_by(dropped_blobs.c.dropped_at).limit(limit)).scalars())
+
+
+def postpone(connection: Connection, digests: Collection[str], *, at: float) -> None:
+    """Have blobs wait as if they had lost their job at a time: others are looked at before."""
+    connection.execute(update(dropped_blobs).where(dropped_blobs.c.digest.in_(digests)).values(dropped_at=at))
 
 
 def remove(connection: Connection, digests: Collection[str]) -> None:

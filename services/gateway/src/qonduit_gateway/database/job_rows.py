@@ -133,6 +133,13 @@ def mark_told(connection: Connection, job_id: str, *, tell_again_at: float) -> N
     connection.execute(query.values(tell_again_at=tell_again_at, told_count=jobs.c.told_count + 1))
 
 
+def oldest_placed(connection: Connection) -> float | None:
+    """Return when the oldest job that is on a worker was accepted; None when there is none."""
+    query = select(func.min(jobs.c.created_at)).where(jobs.c.state.in_(_PLACED))
+    oldest: float | None = connection.execute(query).scalar_one()
+    return oldest
+
+
 def ended(connection: Connection, *, before: float, limit: int) -> list[str]:
     """Return jobs that were over before a time, oldest end first."""
     query = select(jobs.c.job_id).where(jobs.c.ended_at < before, _THERE)
