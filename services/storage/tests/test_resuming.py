@@ -72,6 +72,20 @@ async def test_an_upload_goes_on_where_its_connection_broke(
     assert not storage.incoming()
 
 
+async def test_an_upload_that_ends_early_goes_on(
+    client: Any, make_tar: Callable[..., bytes], content: bytes, must_refuse: Callable[..., Any]
+) -> None:
+    """A connection that breaks may look like the end of a stream."""
+    data = make_tar(content)
+    requests = [pb.PutFileRequest(header=header(data))]
+    requests += [pb.PutFileRequest(chunk=data[at : at + CHUNK]) for at in range(0, 3 * MIB, CHUNK)]
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH"):
+        await client.spaces.PutFile(iter(requests))
+    assert await received(client, data) == 3 * MIB
+    await go_on(client, data, 3 * MIB)
+    assert (await client.get_file("big.tar"))[1] == data
+
+
 async def test_it_goes_on_after_the_service_was_killed(
     own_process: Any, make_tar: Callable[..., bytes], content: bytes
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qonduit_storage.errors import DamagedError, MissingError, RequestError, TooLargeError
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from qonduit_storage.disk import Disk
     from qonduit_storage.objects import Objects
 
-_FOLDERS = 256
+_FOLDERS = tuple(f"{number:02x}" for number in range(256))
+
+
+@dataclass(slots=True)
+class _Changing:
+    """A blob that is being stored, touched or deleted."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +44,15 @@ class BlobStore:
     Two uploads of one digest run beside each other, each in a file of its own; both end with the same content under
     the same name. An upload replaces what stands there, which heals a blob that was damaged on disk.
 
-    Deleting looks at when somebody stored or touched a blob last, and nothing that changes that runs meanwhile in the
-    same folder.
+    Deleting looks at when somebody stored or touched a blob last, and nothing that changes that of the same blob runs
+    meanwhile.
     """
 
     def __init__(self, disk: Disk, objects: Objects, *, max_bytes: int) -> None:
         self._disk = disk
         self._objects = objects
         self._max_bytes = max_bytes
-        self._changing = {f"{number:02x}": asyncio.Lock() for number in range(_FOLDERS)}
+        self._changing: dict[str, _Changing] = {}
 
     async def find(self, digest: str) -> Blob | None:
         """A blob, if it is there.
@@ -61,7 +70,7 @@ class BlobStore:
             RequestError: this is no digest.
         """
         key = _key(digest)
-        async with self._changing[digest[:2]]:
+        async with self._alone(digest):
             stat = await self._objects.touch(key)
         return None if stat is None else Blob(digest, stat.size_bytes)
 
@@ -72,13 +81,13 @@ class BlobStore:
             RequestError: the token is wrong.
         """
         name = token or "00"
-        if name not in self._changing:
+        if name not in _FOLDERS:
             raise RequestError("This page token was not made by this service.", field="page_token")
         before = time.time() - unused_s
         stats = await self._objects.stats(f"blobs/{name}")
         found = [stat.key.rpartition("/")[2] for stat in stats if stat.changed_at < before]
-        following = int(name, 16) + 1
-        return found, f"{following:02x}" if following < _FOLDERS else ""
+        following = _FOLDERS.index(name) + 1
+        return found, _FOLDERS[following] if following < len(_FOLDERS) else ""
 
     async def delete(self, digests: Collection[str], unused_s: float) -> list[str]:
         """Deletes blobs, except those that somebody stored or touched less than so long ago; returns these.
@@ -91,7 +100,7 @@ class BlobStore:
         keys = {digest: _key(digest) for digest in digests}
         kept: list[str] = []
         for digest, key in keys.items():
-            async with self._changing[digest[:2]]:
+            async with self._alone(digest):
                 if not await self._objects.remove(key, unused_s=unused_s):
                     kept.append(digest)
         return kept
@@ -112,9 +121,21 @@ class BlobStore:
             )
         with incoming(self._disk, blob) as upload:
             await receive(upload, chunks)
-            async with self._changing[blob.digest[:2]]:
+            async with self._alone(blob.digest):
                 await self._objects.keep(upload, _key(blob.digest))
         return True
+
+    @asynccontextmanager
+    async def _alone(self, digest: str) -> AsyncIterator[None]:
+        changing = self._changing.setdefault(digest, _Changing())
+        changing.users += 1
+        try:
+            async with changing.lock:
+                yield
+        finally:
+            changing.users -= 1
+            if not changing.users:
+                del self._changing[digest]
 
     async def read(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Streams a blob from an offset, verified.

@@ -4,7 +4,7 @@ StorageError
 ├── RequestError            the call itself is malformed
 │   ├── FileNameError       a file name breaks the rules
 │   ├── FileContentError    a file's content breaks the rules
-│   ├── DigestError         the bytes are not what the caller said
+│   ├── DigestError         the bytes are not what the caller said (CutOffError: fewer of them)
 │   └── TooLargeError       over a limit of this service
 ├── MissingError            no such blob (MissingFileError: no such file)
 ├── DamagedError            stored bytes are no longer what they were (DamagedFileError: of a file)
@@ -58,6 +58,10 @@ class DigestError(RequestError):
     """The bytes that arrived are not those that the caller announced; a retry may help."""
 
     reason = "DIGEST_MISMATCH"
+
+
+class CutOffError(DigestError):
+    """Fewer bytes arrived than the caller announced: also how a broken connection may look."""
 
 
 class TooLargeError(RequestError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qonduit_storage.blocking import Meanwhile, in_thread
 from qonduit_storage.disk import make_folder, rename, room_errors
-from qonduit_storage.errors import DigestError, RequestError
+from qonduit_storage.errors import CutOffError, DigestError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -101,7 +101,8 @@ class Incoming:
         """
         found = self._hash.hexdigest()
         if self._size_bytes != self._offer.size_bytes or found != self._offer.digest:
-            raise DigestError(
+            kind = CutOffError if self._size_bytes < self._offer.size_bytes else DigestError
+            raise kind(
                 f"{self._size_bytes:,} bytes with sha256 {found} came, and {self._offer.size_bytes:,} bytes with "
                 f"sha256 {self._offer.digest} were announced. Nothing was kept; send them again.",
                 field="digest",

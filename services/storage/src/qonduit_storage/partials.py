@@ -3,7 +3,7 @@
 While an upload runs, its file in ``incoming/`` has a name that tells whose it is. Where it ends early, for whatever
 reason but its own content, the file moves to ``partial/``; so it does at the next start after a crash of this service.
 Going on moves it back, which only one can do. Nothing here is trusted: what was kept is hashed and checked again, so
-bytes that a power cut took only mean that the upload starts anew.
+where a power cut took bytes the upload is refused as one whose bytes are others than announced, and starts anew.
 """
 
 from __future__ import annotations
@@ -127,8 +127,14 @@ class Partials:
     def _expire(self) -> None:
         of_space: dict[str, int] = {}
         oldest = time.time() - self._kept_s
-        for changed_at, path in sorted(((path.stat().st_mtime, path) for path in self._folder.iterdir()), reverse=True):
+        for changed_at, path in sorted(self._kept(), reverse=True):
             space = path.name.partition(".")[0]
             of_space[space] = of_space.get(space, 0) + 1
             if changed_at < oldest or of_space[space] > _MOST_OF_A_SPACE:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
+
+    def _kept(self) -> Iterator[tuple[float, Path]]:
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # An upload that goes on has taken it.
+                yield path.stat().st_mtime, path

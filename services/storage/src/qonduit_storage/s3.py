@@ -36,6 +36,7 @@ _PARTS_AT_ONCE: Final = 4
 """Of one upload: with the parts' size, what it holds in memory."""
 _SMALL_AT_ONCE: Final = 32
 _TOUCH_AGAIN_S: Final = 24 * 3600.0
+_MOST_TOUCHED: Final = 100_000
 
 
 class OpenS3Object:
@@ -93,7 +94,7 @@ class S3Objects:
         with _translated(key, writing=True):
             path, many = upload.path, _PARTS_AT_ONCE
             await obstore.put_async(self._store, key, path, chunk_size=_PART_BYTES, max_concurrency=many)
-        self._touched[key] = time.time()
+        self._touch(key)
 
     async def write(self, key: str, content: bytes) -> None:
         """Sends it in one request."""
@@ -128,8 +129,15 @@ class S3Objects:
         stat = await self.stat(key)
         if stat is None or time.time() - stat.changed_at > _TOUCH_AGAIN_S:
             return None
-        self._touched[key] = time.time()
+        self._touch(key)
         return stat
+
+    def _touch(self, key: str) -> None:
+        if len(self._touched) >= _MOST_TOUCHED:
+            # Counts for all of them, then: nothing is forgotten that would let an object go.
+            self._started_at = time.time()
+            self._touched.clear()
+        self._touched[key] = time.time()
 
     async def remove(self, key: str, *, unused_s: float = 0.0) -> bool:
         """Removes it."""
@@ -137,7 +145,9 @@ class S3Objects:
             stat = await self.stat(key)
             if stat is not None and stat.changed_at >= time.time() - unused_s:
                 return False
-            if unused_s < _TOUCH_AGAIN_S and self._started_at >= time.time() - unused_s:
+            # What was remembered of touches is gone with the last life; an object is touched for a day at most.
+            then = time.time() - unused_s
+            if stat is not None and self._started_at >= then and stat.changed_at + _TOUCH_AGAIN_S >= then:
                 return False
         try:
             with _translated(key):

@@ -152,11 +152,13 @@ class Log:
                 piece = self._segments.read_all(begin, end)
                 # The newline at the very end ends the last line, and begins none.
                 at = len(piece) - (end == self._segments.end)
-                while (at := piece.rfind(b"\n", 0, at)) >= 0:
-                    lines -= 1
-                    if not lines:
-                        return begin + at + 1
-                end = begin
+                found = piece.count(b"\n", 0, at)
+                if found < lines:
+                    lines, end = lines - found, begin
+                    continue
+                for _ in range(lines):
+                    at = piece.rfind(b"\n", 0, at)
+                return begin + at + 1
             return self._segments.start
 
     def _read(self, offset: int) -> LogPiece:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.logs import get_logger
@@ -79,7 +80,8 @@ class Segments:
         """Removes all files and their folder; what comes next starts at 0."""
         with self.lock:
             self.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._folder)
             if self._folder.parent.is_dir():
                 sync_folder(self._folder.parent)
             self._sizes = {}

@@ -131,6 +131,18 @@ class Space:
         return await to_the_end(self._keep(upload, FileRecord(name, size_bytes, digest, 0), limit_bytes))
 
     async def _keep(self, upload: Incoming, wanted: FileRecord, limit_bytes: int) -> FileRecord:
+        try:
+            record, old = await self._commit(upload, wanted, limit_bytes)
+        except QuotaError:
+            await self._drop_content(wanted.digest)
+            raise
+        if old is not None:
+            await self._drop_content(old.digest)
+        return record
+
+    async def _commit(
+        self, upload: Incoming, wanted: FileRecord, limit_bytes: int
+    ) -> tuple[FileRecord, FileRecord | None]:
         with self._on_its_way(wanted.digest):
             # Not under the lock: a store far away takes its time, and no record points there yet. What fails from here
             # on leaves content to the next load: whether the record was written is not always known.
@@ -141,9 +153,7 @@ class Space:
                 await self._objects.write(self._record_key(record.name), record.to_json())
                 old = self._files.get(record.name)
                 self._put(record)
-        if old is not None:
-            await self._drop_content(old.digest)
-        return record
+        return record, old
 
     @contextmanager
     def _on_its_way(self, digest: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from qonduit_storage.blocking import in_thread
 from qonduit_storage.errors import (
+    CutOffError,
     DamagedFileError,
     IdleError,
     MissingFileError,
@@ -95,8 +96,9 @@ class SpaceStore:
             try:
                 await receive(upload, chunks)
                 return await space.keep(upload, offer.name, offer.size_bytes, offer.digest, limit_bytes=limit_bytes)
-            except (asyncio.CancelledError, IdleError, StoreUnavailableError):
-                # Its sender is gone, or the store is, and may come back.
+            except (asyncio.CancelledError, CutOffError, IdleError, StoreUnavailableError):
+                # Its sender is gone, or the store is, and may come back. Of a connection that broke the end of the
+                # stream may be seen before the cancellation.
                 await in_thread(self._partials.keep, upload.path, offer)
                 raise
 
