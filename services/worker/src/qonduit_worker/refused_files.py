@@ -63,10 +63,7 @@ class RefusedFiles:
             self._folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             place.mkdir(mode=_PRIVATE, exist_ok=True)
             for name in names:
-                target = place / name
-                _remove(target)  # Of an earlier attempt.
-                with suppress(FileNotFoundError):
-                    (data / name).rename(target)
+                _move(data / name, place / name)
             os.utime(place)
         except OSError as error:
             _log.warning("refused_files_not_kept", job=job_id, error=str(error))
@@ -81,9 +78,11 @@ class RefusedFiles:
         """Remove what has been here for long enough, or is too much."""
         left = self._most_bytes
         for kept_at, place in sorted(self._places(), reverse=True):
-            left -= _size(place)
-            if left < 0 or kept_at < time.time() - self._kept_s:
+            size = _size(place)
+            if size > left or kept_at < time.time() - self._kept_s:
                 _remove(place)
+            else:
+                left -= size
 
     def _places(self) -> Iterable[tuple[float, Path]]:
         with suppress(FileNotFoundError):
@@ -97,8 +96,17 @@ def _size(place: Path) -> int:
     for folder, _, names in os.walk(place):
         for name in names:
             with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - As os.walk gives it.
+                # What it takes here: a file with holes has more bytes than that.
+                total += 512 * os.lstat(os.path.join(folder, name)).st_blocks  # noqa: PTH118 - As os.walk gives it.
     return total
+
+
+def _move(source: Path, target: Path) -> None:
+    _remove(target)  # Of an earlier attempt.
+    try:
+        source.rename(target)
+    except OSError as error:  # Gone, or closed even to us by its permissions: the others are kept all the same.
+        _log.warning("refused_file_not_kept", name=source.name, error=str(error))
 
 
 def _remove(path: Path) -> None:
