@@ -108,6 +108,7 @@ async def test_a_deleted_job_leaves_no_bytes_behind(client: Client, cluster: Clu
     assert again.job_id != job_id
     assert (await cluster.submitted(again.job_id)).arguments_digest == mine
     assert files(storage, "blobs", mine)
+    await client.jobs.CancelJob(jobs_pb2.CancelJobRequest(job_id=again.job_id))
 
 
 async def test_bytes_that_another_job_has_stay_until_that_goes_too(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -232,3 +233,41 @@ async def test_schemas_that_are_none_or_reach_out_are_refused(client: Client) ->
     ):
         wrong = await refusal(client.upload(arguments_schema=schema))
         assert (wrong.reason, list(wrong.violations)) == ("INVALID_FUNCTION", ["spec.arguments_schema"])
+
+
+def doubling(levels: int) -> str:
+    """A small schema that takes twice as long with each level."""
+    levels_of = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)}
+    return json.dumps({"$ref": "#/$defs/a0", "$defs": {**levels_of, f"a{levels}": {"type": "object"}}})
+
+
+async def test_a_schema_that_would_take_years_holds_up_nobody(client: Client) -> None:
+    await client.upload("slow", arguments_schema=doubling(50))
+    await client.upload("quick", arguments_schema=SCHEMA)
+    slow = asyncio.create_task(refusal(client.run("slow")))
+    # The gateway goes on with everything else meanwhile.
+    assert (await get(client, "quick")).spec.title == "quick"
+    wrong = await slow
+    assert (wrong.reason, "longer than 5 s" in wrong.text) == ("INVALID_ARGUMENTS", True)
+    assert (await client.run("quick", arguments_json=b'{"shots": 5}')).status == "QUEUED"
+
+
+async def test_much_json_is_not_checked_and_large_arrays_do_not_count(client: Client) -> None:
+    await client.upload(arguments_schema=SCHEMA)
+
+    async def run_with(arguments: bytes) -> Any:
+        digest = hashlib.sha256(arguments).hexdigest()
+        header = jobs_pb2.UploadArgumentsHeader(digest=digest, size_bytes=len(arguments))
+        chunks = [arguments[at : at + 2**20] for at in range(0, len(arguments), 2**20)]
+        parts = [jobs_pb2.UploadArgumentsRequest(chunk=chunk) for chunk in chunks]
+        await client.jobs.UploadArguments(iter([jobs_pb2.UploadArgumentsRequest(header=header), *parts]))
+        return await client.run(arguments_digest=digest)
+
+    much = await refusal(run_with(json.dumps({"shots": 1, "more": "x" * 17_000_000}).encode()))
+    assert (much.reason, "16,777,216" in much.text) == ("INVALID_ARGUMENTS", True)
+    text = b'{"shots": 5}'
+    behind = bytes(20_000_000)
+    numbers = (len(text), 1, len(behind))
+    assert (await run_with(b"QVALUE1\n" + b"".join(n.to_bytes(8, "little") for n in numbers) + text + behind)).job_id
+    hostile = b"QVALUE1\n" + (2**63).to_bytes(8, "little") * 2 + behind
+    assert (await refusal(run_with(hostile))).reason == "INVALID_ARGUMENTS"

@@ -14,7 +14,7 @@ from qonduit_service_kit.rpc import channel
 from qonduit_service_kit.tickets import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
     from pathlib import Path
 
     from qonduit_service_kit.tickets import TicketSigner
@@ -72,7 +72,7 @@ class StorageClient:
         first = storage_pb2.PutFileRequest(header=header)
         return Upload(self, call, first, lambda chunk: storage_pb2.PutFileRequest(chunk=chunk))
 
-    async def blob(self, digest: str) -> AsyncIterator[bytes]:
+    async def blob(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Stream a blob's bytes."""
         request = storage_pb2.GetBlobRequest(digest=digest)
         async for answer in self._stream(self._blobs.GetBlob(request, metadata=self._service())):

@@ -45,6 +45,7 @@ from qonduit_gateway.database import job_rows, user_rows
 from qonduit_gateway.database.engine import Database
 from qonduit_gateway.database.migrate import upgrade
 from qonduit_gateway.dead_letter_box import DeadLetterBox
+from qonduit_gateway.functions.schema_process import SchemaProcess
 from qonduit_gateway.inbox import Inbox
 from qonduit_gateway.instruments import Instruments
 from qonduit_gateway.ledger import JobLedger
@@ -124,6 +125,7 @@ class Gateway:
             limit_file_bytes=settings.limit_file_bytes,
         )
         self.relay = OutboxRelay(self.database, self.bus, self.storage)
+        self.schemas = SchemaProcess()
         self.tasks = TaskBook(self.database, self.watchers)
         self.charges = QpuBook(self.database, self.instruments)
         self.ledger = JobLedger(
@@ -163,6 +165,7 @@ class Gateway:
         return (
             DatabasePart(self.database, settings, self.instruments),
             self.storage,
+            self.schemas,
             self.bus,
             self.relay,
             self._inbox(),
@@ -223,8 +226,8 @@ class Gateway:
         limit = settings.artifact_limit_bytes
         catalog = FunctionCatalog(self.database)
         limits = RunLimits(settings.default_shape, settings.default_time_limit_s, settings.max_time_limit_s)
-        intake = JobIntake(self.ledger, catalog, self.storage, limits)
-        functions = FunctionService(self.database, self.storage, catalog, artifact_limit_bytes=limit)
+        intake = JobIntake(self.ledger, catalog, self.storage, self.schemas, limits)
+        functions = FunctionService(self.database, self.storage, catalog, self.schemas, artifact_limit_bytes=limit)
         jobs = JobService(
             self.database, self.ledger, intake, self.storage, watchers=self.watchers, cluster=self.cluster
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from qonduit_gateway.api.function_catalog import FunctionCatalog
     from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.functions.schema_process import SchemaProcess
     from qonduit_gateway.storage_client import StorageClient
 
 _LARGEST_SHOWN = 5
@@ -45,6 +46,7 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         database: Database,
         storage: StorageClient,
         catalog: FunctionCatalog,
+        schemas: SchemaProcess,
         *,
         artifact_limit_bytes: int,
         clock: Callable[[], float] = time.time,
@@ -52,6 +54,7 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         self._database = database
         self._storage = storage
         self._catalog = catalog
+        self._schemas = schemas
         self._limit = artifact_limit_bytes
         self._clock = clock
 
@@ -63,6 +66,8 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         header = await header_of(request_iterator)
         spec = _spec(header.spec)
         wrong = broken_rules(spec, header.artifact_digest)
+        if spec.arguments_schema and (rule := await self._schemas.broken_rule(spec.arguments_schema)):
+            wrong["spec.arguments_schema"] = rule
         if wrong:
             text = "The function can't be accepted: " + " ".join(f"{name}: {why}" for name, why in wrong.items())
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FUNCTION", text, violations=wrong)
@@ -130,7 +135,10 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
             await asyncio.to_thread(listing.feed, chunk)
         files = [
             functions_pb2.FunctionFile(
-                path=each.path, size_bytes=each.size_bytes, digest=each.digest, offset=each.offset
+                path=each.path.encode("utf-8", "replace").decode(),
+                size_bytes=each.size_bytes,
+                digest=each.digest,
+                offset=each.offset,
             )
             for each in sorted(listing.members, key=lambda each: each.path)
         ]

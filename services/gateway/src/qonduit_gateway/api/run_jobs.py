@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from qonduit_service_kit.errors import ApiError
 from qonduit_gateway.api import run_requests
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.functions import schema
+from qonduit_gateway.functions.schema_process import ARGUMENTS_BYTES
 from qonduit_gateway.jobs.model import Program, Submission
 from qonduit_gateway.ledger import KeyReusedError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from qonduit_gateway.api.run_requests import RunLimits
     from qonduit_gateway.database.user_rows import User
     from qonduit_gateway.functions.model import FunctionVersion
+    from qonduit_gateway.functions.schema_process import SchemaProcess
     from qonduit_gateway.jobs.model import Job
     from qonduit_gateway.ledger import JobLedger
     from qonduit_gateway.storage_client import StorageClient
@@ -38,6 +40,7 @@ class JobIntake:
     ledger: JobLedger
     catalog: FunctionCatalog
     storage: StorageClient
+    schemas: SchemaProcess
     limits: RunLimits
     clock: Callable[[], float] = time.time
 
@@ -83,9 +86,10 @@ class JobIntake:
     async def _check_arguments(self, version: FunctionVersion, digest: str, arguments: bytes | None) -> None:
         """Raise ApiError unless the arguments are as the function says that they must be."""
         if arguments is None:
-            arguments = b"".join([chunk async for chunk in self.storage.blob(digest)])
+            async with aclosing(self.storage.blob(digest)) as chunks:
+                arguments = await schema.json_of(chunks, ARGUMENTS_BYTES)
         try:
-            await asyncio.to_thread(schema.check, version.spec.arguments_schema, arguments)
+            await self.schemas.check(version.spec.arguments_schema, arguments)
         except schema.ArgumentsError as error:
             text = f"The arguments do not fit what {version.spec.title!r} takes: {error}."
             raise ApiError(

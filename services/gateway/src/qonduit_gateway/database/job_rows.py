@@ -133,9 +133,9 @@ def mark_told(connection: Connection, job_id: str, *, tell_again_at: float) -> N
     connection.execute(query.values(tell_again_at=tell_again_at, told_count=jobs.c.told_count + 1))
 
 
-def oldest_placed(connection: Connection) -> float | None:
-    """Return when the oldest job that is on a worker was accepted; None when there is none."""
-    query = select(func.min(jobs.c.created_at)).where(jobs.c.state.in_(_PLACED))
+def oldest_active(connection: Connection) -> float | None:
+    """Return when the oldest job that is not over was accepted; None when there is none."""
+    query = select(func.min(jobs.c.created_at)).where(jobs.c.state.in_([JobState.QUEUED.value, *_PLACED]))
     oldest: float | None = connection.execute(query).scalar_one()
     return oldest
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _COUNTERS = {state: f"{state.value.lower()}_count" for state in TaskState}
 _SUMS = [func.sum(task_pages.c[name]).label(name) for name in _COUNTERS.values()]
-_ATTEMPTS = select(jobs.c.job_id, jobs.c.attempt).where(jobs.c.job_id.in_(bindparam("wanted", expanding=True)))
+_ATTEMPTS = select(jobs.c.job_id, jobs.c.attempt).where(
+    jobs.c.job_id.in_(bindparam("wanted", expanding=True)), jobs.c.deleted_at.is_(None)
+)
 _PRESENT = (
     select(jobs.c.job_id, *_SUMS)
     .join_from(jobs, task_pages, (task_pages.c.job_id == jobs.c.job_id) & (task_pages.c.attempt == jobs.c.attempt))

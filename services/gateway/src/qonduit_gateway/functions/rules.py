@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from qonduit_gateway.functions import schema
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -39,7 +37,6 @@ def broken_rules(spec: FunctionSpec, artifact_digest: str) -> dict[str, str]:
         "spec.env_vars": _environment(spec.environment),
         "spec.description": _description(spec.description),
         "spec.version_label": _version_label(spec.version_label),
-        "spec.arguments_schema": schema.broken_rule(spec.arguments_schema) if spec.arguments_schema else "",
         "artifact_digest": "" if is_digest(artifact_digest) else "Give the sha256 as 64 hexadecimal digits.",
     }
     return {name: text for name, text in found.items() if text}

@@ -1,7 +1,8 @@
 """What a function says of its arguments: a JSON Schema, checked before a job is accepted.
 
-Schemas are users' own, so nothing in one may reach out or take long: references to other addresses are refused, and
-patterns are matched in linear time (back-references and look-around are refused with the schema).
+Schemas are users' own, so nothing in one may reach out: references to other documents are refused, and patterns are
+matched in linear time (back-references and look-around are refused with the schema). That a check ends in time is the
+matter of `schema_process`, which calls what is here.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import json
 import struct
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from jsonschema_rs import RegexOptions, ValidationError, Validator, validator_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 LIMIT_BYTES = 64 * 1024
 _WITH_SEGMENTS = b"QVALUE1\n"
@@ -31,7 +36,7 @@ class ArgumentsError(ValueError):
 def broken_rule(schema: str) -> str:
     """Return what is wrong with a schema, in a sentence that says what to do; empty when it is good."""
     if len(schema.encode()) > LIMIT_BYTES:
-        return f"The schema may have {LIMIT_BYTES:,} bytes."
+        return too_long()
     try:
         if not isinstance(json.loads(schema), dict):
             return 'A schema is a JSON object, such as {"required": ["circuit"]}.'
@@ -41,14 +46,16 @@ def broken_rule(schema: str) -> str:
     return ""
 
 
-def check(schema: str, arguments: bytes) -> None:
-    """Raise ArgumentsError unless arguments fit a schema; blocks, for as long as there are arguments.
+def too_long() -> str:
+    """Return the sentence for a schema that has too many bytes."""
+    return f"The schema may have {LIMIT_BYTES:,} bytes."
 
-    They are a JSON text, or one with large arrays behind it (`qonduit.large_values`): references stand for those in it.
-    """
+
+def check(schema: str, arguments: bytes) -> None:
+    """Raise ArgumentsError unless arguments, a JSON text, fit a schema."""
     wrong: dict[str, str] = {}
     try:
-        value = json.loads(_text_of(arguments))
+        value = json.loads(arguments)
     except (ValueError, RecursionError) as error:
         raise ArgumentsError({"arguments": f"they are no JSON text: {_first_line(error)}"}) from error
     for found in _validator(schema).iter_errors(value):
@@ -60,12 +67,23 @@ def check(schema: str, arguments: bytes) -> None:
         raise ArgumentsError(wrong)
 
 
-def _text_of(arguments: bytes) -> bytes:
-    if not arguments.startswith(_WITH_SEGMENTS):
-        return arguments
-    json_bytes, count = _LENGTHS.unpack_from(arguments.ljust(_TABLE), len(_WITH_SEGMENTS))
-    start = _TABLE + 8 * count
-    return arguments[start : start + json_bytes]
+async def json_of(chunks: AsyncIterator[bytes], most_bytes: int) -> bytes:
+    """Return the JSON of stored arguments, reading no further than it goes, and not much beyond `most_bytes`.
+
+    They are a JSON text, or one with large arrays and circuits behind it (`qonduit.large_values` tells the form):
+    references stand for those in it.
+    """
+    data = bytearray()
+    start, end = 0, most_bytes + 1  # One more, so that too much is seen to be too much.
+    async for chunk in chunks:
+        data += chunk
+        if not start and len(data) >= _TABLE and data.startswith(_WITH_SEGMENTS):
+            json_bytes, count = _LENGTHS.unpack_from(data, len(_WITH_SEGMENTS))
+            start = _TABLE + 8 * count
+            end = start + min(json_bytes, most_bytes + 1)
+        if len(data) >= end or start > most_bytes:
+            break
+    return bytes(data[start:end])
 
 
 @lru_cache(maxsize=256)
