@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.quantum_info import SparsePauliOp
+from qonduit import QiskitFunction
 from qonduit.encoding import decode, encode
 from qonduit.large_values import LEAST_BYTES, MAGIC, SegmentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fake_gateway import FakeGateway
+    from qonduit import ServerlessClient
 
 
 def large(dtype: str = "float64", count: int = 150_000) -> np.ndarray:
@@ -99,3 +107,20 @@ def test_a_kind_of_a_newer_version_is_told() -> None:
     data = encode([large()]).replace(b'"npy"', b'"npz"')
     with pytest.raises(SegmentError, match="newer Qonduit"):
         decode(data)
+
+
+def test_a_circuit_that_packs_small_is_still_uploaded_beside_the_request(
+    client: ServerlessClient, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    """The request itself carries JSON alone."""
+    (tmp_path / "program.py").write_text("")
+    function = client.upload(QiskitFunction("demo", entrypoint="program.py", working_dir=str(tmp_path)))
+    circuit = QuantumCircuit(1)
+    for _ in range(40_000):
+        circuit.x(0)
+    function.run(circuit=circuit)
+    (request,) = gateway.state.runs
+    assert not request.arguments_json
+    stored = gateway.state.arguments[request.arguments_digest]
+    assert len(stored) < LEAST_BYTES
+    assert decode(stored)["circuit"] == circuit

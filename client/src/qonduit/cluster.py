@@ -211,7 +211,8 @@ class Cluster:
     ) -> User:
         """Set what a user's jobs may hold and use, and their files may have, and return the user; for administrators.
 
-        For jobs it holds as soon as they are accepted, or tried again, from then on; for files at once.
+        For jobs it holds as soon as they are accepted, or tried again, from then on; for files at once, except in
+        jobs that run already.
 
         Args:
             name: The user.

@@ -231,8 +231,20 @@ class ServerFileSpace:
                 offset += len(chunk)
                 tell(offset)
 
-        # Called anew for each try, so that each goes on where the last one stopped.
-        self._connection.send(lambda to: to.files.UploadFile, lambda: stream(self._received_bytes(file)))
+        offsets: list[int] = []
+
+        def requests() -> Iterator[UploadFileRequest]:
+            # Called anew for each try, so that each goes on where the last one stopped.
+            offsets.append(self._received_bytes(file))
+            return stream(offsets[-1])
+
+        try:
+            self._connection.send(lambda to: to.files.UploadFile, requests)
+        except (TransferDamagedError, InvalidFileError):
+            if not any(offsets):
+                raise
+            # Maybe for what was there from before: it is gone now, and all of it is sent.
+            self._connection.send(lambda to: to.files.UploadFile, lambda: stream(0))
 
     def _received_bytes(self, file: StoredFile) -> int:
         from qonduit_api.v1.files_pb2 import StatUploadRequest  # noqa: PLC0415 - As above.

@@ -11,7 +11,7 @@ from qonduit_api.v1 import functions_pb2 as pb
 from qonduit_api.v1.cluster_pb2 import GetInfoRequest
 
 from qonduit.connection import CHUNK_BYTES
-from qonduit.exceptions import FunctionNotFoundError, InvalidRequestError
+from qonduit.exceptions import AuthenticationError, ServerError, ServerUnavailableError
 from qonduit.functions import FunctionFile, RunnableQiskitFunction
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _COPIED_FROM_BYTES: Final = 256 * 1024
 """Smaller artifacts are sent as quickly as it is asked what the server has of them."""
 _COPIED_FILE_BYTES: Final = 4 * 1024
-_NOT_COPIED: Final = frozenset({"INVALID_COPY", "DIGEST_MISMATCH", "SIZE_MISMATCH"})
 
 
 class FunctionCalls:
@@ -52,10 +51,10 @@ class FunctionCalls:
         base, known = self._known(function.title) if packed.size_bytes >= _COPIED_FROM_BYTES else ("", {})
         try:
             return self._send(spec, packed, base, known)
-        except InvalidRequestError as error:
-            if not base or error.reason not in _NOT_COPIED:
+        except ServerError:
+            if not base:
                 raise
-            # What the server copied was not what was here: all of it is sent, and checked as always.
+            # Whatever the server could not copy, or copied wrongly: all of it is sent, and refused if it must be.
             return self._send(spec, packed, "", {})
 
     def _send(
@@ -72,12 +71,17 @@ class FunctionCalls:
         return _runnable(self._connection.send(lambda to: to.functions.UploadFunction, requests).function)
 
     def _known(self, title: str) -> tuple[str, dict[str, int]]:
-        """Return the latest version of a function, and where the bytes of a digest are in its artifact."""
+        """Return the latest version of a function, and where the bytes of a digest are in its artifact.
+
+        Nothing, where that cannot be told: there is none, its artifact is damaged, or the server is an older one.
+        """
         try:
             version = self.get(title, "").version
-        except FunctionNotFoundError:
+            return version, {file.digest: offset for file, offset in self.files(title, version)}
+        except (AuthenticationError, ServerUnavailableError):
+            raise
+        except ServerError:
             return "", {}
-        return version, {file.digest: offset for file, offset in self.files(title, version)}
 
     def get(self, title: str, version: str) -> RunnableQiskitFunction:
         """Return a function, its latest version unless one is named."""

@@ -69,7 +69,7 @@ class JobCalls:
             files=None if asked.files is None else pb.FileSelection(names=asked.files),
         )
         data = encoding.encode(arguments, name="arguments")
-        if len(data) > INLINE_ARGUMENTS_BYTES:
+        if len(data) > INLINE_ARGUMENTS_BYTES or not data.startswith(b"{"):  # Inline there is JSON alone.
             request.arguments_digest = self._upload_arguments(data)
         else:
             request.arguments_json = data

@@ -149,7 +149,7 @@ def limit(
 ) -> None:
     """Set how much the tasks of each of a user's jobs may hold together, and what the user may use of QPUs and keep.
 
-    For jobs it holds from their next one on, for files at once.
+    For jobs, and for files within them, it holds from their next one on; for other files at once.
     """
     if cpu is None and gpus is None and qpu_seconds is None and not mem and not files and not reset:
         raise typer.BadParameter("say what to set: --cpu, --mem, --gpus, --qpu-seconds, --files or --default")
