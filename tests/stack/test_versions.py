@@ -138,7 +138,7 @@ def a_tar(path: Path, content: bytes = b"x") -> Path:
 
 
 def test_a_users_files_have_a_limit_and_a_job_finds_what_it_names(
-    stack: Stack, tmp_path: Path, submit_to: Callable[..., Job]
+    stack: Stack, tmp_path: Path, submit_to: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = stack.qonduit("users", "add", "limited").stdout.split()[-1]
     limited = stack.client(token)
@@ -147,6 +147,12 @@ def test_a_users_files_have_a_limit_and_a_job_finds_what_it_names(
         limited.file_upload(a_tar(tmp_path / name))
     with pytest.raises(QuotaExceededError, match=r"25,000"):
         limited.file_upload(a_tar(tmp_path / "c.tar"))
+    sent: list[int] = []
+    monkeypatch.setattr("qonduit.file_space.chunks", lambda *_: sent.append(1) or iter(()))
+    with pytest.raises(QuotaExceededError, match=r"25,000"):
+        limited.file_upload(a_tar(tmp_path / "large.tar", bytes(9_000_000)))
+    assert sent == []
+    monkeypatch.undo()
     usage = limited.file_usage()
     assert (usage.file_count, usage.used_bytes, usage.limit_bytes) == (2, 20_480, 25_000)
     text = (

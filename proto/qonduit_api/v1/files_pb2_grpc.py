@@ -86,7 +86,8 @@ class FileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StatUpload(self, request, context):
-        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few.
+        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few. Says, as UploadFile
+        would, that there is no room (QUOTA_EXCEEDED): who asks before a large upload sends nothing in vain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

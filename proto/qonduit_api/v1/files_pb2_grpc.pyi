@@ -39,7 +39,9 @@ class FileServiceStub:
     FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
     """
     StatUpload: _grpc.UnaryUnaryMultiCallable[_files_pb2.StatUploadRequest, _files_pb2.StatUploadResponse]
-    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
+    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few. Says, as UploadFile
+    would, that there is no room (QUOTA_EXCEEDED): who asks before a large upload sends nothing in vain.
+    """
     DownloadFile: _grpc.UnaryStreamMultiCallable[_files_pb2.DownloadFileRequest, _files_pb2.DownloadFileResponse]
     """Streams a file from an offset; the first message carries what the file is. NOT_FOUND (FILE_NOT_FOUND)."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]
@@ -62,7 +64,9 @@ class FileServiceAsyncStub(FileServiceStub):
     FILE_TOO_LARGE, and QUOTA_EXCEEDED before any chunk is read, with needed_bytes, used_bytes, limit_bytes).
     """
     StatUpload: _aio.UnaryUnaryMultiCallable[_files_pb2.StatUploadRequest, _files_pb2.StatUploadResponse]  # type: ignore[assignment]
-    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
+    """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few. Says, as UploadFile
+    would, that there is no room (QUOTA_EXCEEDED): who asks before a large upload sends nothing in vain.
+    """
     DownloadFile: _aio.UnaryStreamMultiCallable[_files_pb2.DownloadFileRequest, _files_pb2.DownloadFileResponse]  # type: ignore[assignment]
     """Streams a file from an offset; the first message carries what the file is. NOT_FOUND (FILE_NOT_FOUND)."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesResponse]  # type: ignore[assignment]
@@ -94,7 +98,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _files_pb2.StatUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.StatUploadResponse, _abc.Awaitable[_files_pb2.StatUploadResponse]]:
-        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few."""
+        """Tells how much of an upload that broke off is kept, to go on from: some hours, and the newest few. Says, as UploadFile
+        would, that there is no room (QUOTA_EXCEEDED): who asks before a large upload sends nothing in vain.
+        """
 
     @_abc_1.abstractmethod
     def DownloadFile(

@@ -38,7 +38,11 @@ async def test_what_does_not_fit_is_refused_with_the_numbers_before_it_is_sent(
     await call.write(pb.PutFileRequest(header=header))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call  # No chunk was sent, and none is waited for.
+    asked = pb.StatUploadRequest(space=SPACE, name="big.tar", size_bytes=1_000_000, digest="0" * 64)
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await client.spaces.StatUpload(asked)
     error = from_rpc_error(caught.value)
+    assert from_rpc_error(told.value).text == error.text
     assert (error.code, error.reason) == (StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
     assert all(words in error.text for words in ("'big.tar'", "1,000,000", "10,240 are left", "20,480"))
     assert error.metadata["limit_bytes"] == "20480"

@@ -337,7 +337,8 @@ class SpaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StatUpload(self, request, context):
-        """Tells how much of an upload that broke off is here, to go on from.
+        """Tells how much of an upload that broke off is here, to go on from. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) where the upload
+        would be refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

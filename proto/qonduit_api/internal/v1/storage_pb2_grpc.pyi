@@ -119,7 +119,9 @@ class SpaceServiceStub:
     before any chunk is read.
     """
     StatUpload: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatUploadRequest, _storage_pb2.StatUploadResponse]
-    """Tells how much of an upload that broke off is here, to go on from."""
+    """Tells how much of an upload that broke off is here, to go on from. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) where the upload
+    would be refused.
+    """
     GetFile: _grpc.UnaryStreamMultiCallable[_storage_pb2.GetFileRequest, _storage_pb2.GetFileResponse]
     """Streams a file from an offset."""
     ListSpace: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListSpaceRequest, _storage_pb2.ListSpaceResponse]
@@ -141,7 +143,9 @@ class SpaceServiceAsyncStub(SpaceServiceStub):
     before any chunk is read.
     """
     StatUpload: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatUploadRequest, _storage_pb2.StatUploadResponse]  # type: ignore[assignment]
-    """Tells how much of an upload that broke off is here, to go on from."""
+    """Tells how much of an upload that broke off is here, to go on from. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) where the upload
+    would be refused.
+    """
     GetFile: _aio.UnaryStreamMultiCallable[_storage_pb2.GetFileRequest, _storage_pb2.GetFileResponse]  # type: ignore[assignment]
     """Streams a file from an offset."""
     ListSpace: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListSpaceRequest, _storage_pb2.ListSpaceResponse]  # type: ignore[assignment]
@@ -172,7 +176,9 @@ class SpaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.StatUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.StatUploadResponse, _abc.Awaitable[_storage_pb2.StatUploadResponse]]:
-        """Tells how much of an upload that broke off is here, to go on from."""
+        """Tells how much of an upload that broke off is here, to go on from. RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) where the upload
+        would be refused.
+        """
 
     @_abc_1.abstractmethod
     def GetFile(

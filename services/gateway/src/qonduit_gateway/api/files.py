@@ -54,11 +54,11 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     ) -> files_pb2.StatUploadResponse:
         """Tell how much of an upload that broke off is kept."""
         del context
-        user = caller().name
+        user = caller()
         asked = storage_pb2.StatUploadRequest(
-            space=_space(user), name=request.name, size_bytes=request.size_bytes, digest=request.digest
+            space=_space(user.name), name=request.name, size_bytes=request.size_bytes, digest=request.digest
         )
-        answer = await self._storage.space_call(user, "StatUpload", asked)
+        answer = await self._storage.space_call(user.name, "StatUpload", asked, limit_bytes=self._limit_bytes(user))
         return files_pb2.StatUploadResponse(received_bytes=answer.received_bytes)
 
     async def DownloadFile(  # noqa: N802

@@ -43,7 +43,8 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         with self._desk.serving(context) as access:
             access.write_space(request.space)
             offer = OfferedFile(request.space, request.name, request.size_bytes, request.digest)
-            return pb.StatUploadResponse(received_bytes=await self._spaces.received_bytes(offer))
+            received = await self._spaces.received_bytes(offer, limit_bytes=access.space_limit_bytes)
+            return pb.StatUploadResponse(received_bytes=received)
 
     async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[pb.GetFileResponse]:
         """Streams a file."""

@@ -84,6 +84,10 @@ class Space:
     def _content_key(self, digest: str) -> str:
         return f"{self._folder}/content/{digest}"
 
+    def check_room(self, name: str, size_bytes: int, limit_bytes: int) -> None:
+        """Raises QuotaError if an upload would be refused now."""
+        self._check_limit(name, self._growth(name, size_bytes), limit_bytes, self._promised_bytes)
+
     @contextmanager
     def promise(self, name: str, size_bytes: int, limit_bytes: int) -> Iterator[None]:
         """Keeps room within a limit while an upload runs, so that many at once cannot exceed it together.

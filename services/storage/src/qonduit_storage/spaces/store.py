@@ -105,11 +105,17 @@ class SpaceStore:
     def _path_for(self, offer: OfferedFile) -> Path:
         return self._partials.take(offer) if offer.offset else self._disk.new_path(key_of(offer))
 
-    async def received_bytes(self, offer: OfferedFile) -> int:
-        """How much of an upload that broke off is here, to go on from."""
+    async def received_bytes(self, offer: OfferedFile, *, limit_bytes: int = 0) -> int:
+        """How much of an upload that broke off is here, to go on from.
+
+        Raises:
+            QuotaError: the upload would be refused.
+        """
         check_digest(offer.digest)
-        check_space(offer.space)
-        return await self._partials.received_bytes(offer)
+        space = await self._space(offer.space)
+        received = await self._partials.received_bytes(offer)
+        space.check_room(offer.name, offer.size_bytes, limit_bytes)
+        return received
 
     async def usage(self, space: str) -> tuple[int, int]:
         """How many files a space has, and how many bytes they have together."""
