@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,7 +22,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
 
 
-async def to_the_end(steps: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(steps: Awaitable[T]) -> T:
     """Goes through steps that belong together to their end, also when the caller is cancelled meanwhile."""
     work = asyncio.ensure_future(steps)
     cancelled: asyncio.CancelledError | None = None
@@ -59,7 +59,7 @@ class Meanwhile:
     async def _end(self) -> None:
         work, self._work = self._work, None
         if work is not None:
-            await to_the_end(_finished(work))
+            await to_the_end(work)
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,7 +70,3 @@ class Meanwhile:
             return
         with suppress(Exception):  # What ended the block is what is told.
             await self._end()
-
-
-async def _finished(work: asyncio.Task[None]) -> None:
-    await work
