@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Charges:
     """A book of charges and what its metric counted."""
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, *, by_user: bool = False) -> None:
         self._book = book
         self._registry = CollectorRegistry()
-        self.charges = QpuBook(book.database, Instruments(self._registry))
+        self.charges = QpuBook(book.database, Instruments(self._registry, by_user=by_user))
 
     async def total(self, job_id: str) -> float:
         return await self._book.database.read(lambda connection: charge_rows.total(connection, job_id))
@@ -32,9 +32,20 @@ class Charges:
         labels = {"stage": Stage.EXECUTING_QPU.value}
         return self._registry.get_sample_value("qonduit_job_stage_qpu_seconds_total", labels) or 0.0
 
+    def of_user(self, user: str) -> float | None:
+        return self._registry.get_sample_value("qonduit_user_qpu_seconds_total", {"user": user})
+
 
 def charge(job_id: str, charge_id: str = "q1", qpu_seconds: float = 1.5) -> QpuCharged:
     return QpuCharged(charge_id, job_id, "ada", "ibm_torino", "job", qpu_seconds, NOW)
+
+
+async def test_a_user_is_a_label_only_where_the_operator_wants_it(book: Book) -> None:
+    plain, by_user = Charges(book), Charges(book, by_user=True)
+    await plain.charges.take(charge(await book.job()))
+    assert plain.of_user("ada") is None
+    await by_user.charges.take(charge(await book.job(), "q2"))
+    assert by_user.of_user("ada") == 1.5
 
 
 async def test_a_charge_is_booked_once_however_often_it_is_told(book: Book) -> None:

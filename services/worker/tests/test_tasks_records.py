@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from qonduit_service_kit.messages import TASKS_A_PAGE, Shape, Stage, TaskFunction, TaskResult, TaskState
+from qonduit_service_kit.metrics import REGISTRY
 from qonduit_worker.tasks.records import TaskPages
 from qonduit_worker.tasks.task import Finished, Owner, Task
 
@@ -75,3 +76,25 @@ def test_a_full_page_is_forgotten_once_its_last_end_was_told() -> None:
     assert {one.state for one in last.tasks} == {"DONE"}
     assert pages.due() == []
     assert list(pages._pages) == [1], "the page that may still grow is kept"
+
+
+def test_what_ended_is_counted_once_and_timed_if_it_ever_started() -> None:
+    started, never = tasks(2)
+    started.queued_at, started.started_at, started.losses = 10.0, 10.5, 2
+    before = {name: counted(name) for name in ("done", "canceled", "losses", "queued", "ran")}
+    pages = pages_of([started, never])
+    pages.finished(end(started), 12.5)
+    pages.finished(end(never, "CANCELED"), 12.5)
+    after = {name: counted(name) - value for name, value in before.items()}
+    assert after == {"done": 1, "canceled": 1, "losses": 2, "queued": 0.5, "ran": 2.0}
+
+
+def counted(what: str) -> float:
+    name, labels = {
+        "done": ("qonduit_tasks_finished_total", {"state": "DONE"}),
+        "canceled": ("qonduit_tasks_finished_total", {"state": "CANCELED"}),
+        "losses": ("qonduit_task_losses_total", {}),
+        "queued": ("qonduit_task_queue_seconds_sum", {}),
+        "ran": ("qonduit_task_run_seconds_sum", {}),
+    }[what]
+    return REGISTRY.get_sample_value(name, labels) or 0.0

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from fake_ibm import Fault, How
 from ibm_world import KEY, ibm_world
+from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,3 +93,23 @@ async def test_no_fault_is_paid_twice_or_noticed(
     world.ibm.faults.append(fault)
     await sampled(world, shared[1])
     assert fault.seen.is_set()
+
+
+async def test_what_is_asked_of_the_provider_is_counted_with_its_faults(
+    world: IbmWorld, shared: tuple[IbmWorld, Sampler]
+) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(world.broker.metrics())
+            for sample in family.samples
+            if sample.name == f"qonduit_qpu_upstream_{name}_total" and labels.items() <= sample.labels.items()
+        )
+
+    posts = {outcome: counted("requests", method="POST", outcome=outcome) for outcome in ("ok", "throttled")}
+    retries = counted("retries", what="submission")
+    world.ibm.faults.append(Fault("POST", "/jobs", status=429, times=1, retry_after_s=0.1))
+    await sampled(world, shared[1])
+    assert counted("requests", method="POST", outcome="throttled") - posts["throttled"] == 1
+    assert counted("requests", method="POST", outcome="ok") - posts["ok"] == 1
+    assert counted("retries", what="submission") - retries == 1

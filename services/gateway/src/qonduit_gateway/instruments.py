@@ -25,7 +25,8 @@ _WAIT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 class Instruments:
     """Counts what happens to jobs. A job's stage seconds are counted once, when it ends; a QPU charge when it comes."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, by_user: bool = False) -> None:
+        self._users = _UserInstruments(registry) if by_user else None
         self._jobs = Gauge("qonduit_jobs", "Jobs in each state.", ["state"], registry=registry)
         self._submitted = Counter("qonduit_jobs_submitted_total", "Jobs accepted.", registry=registry)
         self._finished = Counter(
@@ -66,7 +67,12 @@ class Instruments:
         self._wall = Counter(
             "qonduit_job_stage_wall_seconds_total", "Wall seconds of ended jobs.", ["stage"], registry=registry
         )
-        self._qpu = Counter("qonduit_job_stage_qpu_seconds_total", "QPU seconds charged.", ["stage"], registry=registry)
+        self._qpu = Counter(
+            "qonduit_job_stage_qpu_seconds_total",
+            "QPU seconds booked since this gateway started; those of all time are the QPU broker's.",
+            ["stage"],
+            registry=registry,
+        )
 
     def set_jobs(self, counts: Mapping[JobState, int]) -> None:
         """Set the number of jobs in each state."""
@@ -78,9 +84,11 @@ class Instruments:
         self._outbox_rows.set(backlog.rows)
         self._outbox_age.set(0 if backlog.oldest_at is None else max(0.0, now - backlog.oldest_at))
 
-    def charged(self, qpu_seconds: float) -> None:
+    def charged(self, user: str, qpu_seconds: float) -> None:
         """Count a QPU charge, which may come after the end of its job."""
         self._qpu.labels(Stage.EXECUTING_QPU.value).inc(qpu_seconds)
+        if self._users is not None:
+            self._users.qpu.labels(user).inc(qpu_seconds)
 
     def dead_letter(self, queue: str) -> None:
         """Count a dead letter."""
@@ -121,5 +129,27 @@ class Instruments:
             stage = usage.stage.value  # As the workers name it.
             self._cpu.labels(stage).inc(usage.cpu_s)
             self._wall.labels(stage).inc(usage.wall_s)
+        if self._users is not None:
+            owner = change.job.submission.owner
+            self._users.cpu.labels(owner).inc(sum(usage.cpu_s for usage in change.usage))
+            self._users.finished.labels(owner, after.state.value).inc()
         # Last, so that a job that is counted as finished is counted in full.
         self._finished.labels(after.state.value, after.reason.value).inc()
+
+
+class _UserInstruments:
+    """What is counted a user, where the operator wants it: each user is some series more for ever."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.finished = Counter(
+            "qonduit_user_jobs_finished_total",
+            "A user's jobs that ended, by state.",
+            ["user", "state"],
+            registry=registry,
+        )
+        self.cpu = Counter(
+            "qonduit_user_cpu_seconds_total", "CPU seconds of a user's ended jobs.", ["user"], registry=registry
+        )
+        self.qpu = Counter(
+            "qonduit_user_qpu_seconds_total", "QPU seconds booked for a user.", ["user"], registry=registry
+        )

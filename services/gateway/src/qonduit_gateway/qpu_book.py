@@ -37,4 +37,4 @@ class QpuBook:
                 "a QPU charge is for no job of ours", charge_id=charge.charge_id, job_id=charge.job_id, user=charge.user
             )
         elif booked:
-            self._instruments.charged(charge.qpu_seconds)
+            self._instruments.charged(charge.user, charge.qpu_seconds)

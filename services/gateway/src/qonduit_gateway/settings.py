@@ -39,6 +39,10 @@ class GatewaySettings(ServiceSettings):
         default=None, description="File with a token that is valid from the start on."
     )
 
+    metrics_by_user: bool = Field(
+        default=False, description="Also count jobs, CPU and QPU seconds a user: some series more for each."
+    )
+
     artifact_limit_bytes: int = Field(default=50 * _MIB, gt=0, description="Most bytes an artifact may have.")
     default_cpu_millis: int = Field(
         default=1000, gt=0, description="Cpu of a driver that asks for none, in 1/1000 core."

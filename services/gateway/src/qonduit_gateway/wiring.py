@@ -114,7 +114,7 @@ class Gateway:
         self.database = Database(settings.database, busy_timeout_s=settings.database_busy_timeout_s)
         self.bus = Bus(settings.amqp_url.get_secret_value(), app_id="gateway", registry=registry)
         self.storage = StorageClient(settings.storage_address, signer, ca=settings.storage_ca)
-        self.instruments = Instruments(registry)
+        self.instruments = Instruments(registry, by_user=settings.metrics_by_user)
         self.watchers = Watchers()
         self.cluster = ClusterView()
         self.outgoing = OutgoingFactory(

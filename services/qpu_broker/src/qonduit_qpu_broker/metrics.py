@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from qonduit_service_kit.metrics import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -40,12 +41,49 @@ class QpuSeconds:
         yield family
 
 
+class Readings:
+    """A gauge whose label values come and go: what is not among the newest readings is gone, not stuck at its last."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self._family = partial(GaugeMetricFamily, name, text, labels=labels)
+        self._readings: Mapping[tuple[str, ...], float] = {}
+
+    def set(self, readings: Mapping[tuple[str, ...], float]) -> None:
+        """Take new readings, by the labels' values; they replace all former ones."""
+        self._readings = dict(readings)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Name the metric, without values."""
+        yield self._family()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Return the newest readings."""
+        family = self._family()
+        for values, reading in sorted(self._readings.items()):
+            family.add_metric(values, reading)
+        yield family
+
+
 class BrokerMetrics:
     """All metrics of one broker."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.qpu_seconds = QpuSeconds()
-        registry.register(self.qpu_seconds)
+        self.sessions = Readings(
+            "qonduit_qpu_open_sessions", "Sessions and batches that programs have open.", ("backend", "mode")
+        )
+        self.upstream_sessions = Readings(
+            "qonduit_qpu_open_upstream_sessions",
+            "Those that are open at a provider, where dedicated ones cost by the clock.",
+            ("backend", "mode"),
+        )
+        self.accounts = Readings(
+            "qonduit_qpu_account_ok",
+            "1 while all instances of an account answer and take its credentials; `local` are the simulated devices.",
+            ("account",),
+        )
+        for collector in (self.qpu_seconds, self.sessions, self.upstream_sessions, self.accounts):
+            registry.register(collector)
         self.submissions = Counter(
             "qonduit_qpu_submissions_total",
             "QPU jobs taken into the ledger.",

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.bus import Bus
-from qonduit_service_kit.lifecycle import Background
+from qonduit_service_kit.lifecycle import Background, Periodic
 from qonduit_service_kit.metrics import REGISTRY
 from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 
@@ -24,6 +24,7 @@ from qonduit_qpu_broker.local.catalog import DeviceCatalog
 from qonduit_qpu_broker.local.devices import LocalDevices
 from qonduit_qpu_broker.local.process import Limits, SimulatorProcess
 from qonduit_qpu_broker.metrics import BrokerMetrics
+from qonduit_qpu_broker.observing import LOOK_S, Observer
 from qonduit_qpu_broker.outbox import Outbox
 from qonduit_qpu_broker.payloads import Payloads
 from qonduit_qpu_broker.secrecy import keep_secrets
@@ -88,9 +89,10 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
         dispatcher=dispatcher,
         metrics=metrics,
     )
+    observing = Periodic(LOOK_S, Observer(ledger, upstream, metrics).look, name="observer")
     queue, telling = Background(dispatcher.run, name="dispatcher"), Background(outbox.run, name="outbox")
     # Stopped in reverse: first nothing new comes in, last the ledger closes.
-    return (ledger, payloads, book, upstream, bus, telling, dispatcher, queue, inbox)
+    return (ledger, payloads, book, upstream, bus, telling, dispatcher, queue, inbox, observing)
 
 
 def offered(

@@ -33,6 +33,9 @@ class SchedulerMetrics:
         self.leader = gauge("leader", "1 while this scheduler leads.")
         self.term = gauge("term", "Its term of leadership; 0 while it doesn't lead.")
         self.waiting = gauge("waiting", "Drivers, and executors of a job and shape, that wait.", "kind")
+        self.wanted = gauge(
+            "waiting_resources", "What all that waits needs together: cores, bytes, devices.", "resource"
+        )
         self.oldest = gauge(
             "oldest_waiting_seconds", "How long the longest waiting of the most urgent of each shape has waited."
         )
@@ -88,8 +91,12 @@ class SchedulerMetrics:
 
     def _measure(self, picture: Picture, now: float) -> None:
         waiting = dict.fromkeys(LeaseKind, 0)
+        cpu_millis = mem_bytes = gpus = 0  # Plain numbers: there may be a hundred thousand entries.
         for entry in picture.line.entries.values():
             waiting[entry.kind] += entry.count
+            cpu_millis += entry.shape.cpu_millis * entry.count
+            mem_bytes += entry.shape.mem_bytes * entry.count
+            gpus += entry.shape.gpus * entry.count
         leases = dict.fromkeys(LeaseKind, 0)
         used = NOTHING
         for worker in picture.fleet.workers.values():
@@ -106,6 +113,7 @@ class SchedulerMetrics:
         self.reservations.set(len(picture.reservations))
         _set_by_resource(self.capacity, picture.fleet.total)
         _set_by_resource(self.allocated, used)
+        _set_by_resource(self.wanted, Shape(cpu_millis, mem_bytes, gpus))
 
 
 def _set_by_resource(gauge: Gauge, shape: Shape) -> None:

@@ -7,6 +7,9 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 from qonduit_service_kit.metrics import REGISTRY
 
+_TASK_BUCKETS: Final = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3600)
+"""Few: tasks are many, and each is looked for in them one by one."""
+
 LEASES: Final = Gauge("qonduit_worker_leases", "Leases in force.", ["kind"], registry=REGISTRY)
 CAPACITY_CPU: Final = Gauge("qonduit_worker_capacity_cpu_cores", "CPU that may be leased.", registry=REGISTRY)
 CAPACITY_MEM: Final = Gauge("qonduit_worker_capacity_mem_bytes", "Memory that may be leased.", registry=REGISTRY)
@@ -27,6 +30,24 @@ PREPARE_SECONDS: Final = Histogram(
 )
 STAGE_CPU: Final = Counter(
     "qonduit_worker_stage_cpu_seconds", "CPU time of drivers and of their tasks.", ["stage"], registry=REGISTRY
+)
+TASKS_FINISHED: Final = Counter(
+    "qonduit_tasks_finished", "Tasks of drivers that run here, by how they ended.", ["state"], registry=REGISTRY
+)
+TASK_LOSSES: Final = Counter(
+    "qonduit_task_losses", "Executors that finished tasks took along, or that were lost under them.", registry=REGISTRY
+)
+TASK_QUEUE_SECONDS: Final = Histogram(
+    "qonduit_task_queue_seconds",
+    "From the submission of a task to the start of its last attempt.",
+    buckets=_TASK_BUCKETS,
+    registry=REGISTRY,
+)
+TASK_RUN_SECONDS: Final = Histogram(
+    "qonduit_task_run_seconds",
+    "From the start of a task's last attempt until its driver knew its end.",
+    buckets=_TASK_BUCKETS,
+    registry=REGISTRY,
 )
 BLOB_BYTES: Final = Counter(
     "qonduit_worker_blob_bytes",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.logs import get_logger
 
+from qonduit_qpu_broker.ibm.metrics import REQUESTS, RETRIES, outcome_of
 from qonduit_qpu_broker.ibm.pace import Backoff, Breaker, SubmissionLimit
 from qonduit_qpu_broker.ibm.rest import MOCKS_TOO, Lane, Rest, UpstreamError
 from qonduit_qpu_broker.upstream import Condition, Device
@@ -60,8 +61,10 @@ class Instance:
         try:
             reply = await self._rest.call(method, path, lane=lane, **options)
         except UpstreamError as error:
+            REQUESTS.labels(self.account.name, method, outcome_of(error)).inc()
             self._note(error, lane)
             raise
+        REQUESTS.labels(self.account.name, method, "ok").inc()
         self._well(lane)
         return reply
 
@@ -88,6 +91,7 @@ class Instance:
                 if patience_s is not None and spent_s >= patience_s and not error.refused:
                     raise
                 _log.info("asking again", instance=self.account.name, method=method, path=path, reason=str(error))
+                RETRIES.labels(self.account.name, "request").inc()
                 wait_s, counts = max(backoff.next_s(), error.retry_after_s or 0.0), not error.refused
             await asyncio.sleep(wait_s)
             spent_s += (time.monotonic() - begin) * counts

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_qpu_broker.ibm.bodies import tag_of
+from qonduit_qpu_broker.ibm.metrics import RETRIES
 from qonduit_qpu_broker.ibm.pace import Backoff
 from qonduit_qpu_broker.ibm.rest import MOCKS_TOO, Lane, UpstreamError
 from qonduit_qpu_broker.ledger import upstream as rows
@@ -73,6 +74,8 @@ class Submitter:
                 # In the same breath as the look at the limit, so that two don't take the same place.
                 self._instance.limit.take(time.time())
                 upstream_id = await self._post(qpu_job_id, content, api_version)
+            if not upstream_id:
+                RETRIES.labels(self._instance.account.name, "submission").inc()
             least_s = backoff.next_s()
         # A crash before this line finds the intent, and then the job by its tag.
         await self._ledger.insist(lambda ledger: rows.accepted(ledger, qpu_job_id, upstream_id))

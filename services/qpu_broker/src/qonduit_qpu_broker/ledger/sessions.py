@@ -144,3 +144,11 @@ def open_of(ledger: sqlite3.Connection, job_id: str) -> tuple[str, ...]:
     """Return the ids of a program's sessions that still accept jobs."""
     rows = ledger.execute("SELECT session_id FROM qpu_sessions WHERE job_id = ? AND accepting = 1", (job_id,))
     return tuple(row["session_id"] for row in rows)
+
+
+def open_by_device(ledger: sqlite3.Connection) -> dict[tuple[str, ...], float]:
+    """Count the sessions that are open, by (device, mode)."""
+    rows = ledger.execute(
+        "SELECT backend, mode, COUNT(*) AS open FROM qpu_sessions WHERE closed_at IS NULL GROUP BY backend, mode"
+    )
+    return {(row["backend"], row["mode"]): row["open"] for row in rows}

@@ -98,6 +98,14 @@ def open_sessions(ledger: sqlite3.Connection) -> tuple[UpstreamSession, ...]:
     return tuple(_session(row) for row in rows)
 
 
+def open_by_device(ledger: sqlite3.Connection) -> dict[tuple[str, ...], float]:
+    """Count those that are not known to be closed, by (device, mode)."""
+    rows = ledger.execute(
+        "SELECT backend, mode, COUNT(*) AS open FROM upstream_sessions WHERE closed_at IS NULL GROUP BY backend, mode"
+    )
+    return {(row["backend"], row["mode"]): row["open"] for row in rows}
+
+
 def _session(row: sqlite3.Row) -> UpstreamSession:
     return UpstreamSession(**{**dict(row), "closing": bool(row["closing"])})
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import TASKS_A_PAGE, TaskRecord, TasksPage
 
+from qonduit_worker.tasks.meter import count
 from qonduit_worker.tasks.task import Task, record
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ class TaskPages:
         self._dirty[task.number // TASKS_A_PAGE] = None
 
     def finished(self, finished: Finished, now: float) -> None:
-        """Note the end of a task."""
+        """Note and count the end of a task."""
         page, index = divmod(finished.task.number, TASKS_A_PAGE)
-        self._pages[page][index] = record(finished.task, finished, now)
+        ended = record(finished.task, finished, now)
+        self._pages[page][index] = ended
+        count(ended, finished.task.losses)
         self._unfinished[page] -= 1
         self._dirty[page] = None
 
