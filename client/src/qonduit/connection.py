@@ -19,6 +19,7 @@ from qonduit_api.v1.qpu_pb2_grpc import QpuServiceStub
 
 from qonduit.exceptions import ConfigurationError
 from qonduit.server_errors import from_rpc_error, is_unavailable
+from qonduit.tracing import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -175,7 +176,8 @@ class Connection:
                 return response
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.target.token}"),)
+        place = traceparent()
+        return (("authorization", f"Bearer {self.target.token}"), *([("traceparent", place)] if place else []))
 
 
 def _open(target: Target) -> grpc.Channel:

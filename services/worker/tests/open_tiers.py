@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from qonduit_worker.sandbox import CgroupTree, Limits, SandboxConfig, Zygote
 from qonduit_worker.sandbox.hierarchies import Hierarchies
-from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
+from qonduit_worker.sandbox.testing import ENDING, STUBBORN, Sandboxes, all_gone, handles
 
 PROGRAMS = Path(__file__).with_name("programs")
 TIER = os.environ.get("QONDUIT_TEST_TIER", "B")
@@ -116,8 +116,8 @@ async def test_the_one_port_is_its_own(boxes: Sandboxes) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "zygote", "exit"])
 async def test_no_process_is_left(boxes: Sandboxes, how: str) -> None:
-    code = STUBBORN if how != "exit" else STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)")
-    sandbox = await boxes.fork(code)
+    spec = boxes.spec(ENDING if how == "exit" else STUBBORN)
+    sandbox = await boxes.zygote.fork(spec)
     assert await sandbox.output.readline() == b"ready\n"
     pidfds = handles(sandbox.processes())
     assert len(pidfds) == 5
@@ -125,6 +125,8 @@ async def test_no_process_is_left(boxes: Sandboxes, how: str) -> None:
         sandbox.kill()
     elif how == "zygote":
         os.kill(boxes.zygote.pid, signal.SIGKILL)
+    else:
+        (spec.directory / "job" / "go").touch()
     end = await sandbox.wait()
     assert (end.exit_code, end.signal) == ((5, None) if how == "exit" else (None, signal.SIGKILL))
     assert await sandbox.output.read() == b""

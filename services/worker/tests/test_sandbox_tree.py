@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, SandboxReport, Zygote, ZygoteDiedError, sweep
-from qonduit_worker.sandbox.testing import STUBBORN, Sandboxes, all_gone, handles
+from qonduit_worker.sandbox.testing import ENDING, STUBBORN, Sandboxes, all_gone, handles
 
 PROGRAMS = Path(__file__).with_name("programs")
 
@@ -27,9 +27,12 @@ async def test_kill_leaves_no_process(sandboxes: Sandboxes) -> None:
 
 
 async def test_the_end_of_the_program_is_the_end_of_what_it_started(sandboxes: Sandboxes) -> None:
-    sandbox = await sandboxes.fork(STUBBORN.replace("time.sleep(600)", "time.sleep(0.3); os._exit(5)"))
+    spec = sandboxes.spec(ENDING)
+    sandbox = await sandboxes.zygote.fork(spec)
     await sandbox.output.readline()
     pidfds = handles(sandbox.processes())
+    assert len(pidfds) == 5
+    (spec.directory / "job" / "go").touch()
     assert (await sandbox.wait()).exit_code == 5
     assert all_gone(pidfds)
     await sandbox.output.read()

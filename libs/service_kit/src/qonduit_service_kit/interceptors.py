@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from qonduit_service_kit import logs
+from qonduit_service_kit import logs, tracing
 from qonduit_service_kit.errors import ApiError, trailers
 from qonduit_service_kit.metrics import REGISTRY
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 _log = logs.get_logger("rpc")
+_NO_SPANS = ("/grpc.health.", "/grpc.reflection.")
 _READ_ON_S = 0.2
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 
@@ -150,3 +151,22 @@ def _name_of(code: Any) -> str:
     if isinstance(code, grpc.StatusCode):
         return code.name
     return next((known.name for known in grpc.StatusCode if known.value[0] == code and code), "UNKNOWN")
+
+
+class TracingInterceptor(AroundInterceptor):
+    """Makes each RPC a span, below the caller's if it sent a `traceparent`."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Any) -> AsyncIterator[None]:
+        """Be in the RPC's span."""
+        if not tracing.enabled() or method.startswith(_NO_SPANS):
+            yield
+            return
+        parent = next((str(value) for key, value in context.invocation_metadata() if key == tracing.HEADER), "")
+        name = method.strip("/")
+        with tracing.span(name, parent=parent, kind="server", **{"rpc.system": "grpc", "rpc.method": name}) as made:
+            try:
+                yield
+            except BaseException:
+                made.error = _name_of(context.code())
+                raise

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from qonduit_service_kit import logs
 from qonduit_service_kit.metrics import MetricsServer, build_info
+from qonduit_service_kit.tracing import TracingPart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -114,7 +115,7 @@ class Periodic:
 async def run_service(name: str, settings: ServiceSettings, build: Callable[[], Awaitable[Sequence[Part]]]) -> int:
     """Run a service until a signal or a failed part, and return the exit code: 0 after a signal, else 1.
 
-    Parts start in order and stop in reverse. /metrics is served without a part for it.
+    Parts start in order and stop in reverse. /metrics is served, and traces are sent, without parts for it.
     """
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -160,6 +161,7 @@ async def _start_all(
     parts = list(await build())
     if not any(isinstance(part, MetricsServer) for part in parts):
         parts.insert(0, MetricsServer(settings.metrics_host, settings.metrics_port))
+    parts.insert(0, TracingPart(name, settings.otlp_endpoint, settings.trace_ratio))
     for part in parts:
         started.append(part)
         starting = asyncio.ensure_future(part.start())

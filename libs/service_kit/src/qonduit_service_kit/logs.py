@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from qonduit_service_kit import tracing
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -72,6 +74,7 @@ def configure(service: str, log_format: str = "text", level: str = "INFO") -> No
     """Set up structlog and the standard library's logging of this process; writes to stderr."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _trace_ids,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -100,6 +103,13 @@ def configure(service: str, log_format: str = "text", level: str = "INFO") -> No
     for noisy in ("asyncio", "alembic", "grpc", "sqlalchemy", "httpx", "aiohttp", "qiskit", "stevedore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+def _trace_ids(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the trace that a line belongs to, so that one leads to the other."""
+    if (ids := tracing.ids(tracing.current())) is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
 
 
 def _adding(service: str) -> Processor:

@@ -154,6 +154,8 @@ class JobSpec:
     """Most QPU seconds that its user may be charged in any 28 days; None for no limit."""
     files: tuple[str, ...] | None = None
     """Names of the user's files that programs find in /data; None for all of them."""
+    traceparent: str = ""
+    """The job's place in a trace, if it is in one."""
 
 
 class LeaseKind(StrEnum):
@@ -312,6 +314,8 @@ class TaskDemand:
     """Both as in JobSpec: tasks may use QPUs."""
     files: tuple[str, ...] | None = None
     """As in JobSpec: tasks find the same files."""
+    traceparent: str = ""
+    """As in JobSpec."""
 
 
 @message("scheduler.driver_waiting")
@@ -363,6 +367,8 @@ class ExecutorGranted:
     user_qpu_budget_s: float | None = None
     """Both as the demand for it says."""
     files: tuple[str, ...] | None = None
+    """As the demand for it says."""
+    traceparent: str = ""
     """As the demand for it says."""
 
 

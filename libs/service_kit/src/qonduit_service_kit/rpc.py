@@ -10,8 +10,9 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.errors import ApiError, from_rpc_error
-from qonduit_service_kit.interceptors import ErrorInterceptor, MetricsInterceptor
+from qonduit_service_kit.interceptors import ErrorInterceptor, MetricsInterceptor, TracingInterceptor
 from qonduit_service_kit.metrics import REGISTRY
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class GrpcServer:
         """
         self._check_exposure()
         server = grpc.aio.server(
-            interceptors=(MetricsInterceptor(self._registry), ErrorInterceptor(), *self._own), options=_SERVER_OPTIONS
+            interceptors=(TracingInterceptor(), MetricsInterceptor(self._registry), ErrorInterceptor(), *self._own),
+            options=_SERVER_OPTIONS,
         )
         self._register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -153,34 +155,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class _Bearer(
+class _Headers(
     grpc.aio.UnaryUnaryClientInterceptor,  # type: ignore[misc,unused-ignore]
     grpc.aio.UnaryStreamClientInterceptor,
     grpc.aio.StreamUnaryClientInterceptor,
     grpc.aio.StreamStreamClientInterceptor,
 ):
-    """Sends a token with every call."""
+    """Sends the token, if there is one, and the place in a trace, if there is one, with every call."""
 
     def __init__(self, token: str) -> None:
-        self._header = ("authorization", f"Bearer {token}")
+        self._token = (("authorization", f"Bearer {token}"),) if token else ()
 
-    def _with_token(self, details: Any) -> Any:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header)
+    def _with_headers(self, details: Any) -> Any:
+        place = tracing.current()
+        trace = ((tracing.HEADER, place),) if place else ()
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *self._token, *trace)
         return grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._with_token(client_call_details), request)
+        return await continuation(self._with_headers(client_call_details), request)
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(self._with_token(client_call_details), request)
+        return await continuation(self._with_headers(client_call_details), request)
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._with_token(client_call_details), request_iterator)
+        return await continuation(self._with_headers(client_call_details), request_iterator)
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(self._with_token(client_call_details), request_iterator)
+        return await continuation(self._with_headers(client_call_details), request_iterator)
 
 
 def channel(address: str, *, token: str = "", ca: Path | None = None) -> grpc.aio.Channel:
@@ -188,14 +192,14 @@ def channel(address: str, *, token: str = "", ca: Path | None = None) -> grpc.ai
 
     `token` (a user's token or a ticket) goes with every call; leave it out to send one call by call.
     """
-    interceptors = _kinds(_Bearer(token)) if token else []
+    interceptors = _kinds(_Headers(token)) if token or tracing.enabled() else []
     if ca is not None:
         credentials = grpc.ssl_channel_credentials(ca.read_bytes())
         return grpc.aio.secure_channel(address, credentials, options=_LIMITS, interceptors=interceptors)
     return grpc.aio.insecure_channel(address, options=_LIMITS, interceptors=interceptors)
 
 
-def _kinds(bearer: _Bearer) -> list[Any]:
+def _kinds(headers: _Headers) -> list[Any]:
     # grpc.aio sorts an interceptor under the first kind it is an instance of, so each kind needs one of its own.
     methods = {
         grpc.aio.UnaryUnaryClientInterceptor: "intercept_unary_unary",
@@ -203,4 +207,4 @@ def _kinds(bearer: _Bearer) -> list[Any]:
         grpc.aio.StreamUnaryClientInterceptor: "intercept_stream_unary",
         grpc.aio.StreamStreamClientInterceptor: "intercept_stream_stream",
     }
-    return [type("Bearer", (kind,), {name: getattr(bearer, name)})() for kind, name in methods.items()]
+    return [type("Headers", (kind,), {name: getattr(headers, name)})() for kind, name in methods.items()]

@@ -27,6 +27,11 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least that is logged."
     )
+    otlp_endpoint: str = Field(
+        default_factory=lambda: os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        description="Collector that traces go to by OTLP over gRPC, such as http://127.0.0.1:4317; empty for none.",
+    )
+    trace_ratio: float = Field(default=1.0, ge=0, le=1, description="Share of the traces begun here that are kept.")
     internal_key_file: Path | None = Field(default=None, description="File with the key that tickets are signed with.")
     ready_file: Path | None = Field(
         default=None, description="Written, with the ports in use, once the service serves."

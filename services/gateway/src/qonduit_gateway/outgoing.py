@@ -20,6 +20,7 @@ from qonduit_service_kit.messages import (
 from qonduit_service_kit.tickets import Ticket
 
 from qonduit_gateway.database.outbox_rows import Lane, Outgoing
+from qonduit_gateway.job_spans import place_of
 from qonduit_gateway.jobs.transitions import Announce, CloseLog, EndQpuWork, Stop, Withdraw
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class OutgoingFactory:
             qpu_budget_s=asked.qpu_budget_s,
             user_qpu_budget_s=asked.limit.qpu_seconds_over(self._limit_qpu_seconds) or None,
             files=asked.files,
+            traceparent=place_of(job),
         )
 
     def _ticket(self, job: Job) -> str:

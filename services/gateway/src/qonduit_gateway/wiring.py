@@ -30,6 +30,7 @@ from qonduit_service_kit.metrics import REGISTRY
 from qonduit_service_kit.rpc import GrpcServer
 from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 
+from qonduit_gateway import job_spans
 from qonduit_gateway.api.callers import CallerInterceptor, token_digest
 from qonduit_gateway.api.cluster import ClusterService
 from qonduit_gateway.api.files import FileService
@@ -181,6 +182,7 @@ class Gateway:
         if change.before is None or change.job.progress.revision > change.before.revision:
             self.watchers.tell(change.job)
         self.instruments.observe(change)
+        job_spans.observe(change)
 
     async def _happened(self, event: JobEvent) -> None:
         if event.kind is EventKind.FINISHED:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, QpuState
 
-from qonduit_qpu_broker import budgets
+from qonduit_qpu_broker import budgets, job_spans
 from qonduit_qpu_broker.ledger import charges, jobs, sessions
 from qonduit_qpu_broker.problems import Problem, Unavailable
 from qonduit_qpu_broker.queueing import Queue
@@ -260,6 +260,7 @@ class Dispatcher:
         if ended is None:
             return
         self._metrics.finished.labels(job.backend, outcome.state).inc()
+        job_spans.tell(ended, outcome.charged_s)
         if outcome.started_at is not None:
             self._metrics.waited.labels(job.backend).observe(max(0.0, outcome.started_at - job.created_at))
         if outcome.charged_s is None:

@@ -226,5 +226,6 @@ def _executor_grant(term: int, attempt: Attempt, lease: Lease, worker: Worker) -
         qpu_budget_s=message.qpu_budget_s,
         user_qpu_budget_s=message.user_qpu_budget_s,
         files=message.files,
+        traceparent=message.traceparent,
         incarnation=worker.incarnation,
     )

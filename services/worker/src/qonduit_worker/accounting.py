@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.messages import EventKind, QpuState, Stage
 
 from qonduit_worker import metrics
@@ -28,11 +29,14 @@ class Accounts:
         self._events = events
         self._measure: Callable[[], Usage] | None = None
         self._clock: StageClock | None = None
+        self._place = tracing.current()
+        self._since = 0.0
 
     def start(self, measure: Callable[[], Usage]) -> None:
         """Begin, with the driver's process; `measure` reads what it has used."""
         self._measure = measure
         self._clock = StageClock(Reading(time.monotonic(), 0.0, 0, 0))
+        self._since = time.time()
 
     @property
     def stage(self) -> Stage:
@@ -45,12 +49,17 @@ class Accounts:
 
     def program_says(self, stage: Stage) -> None:
         """Take the program's own stage."""
+        before = self.stage
         if self._clock is not None and self._clock.program_says(stage, self._book(self._clock)):
+            self._over(before)
             self._events.emit(EventKind.STAGE, stage=self._clock.stage, usage=self._clock.usage())
 
     def qpu_says(self, transition: QpuTransition) -> None:
         """Take a step of a QPU job: each is in the job's history, also where another one's keeps the stage as it is."""
+        before = self.stage
         if self._clock is not None and self._clock.qpu_says(transition, self._book(self._clock)):
+            if before is not self.stage:
+                self._over(before)
             text = wording(transition)
             self._events.emit(EventKind.STAGE, stage=self._clock.stage, text=text, usage=self._clock.usage())
 
@@ -70,6 +79,12 @@ class Accounts:
         """Book what was used until the end."""
         if self._clock is not None:
             self._book(self._clock)
+            self._over(self.stage)
+
+    def _over(self, stage: Stage) -> None:
+        """Tell a stage that is over as a span."""
+        began, self._since = self._since, time.time()
+        tracing.tell(f"stage {stage.value}", began, self._since, parent=self._place)
 
     def _book(self, clock: StageClock) -> Reading:
         """Book to the present stage what was used until now; returns the reading of now."""

@@ -39,6 +39,7 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_worker import metrics
+from qonduit_worker.belonging import belonging
 from qonduit_worker.drain import DrainOrder
 from qonduit_worker.driver import Driver
 from qonduit_worker.driver_ops import Reconnected
@@ -226,12 +227,12 @@ class Agent:
             _log.info("grant_not_taken", lease=grant.lease_id, term=grant.term, reason=admission.value)
         match grant, admission:
             case DriverGranted(), Admission.ACCEPTED:
-                self._spawn(self._drive(grant))
+                self._spawn(belonging(grant, self._shop.worker_id, self._drive(grant)))
             case ExecutorGranted(), Admission.ACCEPTED:
                 self._homes[grant.job_id, grant.attempt] = grant.driver_worker_id
                 while len(self._homes) > _HOMES:
                     self._homes.popitem(last=False)
-                self._spawn(self._execute(grant))
+                self._spawn(belonging(grant, self._shop.worker_id, self._execute(grant)))
             case _, Admission.ATTEMPT_STOPPED:
                 self._spawn(self._refuse_stopped(grant))
             case _, Admission.DRAINING:

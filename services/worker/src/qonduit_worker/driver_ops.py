@@ -140,4 +140,5 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         qpu_budget_s=spec.qpu_budget_s,
         user_qpu_budget_s=spec.user_qpu_budget_s,
         files=spec.files,
+        traceparent=spec.traceparent,
     )

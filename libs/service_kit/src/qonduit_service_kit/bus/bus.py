@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.bus.amqp import Outgoing
 from qonduit_service_kit.bus.consumer import Subscription
 from qonduit_service_kit.bus.control import Control
@@ -234,6 +235,8 @@ class Bus:
         headers: dict[str, Any] | None = None,
         sender: str | None = None,
     ) -> Outgoing:
+        if place := tracing.current():
+            headers = {tracing.HEADER: place, **(headers or {})}
         if len(body) > BODY_LIMIT_BYTES:
             text = (
                 f"{kind} of {len(body)} bytes is over the limit of {BODY_LIMIT_BYTES}: send large bytes through storage"

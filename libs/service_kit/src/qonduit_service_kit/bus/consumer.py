@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.bus.amqp import ANSWER_TIMEOUT_S
 from qonduit_service_kit.bus.backoff import backoff_s
 from qonduit_service_kit.bus.declaring import declare
@@ -230,7 +231,8 @@ class Subscription:
         except DecodeError as error:
             return await self._park_unless_parked(settler, incoming, str(error))
         try:
-            await self._handler(delivery)
+            with tracing.at(str(incoming.headers.get(tracing.HEADER, ""))):
+                await self._handler(delivery)
             await delivery.ack()
         except RejectMessage as error:
             reason, final = str(error), True

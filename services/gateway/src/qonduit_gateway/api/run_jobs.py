@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
+from qonduit_service_kit import tracing
 from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway.api import run_requests
@@ -71,6 +72,7 @@ class JobIntake:
             limit=user.limit,
             qpu_budget_s=qpu_budget_s,
             files=files,
+            traceparent=tracing.current(),
         )
         claim = Claim(user.name, key, run_requests.request_hash(request), submission.job_id) if key else None
         try:

@@ -63,6 +63,7 @@ def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
             "created_at": submission.created_at,
             "qpu_budget_s": submission.qpu_budget_s,
             "files": None if submission.files is None else list(submission.files),
+            "traceparent": submission.traceparent,
             "tell_again_at": tell_again_at,
             "told_count": 1,
             **_columns(job.progress),
@@ -188,6 +189,7 @@ def _submission(row: Row[Any]) -> Submission:
         limit=limit_of(row),
         qpu_budget_s=row.qpu_budget_s,
         files=None if row.files is None else tuple(row.files),
+        traceparent=row.traceparent,
     )
 
 

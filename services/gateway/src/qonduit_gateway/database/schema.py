@@ -128,6 +128,7 @@ jobs = Table(
     Column("told_count", Integer, nullable=False, comment="how often they were told since the state changed"),
     Column("qpu_budget_s", Double, comment="most QPU seconds that it may be charged; without it no limit"),
     Column("files", JSON(none_as_null=True), comment="names of the files that it finds in /data; without it all"),
+    Column("traceparent", String(64), nullable=False, server_default="", comment="where in a trace it was submitted"),
     Column("deleted_at", Double, comment="only the row is left, for the bills that refer to it"),
     Index(None, "arguments_digest"),
     Index(None, "result_digest"),

@@ -97,6 +97,8 @@ class Submission:
     """Most QPU seconds that the job may be charged; None for no limit."""
     files: tuple[str, ...] | None = None
     """Names of the owner's files that it finds in /data; None for all of them."""
+    traceparent: str = ""
+    """Where in a trace it was submitted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.messages import QpuState
 
 from qonduit_qpu_broker import budgets
@@ -97,6 +98,7 @@ class JobsApi:
             body_digest=request.body_digest,
             budget=Budget(request.qpu_budget_s, request.user_qpu_budget_s),
             simulated=self._backends.device(posted.backend).simulated,
+            traceparent=tracing.current(),
         )
         place = self._dispatcher.place(posted.backend, time.time())
 

@@ -70,8 +70,8 @@ def _insert(ledger: sqlite3.Connection, job: NewJob, place: Place | None) -> Job
         "INSERT INTO qpu_jobs (qpu_job_id, job_id, attempt, user, caller, call_number, digest,"
         " reply_exchange, reply_key, program, backend, session_id,"
         " tags, private, cost_s, api_version, body, body_digest, state, created_at,"
-        " job_budget_s, user_budget_s, simulated)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " job_budget_s, user_budget_s, simulated, traceparent)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             qpu_job_id,
             job.job_id,
@@ -96,6 +96,7 @@ def _insert(ledger: sqlite3.Connection, job: NewJob, place: Place | None) -> Job
             job.budget.job_s,
             job.budget.user_s,
             job.simulated,
+            job.traceparent,
         ),
     )
     _add_transition(ledger, qpu_job_id, QpuState.QUEUED, now, place=place)

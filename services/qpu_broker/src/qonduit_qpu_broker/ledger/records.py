@@ -57,6 +57,8 @@ class JobRecord:
     """Whether it was submitted to a simulated device."""
     cancelling: str
     """Why it is to be cancelled, if it is."""
+    traceparent: str
+    """Where in a trace it was submitted."""
 
     @property
     def budget(self) -> Budget:
@@ -86,6 +88,7 @@ class NewJob:
     body_digest: str
     budget: Budget = Budget()
     simulated: bool = True
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 
 _TABLES = """
 CREATE TABLE programs (
@@ -138,7 +138,9 @@ INSERT INTO charges (charge_id, job_id, user, backend, mode, qpu_seconds, at, pu
 """
 """Not told to the gateway, which knows the seconds of these jobs from their workers."""
 
-_STEPS = (_TABLES, _PROVIDERS + _CHARGES_OF_OLD_JOBS)
+_TRACES = "ALTER TABLE qpu_jobs ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';"
+
+_STEPS = (_TABLES, _PROVIDERS + _CHARGES_OF_OLD_JOBS, _TRACES)
 """What leads from each version to the next."""
 
 

@@ -43,6 +43,7 @@ class DriverContext:
     qpu_budget_s: float | None = None
     user_qpu_budget_s: float | None = None
     files: tuple[str, ...] | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ class DemandTeller:
             qpu_budget_s=context.qpu_budget_s,
             user_qpu_budget_s=context.user_qpu_budget_s,
             files=context.files,
+            traceparent=context.traceparent,
             task_name=function.name if function is not None else "",
             task_s=self._ledger.times.last_two_s(function.function_id) if function is not None else 0.0,
         )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from qonduit_service_kit import tracing
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
     DemandRefused,
@@ -71,7 +72,7 @@ class TaskDesk:
         self._post = post
         self._callbacks = callbacks
         self._ledger = TaskLedger()
-        self._pages = TaskPages(context.job_id, context.attempt)
+        self._pages = TaskPages(context.job_id, context.attempt, place=tracing.current())
         self._functions: dict[str, TaskFunction] = {}
         self._publisher = BatchPublisher(context, bus, self._ledger, callbacks.keep, self._refuse)
         self._output = TaskOutput(callbacks.write_log)

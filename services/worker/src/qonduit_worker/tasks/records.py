@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 class TaskPages:
-    """Every task of an attempt, by number. A page whose tasks have all ended is forgotten once it was sent."""
+    """Every task of an attempt, by number. A page whose tasks have all ended is forgotten once it was sent.
 
-    def __init__(self, job_id: str, job_attempt: int) -> None:
+    `place` is the attempt's in a trace, if it is in one.
+    """
+
+    def __init__(self, job_id: str, job_attempt: int, *, place: str = "") -> None:
+        self._place = place
         self._job_id = job_id
         self._job_attempt = job_attempt
         self._pages: dict[int, list[Task | TaskRecord]] = {}
@@ -41,7 +45,7 @@ class TaskPages:
         page, index = divmod(finished.task.number, TASKS_A_PAGE)
         ended = record(finished.task, finished, now)
         self._pages[page][index] = ended
-        count(ended, finished.task.losses)
+        count(ended, finished.task.losses, self._place)
         self._unfinished[page] -= 1
         self._dirty[page] = None
 
