@@ -1,14 +1,15 @@
-"""`python -m qonduit_worker`: the worker of one machine."""
+"""`python -m qonduit_worker`: the worker of one machine; `... drain SECONDS` takes one that runs out of service."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.bus import Bus
 from qonduit_service_kit.lifecycle import main
-from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.logs import configure, get_logger
 from qonduit_service_kit.metrics import REGISTRY
 from qonduit_service_kit.rpc import channel
 
@@ -17,6 +18,7 @@ from qonduit_worker.agent import Agent
 from qonduit_worker.blob_exchange import BlobExchange
 from qonduit_worker.blobs import BlobCache
 from qonduit_worker.dependencies import Builder, LayerStore
+from qonduit_worker.leaving import leave
 from qonduit_worker.qpu_endpoint import DeviceCache
 from qonduit_worker.refused_files import RefusedFiles
 from qonduit_worker.sandbox import CgroupTree, SandboxConfig, probe, sweep
@@ -115,5 +117,18 @@ def _sweep(settings: WorkerSettings) -> None:
         _log.warning("swept what an earlier worker left", control_groups=swept)
 
 
+def _drain(seconds: str) -> int:
+    """Exit code 0 once nothing runs any more, 1 if something still does."""
+    settings = WorkerSettings()  # type: ignore[call-arg]  # Every field has a default.
+    configure("worker", settings.log_format, settings.log_level)
+    return 0 if asyncio.run(leave(settings, float(seconds))) else 1
+
+
 if __name__ == "__main__":
-    main("worker", WorkerSettings, build)
+    match sys.argv[1:]:
+        case []:
+            main("worker", WorkerSettings, build)
+        case ["drain", seconds] if seconds.isdecimal():
+            sys.exit(_drain(seconds))
+        case _:
+            sys.exit("usage: python -m qonduit_worker [drain SECONDS]")
