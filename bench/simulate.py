@@ -2,6 +2,7 @@
 
     python bench/simulate.py --trace FOLDER     (the whole of SIMULATION.md: about half an hour on two cores)
     python bench/simulate.py                    (made-up shapes only; prints, writes nothing)
+    python bench/simulate.py --scale 320        (decision times alone, with so many workers; prints)
 
 FOLDER holds openb_pod.csv of Alibaba's public "GPU cluster trace v2023"
 (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023, csv/openb_pod_list_default.csv); this repository has no copy.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _WORKERS: Final = (machine(32, 128, 4),) * 8
 _SETTINGS: Final = PolicySettings()
+_GIB: Final = 1024**3
 _FIRST_SEED: Final = 11
 """The scheduler's settings were chosen on seeds 101 to 124: what is reported must not come from them."""
 _FEW: Final = 3
@@ -96,6 +98,16 @@ def run_all(trace: list[Shape] | None, tasks: int, seeds: range) -> report.Resul
     return results
 
 
+def print_scale(workers: int, *, any_memory: bool) -> None:
+    """Print the decision times with so many workers; memory in whole GiB, or each shape with bytes of its own."""
+    shapes = made_up_shapes(5_000, np.random.default_rng(1))
+    if not any_memory:
+        shapes = [replace(shape, mem_bytes=max(1, round(shape.mem_bytes / _GIB)) * _GIB) for shape in shapes]
+    queues = (100, 1_000, 10_000)
+    print(f"{workers:,} workers, {len(set(shapes)):,} different shapes\n")
+    print(report.scale_table(measure_scale(shapes, _SETTINGS, queues, workers)))
+
+
 def main() -> None:
     """Simulate, print the tables, write SIMULATION.md if the trace is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,7 +115,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=3_000)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where SIMULATION.md goes")
+    parser.add_argument("--scale", type=int, metavar="WORKERS", help="only the decision times, with made-up shapes")
+    parser.add_argument("--any-memory", action="store_true", help="with --scale: memory to the byte, not in whole GiB")
     options = parser.parse_args()
+    if options.scale is not None:
+        print_scale(options.scale, any_memory=options.any_memory)
+        return
     if options.trace is not None and not (options.trace / "openb_pod.csv").is_file():
         parser.error(f"there is no openb_pod.csv in {options.trace}; see --help for where it comes from")
     trace = None if options.trace is None else recorded_shapes(options.trace)

@@ -47,8 +47,8 @@ class Scale:
 class _Load:
     """A cluster whose every worker is full, and jobs of random shapes that come and end."""
 
-    def __init__(self, shapes: Sequence[Shape], settings: PolicySettings) -> None:
-        self.cluster = SimulatedCluster((_WORKER,) * WORKERS, settings)
+    def __init__(self, shapes: Sequence[Shape], settings: PolicySettings, workers: int) -> None:
+        self.cluster = SimulatedCluster((_WORKER,) * workers, settings)
         self.now = settings.settle_s
         self._shapes = [shape for shape in shapes if fits(shape, _WORKER)]
         self._random = np.random.default_rng(5)
@@ -83,9 +83,11 @@ class _Load:
         return took_s
 
 
-def measure_scale(shapes: Sequence[Shape], settings: PolicySettings, queues: tuple[int, ...] = QUEUES) -> list[Scale]:
-    """Fill 5,000 workers, let ever more jobs wait, and time single events at each length of the queue."""
-    load = _Load(shapes, settings)
+def measure_scale(
+    shapes: Sequence[Shape], settings: PolicySettings, queues: tuple[int, ...] = QUEUES, workers: int = WORKERS
+) -> list[Scale]:
+    """Fill the workers, let ever more jobs wait, and time single events at each length of the queue."""
+    load = _Load(shapes, settings, workers)
     found: list[Scale] = []
     for length in queues:
         while load.waiting < length:
