@@ -86,14 +86,14 @@ def test_a_query_counts_the_leader_alone(documents: list[Document], tmp_path: Pa
     if shutil.which("promtool") is None:
         pytest.skip("there is no promtool here")
     series = {
-        'allocated{resource="cpu",namespace="qonduit",pod="a"}': 80,
-        'waiting_resources{resource="cpu",namespace="qonduit",pod="a"}': 40,
-        'leader{namespace="qonduit",pod="a"}': 1,
-        'allocated{resource="cpu",namespace="qonduit",pod="b"}': 700,
-        'waiting_resources{resource="cpu",namespace="qonduit",pod="b"}': 7,
-        'leader{namespace="qonduit",pod="b"}': 0,
-        'allocated{resource="memory",namespace="qonduit",pod="a"}': 3,
-        'waiting_resources{resource="memory",namespace="qonduit",pod="a"}': 2,
+        'allocated{resource="cpu",job="qonduit",instance="a"}': 80,
+        'waiting_resources{resource="cpu",job="qonduit",instance="a"}': 40,
+        'leader{job="qonduit",instance="a"}': 1,
+        'allocated{resource="cpu",job="qonduit",instance="b"}': 700,
+        'waiting_resources{resource="cpu",job="qonduit",instance="b"}': 7,
+        'leader{job="qonduit",instance="b"}': 0,
+        'allocated{resource="memory",job="qonduit",instance="a"}': 3,
+        'waiting_resources{resource="memory",job="qonduit",instance="a"}': 2,
     }
     tests = {
         "tests": [

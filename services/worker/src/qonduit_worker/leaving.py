@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.parser import text_string_to_metric_families
-from qonduit_service_kit.bus import Bus
+from qonduit_service_kit.bus import Bus, UnroutableError
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import WorkerDrain, worker
 
@@ -39,6 +39,8 @@ async def leave(settings: WorkerSettings, within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             await _order(settings)
             await _idle(settings)
+    except UnroutableError:
+        _log.warning("this worker has no inbox: it is long gone, or has never run")
     except TimeoutError:
         _log.warning("time is over; what still runs is run again elsewhere", seconds=within_s)
         return False
