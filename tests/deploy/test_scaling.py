@@ -58,18 +58,7 @@ def test_queries_name_these_metrics_alone(documents: list[Document]) -> None:
     assert {name for query in _queries(documents) for name in re.findall(r"qonduit_\w+", query)} == set(METRICS)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason="the scheduler does not tell it yet")
-            if name == "qonduit_scheduler_waiting_resources"
-            else (),
-        )
-        for name in METRICS
-    ],
-)
+@pytest.mark.parametrize("name", METRICS)
 def test_the_scheduler_has_this_metric(name: str) -> None:
     registry = CollectorRegistry()
     SchedulerMetrics(registry)
