@@ -85,6 +85,11 @@ class Disk:
             self._free_bytes, self._free_at = status.f_bavail * status.f_frsize, now
         return self._free_bytes
 
+    def size_bytes(self) -> int:
+        """Size of the whole file system."""
+        status = os.statvfs(self.root)
+        return status.f_blocks * status.f_frsize
+
     def check_room(self, size_bytes: int) -> None:
         """Refuses what would not fit, so that the disk never becomes quite full.
 

@@ -31,5 +31,7 @@ class StorageMetrics:
         )
         free = Gauge("qonduit_storage_free_bytes", "Free space of the disk that holds the data.", registry=registry)
         free.set_function(disk.free_bytes)
+        size = Gauge("qonduit_storage_size_bytes", "Size of the disk that holds the data.", registry=registry)
+        size.set_function(disk.size_bytes)
         reserved = Gauge("qonduit_storage_reserved_bytes", "Space promised to running uploads.", registry=registry)
         reserved.set_function(lambda: disk.reserved_bytes)
