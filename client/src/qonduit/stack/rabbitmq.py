@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qonduit.stack.rabbitmq_data import (
     LOOPBACK,
+    METRICS_PLUGIN,
     Identity,
     RabbitMQStartError,
     free_port,
@@ -66,12 +67,13 @@ class _EndedError(RabbitMQStartError):
 class RabbitNode:
     """One node below `data_dir`, which keeps its user, password and ports; all calls block.
 
-    Start and stop are safe to call twice. Not for use from several threads at once.
+    With a `metrics_port` it serves metrics for Prometheus there. Start and stop are safe to call twice. Not for use from several threads at once.
     """
 
-    def __init__(self, data_dir: Path, *, amqp_port: int | None = None) -> None:
+    def __init__(self, data_dir: Path, *, amqp_port: int | None = None, metrics_port: int | None = None) -> None:
         self._dir = Path(data_dir).absolute()
         self._wanted_port = amqp_port
+        self._metrics_port = metrics_port
         self._identity: Identity | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -113,9 +115,10 @@ class RabbitNode:
                 raise RabbitMQStartError(
                     f"port {me.amqp_port} is in use: stop what listens there, or give another port."
                 )
-            write_config(self._dir, me)
+            write_config(self._dir, me, self._metrics_port)
+            plugins = () if self._metrics_port is None else (METRICS_PLUGIN,)
             try:
-                self._boot(lean_home(scripts, self._dir / "home"), lock)
+                self._boot(lean_home(scripts, self._dir / "home", plugins), lock)
             except _EndedError:
                 # An installation may need more than its parts say: then it gets everything, and takes longer.
                 self._boot(scripts, lock)

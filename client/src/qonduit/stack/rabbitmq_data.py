@@ -23,6 +23,7 @@ MEMORY_LIMIT_BYTES = 512 * 1024**2
 """Above it, the node blocks publishers until consumers have caught up."""
 DISK_FREE_BYTES = 256 * 1024**2
 """Below it, the node blocks publishers."""
+METRICS_PLUGIN = "rabbitmq_prometheus"
 LOCK_TIMEOUT_S = 10.0
 """How long a start waits for the node of a supervisor that has just gone."""
 _PORTS = range(20_000, 32_000)
@@ -81,19 +82,23 @@ def load_identity(folder: Path, wanted_port: int | None) -> Identity:
     return known
 
 
-def write_config(folder: Path, me: Identity) -> None:
+def write_config(folder: Path, me: Identity, metrics_port: int | None = None) -> None:
     """Write the node's configuration, as Erlang terms: the newer format is translated anew at each start."""
+    # Statistics of queues are as old as this; nobody reads them where no metrics are served.
+    interval_ms = 60_000 if metrics_port is None else 1000
+    plugins = "" if metrics_port is None else METRICS_PLUGIN
+    served = f',\n {{{plugins}, [{{tcp_config, [{{ip, "{LOOPBACK}"}}, {{port, {metrics_port}}}]}}]}}' if plugins else ""
     write_secret(
         folder / "rabbitmq.config",
         f"""[{{rabbit, [
   {{tcp_listeners, [{{"{LOOPBACK}", {me.amqp_port}}}]}},
   {{default_user, <<"{me.user}">>}}, {{default_pass, <<"{me.password}">>}}, {{loopback_users, []}},
   {{vm_memory_high_watermark, {{absolute, {MEMORY_LIMIT_BYTES}}}}}, {{disk_free_limit, {DISK_FREE_BYTES}}},
-  {{collect_statistics_interval, 60000}}
-]}}].
+  {{collect_statistics_interval, {interval_ms}}}
+]}}{served}].
 """,
     )
-    (folder / "enabled_plugins").write_text("[].\n")
+    (folder / "enabled_plugins").write_text(f"[{plugins}].\n")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _INSTALLED = (
     "/usr/lib/rabbitmq",
@@ -63,22 +63,22 @@ def _candidates() -> Iterator[Path]:
         yield Path(on_path).resolve().parent
 
 
-def lean_home(scripts: Path, home: Path) -> Path:
-    """Make a home in the folder `home` that shows only what a broker without plugins needs; return its scripts."""
+def lean_home(scripts: Path, home: Path, plugins: Iterable[str] = ()) -> Path:
+    """Make a home in the folder `home` that shows only what a broker with these plugins needs; return its scripts."""
     shutil.rmtree(home, ignore_errors=True)
     (home / "sbin").mkdir(parents=True)
     (home / "plugins").mkdir()
     for script in scripts.iterdir():
         (home / "sbin" / script.name).symlink_to(script.resolve())
-    for folder in _needed(scripts.resolve().parent / "plugins"):
+    for folder in _needed(scripts.resolve().parent / "plugins", plugins):
         (home / "plugins" / folder.name).symlink_to(folder)
     return home / "sbin"
 
 
-def _needed(plugins: Path) -> Iterator[Path]:
-    """The folders of the broker and of everything its applications ask for."""
+def _needed(plugins: Path, wanted: Iterable[str]) -> Iterator[Path]:
+    """The folders of the broker, of the plugins wanted, and of everything their applications ask for."""
     folders = {folder.name.partition("-")[0]: folder for folder in plugins.iterdir() if folder.is_dir()}
-    todo, seen = list(_ROOTS), set[str]()
+    todo, seen = [*_ROOTS, *wanted], set[str]()
     while todo:
         name = todo.pop()
         if name in seen or name not in folders:
