@@ -25,6 +25,7 @@ demo: setup ## Start a private stack, run the example programs on it, stop it
 .PHONY: test
 test: setup ## Run all tests
 	@tools/prepare.sh postgresql
+	@tools/prepare.sh prometheus
 	$(PYTEST) -n $(WORKERS) --dist loadfile
 
 .PHONY: unit
@@ -40,7 +41,7 @@ isolated: .venv/.ready ## Run each service's unit tests with only its declared d
 	@tools/test_isolated.sh
 
 .PHONY: check
-check: .venv/.ready ## Lint, types, import contracts, protos
+check: .venv/.ready ## Lint, types, import contracts, protos, dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	tools/check_types.sh
@@ -48,6 +49,7 @@ check: .venv/.ready ## Lint, types, import contracts, protos
 	cd proto && ../$(BIN)/buf lint
 	tools/check_breaking.sh
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_protos.py --check
+	PYTHONPATH=tools $(BIN)/python -m dashboards check
 
 .PHONY: format
 format: .venv/.ready ## Format the code and mend what can be mended
@@ -57,6 +59,12 @@ format: .venv/.ready ## Format the code and mend what can be mended
 .PHONY: protos
 protos: .venv/.ready ## Make the Python code of the .proto files
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/generate_protos.py
+
+.PHONY: dashboards
+dashboards: setup ## Make the dashboards, the page of metrics, and pictures of a stack that works
+	@tools/prepare.sh prometheus
+	PYTHONPATH=tools $(BIN)/python -m dashboards write
+	PYTHONPATH=tools:tests $(BIN)/python -m dashboards draw
 
 .PHONY: constraints
 constraints: .venv/.ready ## Choose the newest allowed versions again and write constraints.txt

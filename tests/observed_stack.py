@@ -90,7 +90,8 @@ def _account(folder: Path, ibm: subprocess.Popen[str]) -> dict[str, str]:
     path.touch(0o600)
     account = {"name": "lab", "token": told["environment"]["QISKIT_IBM_TOKEN"], "url": told["url"]}
     path.write_text(json.dumps({"accounts": [account | {"submissions_a_minute": 1000}]}))
-    return told["hosts"] | {"QONDUIT_QPU_BROKER_IBM_ACCOUNTS_FILE": str(path)}
+    hosts: dict[str, str] = told["hosts"]
+    return hosts | {"QONDUIT_QPU_BROKER_IBM_ACCOUNTS_FILE": str(path)}
 
 
 @contextmanager

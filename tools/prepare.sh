@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | peers
+# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | prometheus | peers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -79,6 +79,16 @@ rabbitmq() {
 postgresql() {
     if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then return; fi
     install_packages postgresql || say "PostgreSQL is missing: its tests are skipped (apt-get install postgresql)."
+}
+
+# With promtool, which checks rules.
+prometheus() {
+    if command -v promtool >/dev/null && command -v prometheus >/dev/null; then return; fi
+    if install_packages prometheus; then
+        disable_service prometheus
+    else
+        say "Prometheus is missing: what checks dashboards and rules is skipped (apt-get install prometheus)."
+    fi
 }
 
 # What bench/tasks.py compares with, in an environment of its own, with the Qiskit that ours has.

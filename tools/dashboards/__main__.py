@@ -8,17 +8,20 @@ python -m dashboards draw       pictures of the dashboards, of a stack started f
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
 
-from dashboards import stored
+from dashboards import metrics_page, stored
+from dashboards.boards import BOARDS
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PICTURES: Final = stored.ROOT / "docs" / "dashboards"
 
 
 def fresh_files() -> dict[Path, str]:
     """Return every file that is made from code, as it should be."""
-    return stored.fresh_dashboards()
+    return stored.fresh_dashboards() | {metrics_page.PAGE: metrics_page.page()}
 
 
 def stale_files() -> list[Path]:
@@ -29,12 +32,12 @@ def stale_files() -> list[Path]:
 
 
 def write() -> int:
-    """Write all."""
-    for path in stale_files():
-        path.unlink(missing_ok=True)
-    for path, text in fresh_files().items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write all: the dashboards first, since the page of metrics tells what is on them."""
+    for path in stored.DASHBOARDS.glob("*.json"):
+        path.unlink()
+    for path, text in stored.fresh_dashboards().items():
         path.write_text(text)
+    metrics_page.PAGE.write_text(metrics_page.page())
     return 0
 
 
@@ -46,8 +49,27 @@ def check() -> int:
     return 1 if stale else 0
 
 
+def draw_all() -> int:
+    """Start a stack, have it work, and draw every dashboard as it was meanwhile."""
+    # Only this needs matplotlib, and the stack that the tests observe.
+    from observed_stack import observed_stack  # noqa: PLC0415
+    from observed_work import work  # noqa: PLC0415
+
+    from dashboards.checking import Span  # noqa: PLC0415
+    from dashboards.pictures import draw  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="qonduit-dashboards-") as name:
+        folder = Path(name)
+        with observed_stack(folder) as observed:
+            work(observed, folder)
+            span = Span(observed.began_at, time.time())
+            for board in BOARDS:
+                draw(board, observed.prometheus, span, PICTURES / f"{board.uid.removeprefix('qonduit-')}.png")
+    return 0
+
+
 if __name__ == "__main__":
-    chores = {"write": write, "check": check}
+    chores = {"write": write, "check": check, "draw": draw_all}
     wanted = sys.argv[1:]
     if len(wanted) != 1 or wanted[0] not in chores:
         sys.exit(__doc__)

@@ -68,8 +68,7 @@ def faults_of_units(queries: Iterable[StoredQuery], rules: Iterable[Rule], heat_
 
 def faults_of_names(exprs: Mapping[str, str], exported: Collection[str], recorded: Collection[str]) -> list[str]:
     """Return a line for each metric asked for, by place, that neither a service exports nor a rule records."""
-    families = {name.removesuffix(end) for name in exported for end in ("", "_bucket", "_sum", "_count")}
-    known = {*exported, *families, *recorded}
+    known = {name + end for name in exported for end in ("", "_bucket", "_sum", "_count")}.union(recorded)
     return [
         f"{place} asks for {name}, which nobody exports"
         for place, expr in exprs.items()

@@ -66,7 +66,7 @@ class Dimensions:
     def _of_call(self, node: promql.Call) -> Dimension | None:
         if node.func.name == "histogram_quantile":
             return _of_bounds(node)
-        found = self._of(node.args[-1]) if node.args else None
+        found = next((of for of in map(self._of, node.args) if of is not None), None)
         return _times(found, SECONDS, -1) if node.func.name in _PER_SECOND else found
 
     def _of_binary(self, node: promql.BinaryExpr) -> Dimension | None:
