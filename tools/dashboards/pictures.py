@@ -39,6 +39,7 @@ _LEGEND_MAX: Final = 6
 _LEGEND_ROOM: Final = 1.35
 """Above the highest value."""
 _NAME_MAX: Final = 32
+_NEARLY_NOTHING: Final = 1e-6
 _THOUSAND: Final = 1000.0
 _BINARY: Final = 1024.0
 _MINUTE: Final = 60.0
@@ -155,9 +156,11 @@ def _draw_lines(axes: Axes, panel: Panel, found: list[_Named], span: Span) -> No
         for number, (name, series) in enumerate(found):
             at = np.array([moment - span.start for moment, _ in series.points])
             axes.plot(at, [value for _, value in series.points], label=name, color=palette(number % 10), linewidth=1.2)
-        _draw_thresholds(axes, panel)
-    highest = axes.get_ylim()[1] if any(value for _, series in found for _, value in series.points) else 1.0
+    nothing = not any(value for _, series in found for _, value in series.points)
+    far = [each.value for each in panel.thresholds if each.value > _NEARLY_NOTHING]
+    highest = max(far, default=1.0) if nothing else axes.get_ylim()[1]
     axes.set_ylim(0, panel.maximum or highest * _LEGEND_ROOM)
+    _draw_thresholds(axes, panel)
     binary = panel.unit in {Unit.BYTES, Unit.BYTES_PER_SECOND}
     axes.yaxis.set_major_locator(MultipleLocator(2.0 ** round(np.log2(highest / 3))) if binary else MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _text(value, panel.unit)))
