@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +74,7 @@ def observed_stack(folder: Path) -> Iterator[Observed]:
         addresses["rabbitmq"] = f"http://127.0.0.1:{metrics_port}"
         observed = Observed(stack, running.enter_context(_prometheus(folder, addresses)), time.time())
         observed.wait_for("min(up) == 1")
-        yield observed
+        yield replace(observed, began_at=time.time())
 
 
 def _services() -> dict[str, str]:

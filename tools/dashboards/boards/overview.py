@@ -6,6 +6,9 @@ from typing import Final
 
 from dashboards.panels import Board, Colour, Kind, Panel, Query, Row, Threshold, Unit, never, quantiles, rising
 
+_OURS: Final = '{job=~"gateway|scheduler|storage|worker|qpu-broker|rabbitmq.*"}'
+"""Others may share the Prometheus."""
+
 _NOW: Final = Row(
     "Now",
     (
@@ -64,7 +67,7 @@ _NOW: Final = Row(
         Panel(
             "Targets",
             "What Prometheus reaches of what it should.",
-            (Query("sum(up) / count(up)", "reached"),),
+            (Query(f"sum(up{_OURS}) / count(up{_OURS})", "reached"),),
             Unit.RATIO,
             Kind.NUMBER,
             (Threshold(1, Colour.WELL),),
@@ -155,7 +158,7 @@ _LATENCY: Final = Row(
             Unit.SECONDS,
         ),
         Panel(
-            "Calls",
+            "How long calls take",
             "95 of 100 RPCs are answered within; what streams for as long as its caller wants is left out.",
             (Query("job:qonduit_rpc_seconds:p95_rate5m", "{{job}}"),),
             Unit.SECONDS,
@@ -195,14 +198,14 @@ _SATURATION: Final = Row(
         Panel(
             "Memory of services",
             "Resident memory of each service's own process, without the programs that run.",
-            (Query("process_resident_memory_bytes", "{{instance}}"),),
+            (Query(f"process_resident_memory_bytes{_OURS}", "{{instance}}"),),
             Unit.BYTES,
             width=12,
         ),
         Panel(
             "CPU of services",
             "CPU of each service's own process, without the programs that run.",
-            (Query("rate(process_cpu_seconds_total[$__rate_interval])", "{{instance}}"),),
+            (Query(f"rate(process_cpu_seconds_total{_OURS}[$__rate_interval])", "{{instance}}"),),
             Unit.CORES,
             width=12,
         ),

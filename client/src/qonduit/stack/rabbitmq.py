@@ -67,7 +67,8 @@ class _EndedError(RabbitMQStartError):
 class RabbitNode:
     """One node below `data_dir`, which keeps its user, password and ports; all calls block.
 
-    With a `metrics_port` it serves metrics for Prometheus there. Start and stop are safe to call twice. Not for use from several threads at once.
+    With a `metrics_port` it serves metrics for Prometheus there. Start and stop are safe to call twice. Not for use
+    from several threads at once.
     """
 
     def __init__(self, data_dir: Path, *, amqp_port: int | None = None, metrics_port: int | None = None) -> None:
