@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dashboards.checking import Span
     from observed_stack import Observed
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 ALL = {"worker": ".+", "backend": ".+"}
 LABEL_VALUES_MAX = 100
 """Of one label of one metric: more would not be a label."""
