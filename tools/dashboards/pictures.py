@@ -28,7 +28,7 @@ _COLUMNS: Final = 24
 _INCHES_A_COLUMN: Final = 0.54
 _INCHES_A_LINE: Final = 0.27
 _TITLE: Final = 0.45
-_LEFT, _RIGHT, _ABOVE, _BELOW = 0.62, 0.12, 0.26, 0.26
+_LEFT, _RIGHT, _ABOVE, _BELOW = 0.72, 0.12, 0.26, 0.26
 """Inches around a panel's axes, for what is written there."""
 _DPI: Final = 92
 _COLOURS: Final = 96
