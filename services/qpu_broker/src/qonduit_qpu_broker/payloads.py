@@ -15,6 +15,7 @@ from qonduit_qpu_broker.problems import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CHUNK_BYTES = 1024**2
 _TICKET_S = 300.0
@@ -24,14 +25,15 @@ _CALL_TIMEOUT_S = 120.0
 class Payloads:
     """Bytes by digest; speaks to storage as a service, with a ticket that it signs itself."""
 
-    def __init__(self, address: str, signer: TicketSigner) -> None:
+    def __init__(self, address: str, signer: TicketSigner, *, ca: Path | None = None) -> None:
         self._address = address
         self._signer = signer
+        self._ca = ca
         self._channel: grpc.aio.Channel | None = None
 
     async def start(self) -> None:
         """Make the channel; it connects by itself when storage is there."""
-        self._channel = rpc.channel(self._address)
+        self._channel = rpc.channel(self._address, ca=self._ca)
 
     async def stop(self) -> None:
         """Close the channel; safe to call twice."""

@@ -47,7 +47,7 @@ async def build(settings: QpuBrokerSettings) -> Sequence[Part]:
     """Return the parts, in the order in which they start."""
     key_file = settings.internal_key_file or settings.data_dir / "internal.key"
     ledger = LedgerThread(settings.data_dir / "ledger.sqlite3")
-    payloads = Payloads(settings.storage_address, TicketSigner(load_or_create_key(key_file)))
+    payloads = Payloads(settings.storage_address, TicketSigner(load_or_create_key(key_file)), ca=settings.storage_ca)
     bus = Bus(settings.amqp_url.get_secret_value(), app_id="qpu_broker", registry=REGISTRY)
     metrics = BrokerMetrics()
     outbox = Outbox(ledger, bus)

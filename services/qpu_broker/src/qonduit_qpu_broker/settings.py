@@ -16,6 +16,7 @@ class QpuBrokerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="QONDUIT_QPU_BROKER_")
 
     storage_address: str = Field("127.0.0.1:7003", description="The storage service, host:port.")
+    storage_ca: Path | None = Field(None, description="CA (PEM) of the storage service; without it no TLS.")
     simulator_noise: Literal["ideal", "noisy"] = Field(
         "ideal", description="Whether local devices show the errors that their properties tell of."
     )

@@ -109,6 +109,8 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
         services=_SERVICES,
         host=settings.listen_host,
         port=settings.listen_port,
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
         allow_insecure=settings.allow_insecure,
         registry=registry,
     )

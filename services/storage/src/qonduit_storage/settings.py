@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations.
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from qonduit_service_kit.settings import ServiceSettings
@@ -17,6 +19,8 @@ class StorageSettings(ServiceSettings):
 
     listen_host: str = Field("127.0.0.1", description="Address to serve gRPC on.")
     listen_port: int = Field(0, ge=0, le=65535, description="Port to serve gRPC on; 0 takes a free one.")
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) to serve with.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of the certificate.")
     allow_insecure: bool = Field(default=False, description="Listen beyond loopback without TLS.")
     log_cap_bytes: int = Field(50 * _MIB, ge=4096, description="How much of each log is kept: the newest bytes.")
     log_segment_bytes: int = Field(_MIB, ge=512, description="Size of the files that a log is kept in.")

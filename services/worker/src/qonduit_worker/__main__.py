@@ -28,6 +28,7 @@ from qonduit_worker.zygotes import ZygotePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import grpc
     from qonduit_service_kit.lifecycle import Part
@@ -44,8 +45,8 @@ class SandboxTooWeakError(RuntimeError):
 class StorageChannel:
     """The connection to storage, as a part."""
 
-    def __init__(self, address: str) -> None:
-        self.channel: grpc.aio.Channel = channel(address)
+    def __init__(self, address: str, *, ca: Path | None = None) -> None:
+        self.channel: grpc.aio.Channel = channel(address, ca=ca)
 
     async def start(self) -> None:
         """Do nothing: it connects at its first use, and again whenever storage was away."""
@@ -87,7 +88,7 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
     cgroups.prepare()
     zygotes = ZygotePool(SandboxConfig(state, tier), cgroups, preload=settings.preload, warm=settings.warm)
     bus = Bus(settings.amqp_url.get_secret_value(), app_id=f"worker/{worker_id}", registry=REGISTRY)
-    storage = StorageChannel(settings.storage_address)
+    storage = StorageChannel(settings.storage_address, ca=settings.storage_ca)
     cache = BlobCache(state / "blobs", capacity_bytes=settings.cache_bytes)
     builder = Builder(settings.build_rules, cgroups, state, resolver_environment())
     layers = LayerStore(state / "environments", builder, capacity_bytes=settings.dependency_cache_bytes)

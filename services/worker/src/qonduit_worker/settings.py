@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations.
+from typing import Literal
 
 import psutil
 from pydantic import Field
@@ -13,9 +14,6 @@ from qonduit_service_kit.messages import Shape
 from qonduit_service_kit.settings import ServiceSettings
 
 from qonduit_worker.dependencies import BuildRules
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _GIB = 1024**3
 _MEM_SHARE = 0.8
@@ -46,6 +44,7 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
         "", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="Name of this worker; '' keeps one in the data folder."
     )
     storage_address: str = Field("127.0.0.1:8082", description="host:port of the storage service.")
+    storage_ca: Path | None = Field(None, description="CA (PEM) of the storage service; without it no TLS.")
     cpu: float = Field(16, gt=0, description="CPU to lease, in cores. They are shares: more than there are is fine.")
     mem: int = Field(default_factory=_default_mem_bytes, gt=0, description="Memory to lease, in bytes.")
     gpus: int = Field(0, ge=0, description="GPUs to lease.")
