@@ -49,3 +49,20 @@ def test_a_misspelt_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in DemoSettings.model_fields.values())
+
+
+def test_a_setting_may_be_a_file_of_the_secrets_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "qonduit_demo_api_token").write_text("hunter22\n")
+    (tmp_path / "qonduit_demo_limit").write_text("7")
+    (tmp_path / "qonduit_other_limit").write_text("9")
+    monkeypatch.setenv("QONDUIT_SECRETS_DIR", str(tmp_path))
+    assert DemoSettings().api_token.get_secret_value() == "hunter22"
+    assert DemoSettings().limit == 7
+    monkeypatch.setenv("QONDUIT_DEMO_LIMIT", "8")
+    assert DemoSettings().limit == 8, "the environment comes first"
+
+
+def test_a_secrets_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QONDUIT_SECRETS_DIR", str(tmp_path / "secrets"))
+    with pytest.raises(FileNotFoundError, match="QONDUIT_SECRETS_DIR"):
+        DemoSettings()

@@ -235,6 +235,9 @@ def main(name: str, settings_type: type[Settings], build: Callable[[Settings], A
             field = "_".join(str(part) for part in problem["loc"]).upper()
             sys.stderr.write(f"{name}: setting {prefix}{field}: {problem['msg']}\n")
         sys.exit(WRONG_SETTINGS)
+    except FileNotFoundError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        sys.exit(WRONG_SETTINGS)
     logs.configure(name, settings.log_format, settings.log_level)
     for unknown in settings_type.unknown_names():
         _log.warning("no such setting: is the name right?", name=unknown)

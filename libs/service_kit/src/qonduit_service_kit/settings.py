@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from qonduit_service_kit.logs import SECRET, redact_text
 
@@ -36,6 +41,24 @@ class ServiceSettings(BaseSettings):
     ready_file: Path | None = Field(
         default=None, description="Written, with the ports in use, once the service serves."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then the folder that QONDUIT_SECRETS_DIR names: a file a setting, with its name."""
+        folder = os.environ.get("QONDUIT_SECRETS_DIR")
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        if not folder:
+            return sources
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"QONDUIT_SECRETS_DIR is no folder: {folder}")
+        return (*sources, SecretsSettingsSource(settings_cls, folder))
 
     @classmethod
     def unknown_names(cls) -> list[str]:
