@@ -1,0 +1,43 @@
+# The scheduler: packs drivers and executors onto workers.
+#   docker build -f deploy/images/scheduler.Dockerfile -t qonduit/scheduler .        (from the root of the repository)
+# BASE is a Debian; one that has python3 already (3.11 to 3.13) is used as it is.
+ARG BASE=debian:13-slim
+
+# Without the sources, so that a change of them installs no package of the index again.
+FROM ${BASE} AS manifests
+COPY . /source
+RUN find /source -type f ! -name pyproject.toml ! -name constraints.txt -delete && find /source -type d -empty -delete
+
+# How the package index is reached comes from the builder: --build-arg UV_DEFAULT_INDEX=..., PIP_INDEX_URL=..., or where
+# an address holds a password --secret id=uv,src=uv.toml, --secret id=pip,src=pip.conf; --secret id=certificates,src=ca.pem.
+FROM ${BASE} AS build
+ARG UV_DEFAULT_INDEX PIP_INDEX_URL
+COPY deploy/images/steps /steps
+COPY --from=manifests /source /source
+RUN --mount=type=secret,id=certificates --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=cache,target=/root/.cache /steps/tools.sh
+RUN --mount=type=secret,id=certificates --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
+    --mount=type=cache,target=/root/.cache /steps/install.sh others qonduit-scheduler
+COPY . /source
+RUN --mount=type=secret,id=certificates --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
+    --mount=type=cache,target=/root/.cache /steps/install.sh own qonduit-scheduler
+
+FROM ${BASE}
+RUN --mount=type=bind,source=deploy/images/steps,target=/steps /steps/runtime.sh
+COPY --from=build /opt/qonduit /opt/qonduit
+ENV PATH=/opt/qonduit/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    QONDUIT_SCHEDULER_DATA_DIR=/var/lib/qonduit \
+    QONDUIT_SCHEDULER_READY_FILE=/tmp/ready.json \
+    QONDUIT_SCHEDULER_LOG_FORMAT=json
+EXPOSE 9100
+LABEL org.opencontainers.image.title="Qonduit scheduler" \
+      org.opencontainers.image.description="Packs drivers and executors onto workers." \
+      org.opencontainers.image.licenses="Apache-2.0"
+USER 10001:10001
+WORKDIR /var/lib/qonduit
+# SIGTERM ends it in order: another scheduler leads at once.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \
+    CMD ["/opt/qonduit/bin/python", "-m", "qonduit_service_kit.health", "/tmp/ready.json"]
+ENTRYPOINT ["/opt/qonduit/bin/python", "-m", "qonduit_scheduler"]
