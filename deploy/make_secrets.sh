@@ -50,4 +50,4 @@ if [ ! -s ca.pem ]; then
     rm -f gateway.pem storage.pem
 fi
 certificate gateway "$(alternatives localhost 127.0.0.1 gateway "$@")"
-certificate storage "$(alternatives localhost storage)"
+certificate storage "$(alternatives localhost 127.0.0.1 storage)"

@@ -7,7 +7,8 @@ RUN groupadd --gid 999 postgres && useradd --uid 999 --gid 999 --home /var/lib/p
     && apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-17 locales- >/dev/null \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
-    && install -d -m 0700 -o 999 -g 999 /var/lib/postgresql /var/lib/postgresql/data
+    && install -d -m 0700 -o 999 -g 999 /var/lib/postgresql /var/lib/postgresql/data \
+    && chmod 3777 /run/postgresql
 COPY deploy/images/offline/postgres.sh /usr/local/bin/postgres.sh
 ENV PATH=/usr/lib/postgresql/17/bin:$PATH PGDATA=/var/lib/postgresql/data
 USER 999:999
