@@ -36,6 +36,15 @@ unit: .venv/.ready ## Run the tests that need no server
 chaos: setup ## Kill executors, workers and RabbitMQ 200 times under 20,000 tasks
 	QONDUIT_CHAOS=full $(PYTEST) tests/chaos
 
+.PHONY: e2e
+e2e: .venv/.ready ## Run the tests in real containers: images, compose, restarts (needs root or a Docker Engine)
+	@tools/prepare.sh containers
+	$(PYTEST) tests/e2e --timeout 1800
+
+.PHONY: secrets
+secrets: ## Make deploy/secrets: passwords, keys, a token, a private CA (NAMES="host names" of the gateway)
+	@deploy/make_secrets.sh $(NAMES)
+
 .PHONY: isolated
 isolated: .venv/.ready ## Run each service's unit tests with only its declared dependencies
 	@tools/test_isolated.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | prometheus | peers
+# Prepare one part of what the chores need:  prepare.sh environment | rabbitmq | postgresql | prometheus | peers | containers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -105,6 +105,24 @@ peers() {
     else
         say "Redis is missing: Dramatiq and taskiq are left out (apt-get install redis-server)."
     fi
+}
+
+# What tests/e2e needs: Docker Engine, and Debian's packages to make images of where none can be pulled. Without root
+# there is nothing to prepare: the tests use the engine that answers, or say that there is none.
+containers() {
+    if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && [ "$(id -u)" != 0 ]; then return; fi
+    if ! command -v dockerd >/dev/null || ! command -v debootstrap >/dev/null; then
+        # Up to Debian 12 the command is in docker.io, later in a package of its own.
+        local command=""
+        if apt-cache show docker-cli >/dev/null 2>&1; then command=docker-cli; fi
+        if ! install_packages docker.io debootstrap $command; then
+            say "Docker Engine or debootstrap is missing: the tests in containers are skipped (apt-get install docker.io debootstrap)."
+            return
+        fi
+        disable_service docker.service
+        disable_service docker.socket
+    fi
+    if [ "$(id -u)" = 0 ]; then tools/make_base_images.sh packages; fi
 }
 
 "$1"

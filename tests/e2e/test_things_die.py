@@ -1,0 +1,130 @@
+"""Containers are killed, restarted and replaced under jobs, and every job ends right."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from compose_control import OWN_SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compose_control import Deployment
+    from qonduit import Job
+
+HEAD = """\
+import time
+from qonduit.program.channel import agent
+from qiskit_serverless import distribute_task, get, get_arguments, save_result
+
+def told(name):  # The test says when to go on, by a file.
+    deadline = time.monotonic() + 300
+    while name not in [file["name"] for file in agent().call("files_list")]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(name)
+        time.sleep(0.1)
+
+@distribute_task(target={"cpu": 1, "mem": 2**28})
+def square(n):
+    time.sleep(0.05)
+    return n * n
+"""
+WAITS = HEAD + (
+    "print('begun', flush=True)\n"
+    "told(get_arguments()['until'])\n"
+    "save_result(sum(get([square(n) for n in range(10)])))\n"
+)
+WORKS = HEAD + "save_result(sum(get([square(n) for n in range(get_arguments()['count'])])))\n"
+SUM_OF_10 = sum(n * n for n in range(10))
+
+
+def begun(job: Job) -> None:
+    """Return once the program runs."""
+    for piece in job.stream_logs():
+        if "begun" in piece:
+            return
+    raise AssertionError(f"the job ended: {job.status()}")
+
+
+def home(job: Job) -> str:
+    """The worker that a job's last attempt was placed on."""
+    return [entry.text.removeprefix("on worker ") for entry in job.timeline() if entry.text.startswith("on worker ")][
+        -1
+    ]
+
+
+def test_a_job_whose_worker_is_killed_runs_again_elsewhere(
+    deployment: Deployment, submit: Callable[..., Job], tell: Callable[[str], None]
+) -> None:
+    job = submit(WAITS, until="killed.tar")
+    begun(job)
+    first = home(job)
+    deployment.compose("kill", first)
+    try:
+        tell("killed.tar")
+        assert job.result(timeout=180) == SUM_OF_10
+        assert home(job) != first
+    finally:
+        deployment.up(first)
+
+
+@pytest.mark.parametrize("service", ["rabbitmq", "postgres"])
+def test_a_job_outlives_a_restart_of_what_it_stands_on(
+    deployment: Deployment, submit: Callable[..., Job], tell: Callable[[str], None], service: str
+) -> None:
+    job = submit(WAITS, until=f"{service}.tar")
+    begun(job)
+    deployment.compose("restart", service)
+    deployment.up(service)
+    tell(f"{service}.tar")
+    assert job.result(timeout=180) == SUM_OF_10
+
+
+def test_a_watch_goes_on_when_the_gateway_is_replaced(
+    deployment: Deployment, submit: Callable[..., Job], tell: Callable[[str], None]
+) -> None:
+    job = submit(WAITS, until="gateway.tar")
+    begun(job)
+    results: list[object] = []
+    watching = threading.Thread(target=lambda: results.append(job.result(timeout=180)), daemon=True)
+    watching.start()
+    before = deployment.container("gateway")
+    deployment.up("gateway", options=("--force-recreate", "--no-deps"))
+    assert deployment.container("gateway") != before
+    assert watching.is_alive(), "the watch outlives the gateway that it began with"
+    tell("gateway.tar")
+    watching.join(180)
+    assert results == [SUM_OF_10]
+
+
+def test_no_job_is_lost_in_a_rolling_restart(deployment: Deployment, submit: Callable[..., Job]) -> None:
+    over = threading.Event()
+    jobs: list[Job] = []
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            while not over.is_set():
+                jobs.append(submit(WORKS, count=10))
+                over.wait(1)
+        except BaseException as error:  # noqa: BLE001 - it is told by the test.
+            failures.append(error)
+
+    user = threading.Thread(target=load, daemon=True)
+    user.start()
+    try:
+        for service in OWN_SERVICES:
+            deployment.compose("stop", service)
+            state = deployment.inspect(service)["State"]
+            assert (service, state["ExitCode"], state["OOMKilled"]) == (service, 0, False), deployment.logs(
+                service, tail="20"
+            )
+            deployment.up(service)
+    finally:
+        over.set()
+        user.join(120)
+    assert not failures
+    assert len(jobs) > len(OWN_SERVICES)
+    assert [job.result(timeout=180) for job in jobs] == [SUM_OF_10] * len(jobs)
