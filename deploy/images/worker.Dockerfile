@@ -1,5 +1,21 @@
 # A worker: runs programs in sandboxes.
 #   docker build -f deploy/images/worker.Dockerfile -t qonduit/worker .        (from the root of the repository)
+#
+# What a container of it must be given, and why. Programs run in a sandbox that the worker makes itself (no bubblewrap):
+# namespaces of users, mounts, processes, network, IPC and host names, a tree of read-only bind mounts, Landlock, seccomp.
+#   --security-opt seccomp=worker-seccomp.json    Docker's own profile keeps these from who has no CAP_SYS_ADMIN:
+#        unshare                                  enters the namespaces (forks go by clone, without flags)
+#        mount, umount2, mount_setattr            build the tree, and make all of it read-only
+#        pivot_root                               makes it the root, and lets go of the container's
+#        setns (CLONE_NEWPID alone)               comes back to start the next sandbox in a fresh pid namespace
+#        sethostname                              gives the sandbox a name of its own
+#   --security-opt systempaths=unconfined         the kernel gives a fresh /proc only to who sees all of the one there is
+#   --security-opt apparmor=unconfined            where there is AppArmor: docker-default denies every mount
+# Nothing else: no root, no capability, not --privileged; read-only root and no-new-privileges are fine. The rights hold
+# inside the new user namespaces only, and the sandbox's own filter takes the calls away before a program begins.
+# That is tier A less control groups, which are read-only here (QONDUIT_WORKER_MINIMUM_TIER=B accepts this, and still
+# refuses a container without the options above): a watchdog enforces memory, and the container's limit is the backstop.
+#
 # BASE is a Debian; one that has python3 already (3.11 to 3.13) is used as it is.
 ARG BASE=debian:13-slim
 
