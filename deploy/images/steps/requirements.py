@@ -37,7 +37,8 @@ def needed(wanted: str, known: dict[str, Path]) -> tuple[set[str], set[Path]]:
             strangers.add(requirement)
             continue
         project = _project(known[name])
-        chosen = [line for extra in (extras or "").split(",") if extra for line in project["optional-dependencies"][extra]]
+        optional = project.get("optional-dependencies", {})
+        chosen = [line for extra in (extras or "").split(",") if extra for line in optional[extra]]
         if known[name] not in own or chosen:
             own.add(known[name])
             waiting += [*project["dependencies"], *chosen]
@@ -48,7 +49,7 @@ def main() -> None:
     """Print what the command line asks for."""
     *flags, root, wanted = sys.argv[1:]
     strangers, own = needed(wanted, members(Path(root)))
-    print("\n".join(sorted(map(str, own if flags == ["--own"] else strangers))))
+    sys.stdout.writelines(f"{line}\n" for line in sorted(map(str, own if flags == ["--own"] else strangers)))
 
 
 if __name__ == "__main__":
