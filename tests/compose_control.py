@@ -41,7 +41,7 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What compose is told; the images stand on what tools/make_base_images.sh made, unless BASE says otherwise."""
+        """What compose is told; the images stand on what tools/make_base_images.sh made, if it did, or on BASE."""
         own = {
             "COMPOSE_PROJECT_NAME": self.project,
             "QONDUIT_VERSION": "e2e",
@@ -52,11 +52,12 @@ class Deployment:
             "BUILD_PIP_CONF": os.environ.get("PIP_CONFIG_FILE", "/dev/null"),
             "BUILD_UV_TOML": os.environ.get("UV_CONFIG_FILE", "/dev/null"),
         }
-        images = {
+        made = {
             "BASE": "qonduit/base:debian-13",
             "RABBITMQ_IMAGE": "qonduit/rabbitmq:debian-13",
             "POSTGRES_IMAGE": "qonduit/postgres:debian-13",
         }
+        images = made if (CACHE / "base.tar").exists() else {"BASE": "debian:13-slim"}
         return {**images, **os.environ, **self.engine, **own}
 
     def run(self, *command: str, timeout: float = 120, check: bool = True) -> str:

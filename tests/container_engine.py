@@ -67,6 +67,8 @@ class PrivateEngine:
             *("dockerd", "--host", self.environment["DOCKER_HOST"], "--pidfile", str(self._folder / "docker.pid")),
             *("--data-root", str(CACHE / "engine"), "--exec-root", str(self._folder / "exec")),
             *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
+            # systemd could not place processes of another pid namespace.
+            *("--exec-opt", "native.cgroupdriver=cgroupfs"),
         ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -47,6 +47,12 @@ def test_services_that_need_no_qiskit_have_none(deployment: Deployment, service:
     assert "No module named 'qiskit'" in done.stderr
 
 
+def test_the_image_of_workers_has_the_circuit_codec_in_c_and_compiled_python(deployment: Deployment) -> None:
+    text = "import qonduit_circuit_codec._native, qonduit_worker.agent as agent; print(agent.__cached__)"
+    compiled = deployment.execute("worker-1", "/opt/qonduit/bin/python", "-c", text).stdout.strip()
+    assert deployment.execute("worker-1", "test", "-s", compiled).returncode == 0
+
+
 @pytest.mark.parametrize("service", OWN_SERVICES)
 def test_metrics_are_where_prometheus_looks(deployment: Deployment, service: str) -> None:
     fetch = f"from urllib.request import urlopen; print(urlopen('http://{service}:9100/metrics').read().decode())"
