@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -228,8 +229,8 @@ class Upload:
                 return False
             for start in range(0, len(chunk), CHUNK_BYTES):
                 await self._call.write(self._wrap(chunk[start : start + CHUNK_BYTES]))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError):
-            # An early end: the bytes were there already, or storage refused. The answer tells which.
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            # An early end: the bytes were there already, storage refused, or it is away. The answer tells which.
             return False
         return True
 
