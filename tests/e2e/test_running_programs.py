@@ -28,11 +28,11 @@ ON_EVERY_WORKER = """\
 import time
 from qiskit_serverless import distribute_task, get, save_result
 
-@distribute_task(target={"cpu": 10, "mem": 2**28})
+@distribute_task(target={"cpu": 1, "mem": 4 * 2**30})
 def nap(seconds):
     time.sleep(seconds)
 
-# Of 16 cpu that each worker leases, 10 fit once: two at a time need two workers.
+# Of 7 GiB that each worker leases, 4 fit once: two at a time need two workers.
 get([nap(2) for _ in range(4)])
 save_result("done")
 """
