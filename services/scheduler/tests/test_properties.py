@@ -350,7 +350,7 @@ def test_duplicates_change_nothing(new_world: Callable[..., Any], job: Any, hist
 def test_an_idle_cluster_takes_all_that_fits(new_world: Callable[..., Any], job: Any, count: int) -> None:
     world = new_world()
     for number in range(count):
-        world.start_worker(f"w{number}", cpu=2, mem=2)
+        world.start_worker(f"w{number}", cpu=2, mem=3)
     world.drain()
     world.tick(3.0)
     for number in range(2 * count + 1):

@@ -65,9 +65,10 @@ def _is_news(picture: Picture, spec: JobSpec) -> bool:
     return (over is None or spec.attempt > over) and (current is None or spec.attempt > current.spec.attempt)
 
 
-def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
+def enqueue(picture: Picture, attempt: Attempt, now: float, *, since: float | None = None) -> None:
     """Let a driver wait, or refuse it if no worker could ever hold it."""
     spec = attempt.spec
+    shape = _with_task_room(picture, spec.shape)
     if picture.settled and not picture.fleet.could_fit(spec.shape):
         refuse_driver(picture, attempt, now)
         return
@@ -78,13 +79,28 @@ def enqueue(picture: Picture, attempt: Attempt, now: float) -> None:
         job_id=spec.job_id,
         attempt=spec.attempt,
         user=spec.user,
-        shape=spec.shape,
-        waiting_since=now,
+        shape=shape,
+        asked=spec.shape,
+        waiting_since=now if since is None else since,
         expected_s=expected_s,
         work_ms=_work_ms(picture, spec.shape, expected_s),
         holds_s=picture.run_times.promise(LeaseKind.DRIVER, spec.user, spec.function_title),
     )
     picture.enter(attempt.entry)
+
+
+def _with_task_room(picture: Picture, shape: Shape) -> Shape:
+    """Return what a worker must have free for a driver, so that there is always room for somebody's tasks to go on."""
+    wider = add(shape, Shape(0, picture.settings.task_room_bytes))
+    return wider if picture.fleet.could_fit(wider) else shape
+
+
+def enqueue_again(picture: Picture, attempt: Attempt, now: float) -> None:
+    """Let a driver wait without room beside it, or refuse it, as the workers that could give it that are gone."""
+    entry, attempt.entry = attempt.entry, None
+    if entry is not None:
+        picture.withdraw(entry)
+        enqueue(picture, attempt, now, since=entry.waiting_since)
 
 
 def _key(picture: Picture, spec: JobSpec, shape: Shape, label: str, expected_s: float) -> EntryKey:
@@ -258,6 +274,7 @@ def _let_wait(picture: Picture, spec: JobSpec, wanted: Demand, now: float) -> No
             attempt=spec.attempt,
             user=spec.user,
             shape=shape,
+            asked=shape,
             waiting_since=now,
             count=count,
             expected_s=expected_s,

@@ -94,9 +94,9 @@ class SchedulerMetrics:
         cpu_millis = mem_bytes = gpus = 0  # Plain numbers: there may be a hundred thousand entries.
         for entry in picture.line.entries.values():
             waiting[entry.kind] += entry.count
-            cpu_millis += entry.shape.cpu_millis * entry.count
-            mem_bytes += entry.shape.mem_bytes * entry.count
-            gpus += entry.shape.gpus * entry.count
+            cpu_millis += entry.asked.cpu_millis * entry.count
+            mem_bytes += entry.asked.mem_bytes * entry.count
+            gpus += entry.asked.gpus * entry.count
         leases = dict.fromkeys(LeaseKind, 0)
         used = NOTHING
         for worker in picture.fleet.workers.values():

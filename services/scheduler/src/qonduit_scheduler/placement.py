@@ -185,7 +185,7 @@ def grant(picture: Picture, entry: Entry, worker: Worker, now: float) -> None:
         job_id=entry.job_id,
         attempt=entry.attempt,
         user=entry.user,
-        shape=entry.shape,
+        shape=entry.asked,
         worker_id=worker.worker_id,
         granted_at=now,
         name=attempt.spec.function_title if entry.kind is LeaseKind.DRIVER else "",

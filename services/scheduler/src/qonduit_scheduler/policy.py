@@ -66,6 +66,9 @@ class PolicySettings:
     """Predicted run time where nothing is known."""
     departed_s: float = 60.0
     """A worker that left counts this long when asking whether a shape could ever fit."""
+    task_room_bytes: int = 1024**3
+    """Memory that a worker must have left for tasks when it gets a driver: drivers keep theirs while they wait for
+    tasks, and if they held it all they would wait for ever. Not where no worker is large enough for both."""
     report_s: float = 1.0
     """Shortest time between two cluster reports."""
     report_quiet_s: float = 10.0

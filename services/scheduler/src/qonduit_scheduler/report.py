@@ -51,7 +51,7 @@ def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
             job_id=entry.job_id,
             attempt=entry.attempt,
             kind=entry.kind,
-            shape=entry.shape,
+            shape=entry.asked,
             count=entry.count,
             position=position,
             why=reasons.of(entry),
@@ -114,7 +114,7 @@ class Reasons:
             return f"no connected worker takes anything new: {_closed(picture)}"
         short = _short_of(entry.shape, self._most_free)
         if not short:
-            words = in_words(entry.shape, up=True, gpus=entry.shape.gpus > 0)
+            words = in_words(entry.asked, up=True, gpus=entry.asked.gpus > 0)
             short = f"needs {words}; {self._what_is_in_the_way(entry)}"
         return short + self._and_besides(entry)
 
@@ -131,7 +131,10 @@ class Reasons:
     def _and_besides(self, entry: Entry) -> str:
         """Add what else is good to know: a worker is kept for it, its user holds much, one with room is draining."""
         picture = self._picture
-        known = []
+        known: list[str] = []
+        if entry.shape != entry.asked and self._most_free and self._most_free[1][0] < entry.shape.mem_bytes:
+            room = mem_text(entry.shape.mem_bytes - entry.asked.mem_bytes, up=True)
+            known.append(f"{room} of that stay free for tasks")
         reservation = picture.reserved_for.get(entry.key)
         if reservation is not None:
             known.append(f"{reservation.worker_id} is kept free for it")

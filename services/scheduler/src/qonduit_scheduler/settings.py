@@ -27,6 +27,9 @@ class SchedulerSettings(ServiceSettings, env_prefix="QONDUIT_SCHEDULER_"):
         40_000.0, ge=0, description="How much a user's next is delayed by holding far more than the fair share."
     )
     departed_s: float = Field(60.0, ge=0, description="A worker that left counts this long as one that could return.")
+    task_room_bytes: int = Field(
+        1024**3, ge=0, description="Memory that jobs leave for tasks on a worker: as much as most tasks ask for."
+    )
     probe_s: float = Field(1.0, gt=0, description="Time between probes of the own inbox.")
     silence_s: float = Field(5.0, gt=0, description="An inbox silent for this long means that another one leads.")
     tick_s: float = Field(0.25, gt=0, description="Time between looks at what is due.")
@@ -45,6 +48,7 @@ class SchedulerSettings(ServiceSettings, env_prefix="QONDUIT_SCHEDULER_"):
             patience_s=self.patience_s,
             unfairness_s=self.unfairness_s,
             departed_s=self.departed_s,
+            task_room_bytes=self.task_room_bytes,
         )
 
     def leadership(self) -> LeadershipSettings:

@@ -77,7 +77,7 @@ def refuse_impossible(picture: Picture, now: float) -> None:
         for entry in picture.line.of_shape(shape):
             attempt = picture.attempts[entry.job_id]
             if entry.kind is LeaseKind.DRIVER:
-                attempts.refuse_driver(picture, attempt, now)
+                attempts.enqueue_again(picture, attempt, now)
             else:
                 attempts.refresh_demand(picture, attempt, attempt.demands[shape], now)
 

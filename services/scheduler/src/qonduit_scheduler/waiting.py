@@ -32,6 +32,9 @@ class Entry:
     attempt: int
     user: str
     shape: Shape
+    """What a worker must have free for it: what it asks for, and of a driver the room beside it for tasks."""
+    asked: Shape
+    """What it will hold."""
     waiting_since: float
     count: int = 1
     asked_for_room_at: float | None = None
