@@ -74,6 +74,32 @@ def test_a_driver_that_no_worker_could_hold_is_refused_as_before(new_world: Call
     assert "the largest worker offers" in world.jobs["j1"].refusal
 
 
+def test_a_function_that_starts_no_tasks_needs_no_room_once_that_is_known(
+    new_world: Callable[..., Any], job: Any
+) -> None:
+    world = cluster(new_world, 4)
+
+    def placed(*names: str) -> int:
+        for name in names:
+            world.submit(job(name, mem=2, function_title="plain"))
+        world.drain()
+        return sum(world.driver_of(name) is not None for name in names)
+
+    def ended(*names: str) -> None:
+        for name in names:
+            worker, status = world.driver_of(name)
+            world.end_lease(worker.worker_id, status.lease_id)
+            world.drain()
+
+    assert placed("j1", "j2") == 1
+    ended("j1", "j2")
+    assert placed("j3", "j4") == 2
+    world.want("j4", 1, mem=0.5)
+    world.drain()
+    ended("j3", "j4")
+    assert placed("j5", "j6") == 1, "one of them had a task"
+
+
 def test_the_operator_decides_how_much_is_left(new_world: Callable[..., Any], job: Any) -> None:
     for room_gib, expected in ((0, 4), (1, 3), (4, 2)):
         world = cluster(new_world, 8, task_room_bytes=room_gib * 1024**3)

@@ -68,7 +68,7 @@ def _is_news(picture: Picture, spec: JobSpec) -> bool:
 def enqueue(picture: Picture, attempt: Attempt, now: float, *, since: float | None = None) -> None:
     """Let a driver wait, or refuse it if no worker could ever hold it."""
     spec = attempt.spec
-    shape = _with_task_room(picture, spec.shape)
+    shape = _with_task_room(picture, spec)
     if picture.settled and not picture.fleet.could_fit(spec.shape):
         refuse_driver(picture, attempt, now)
         return
@@ -89,10 +89,14 @@ def enqueue(picture: Picture, attempt: Attempt, now: float, *, since: float | No
     picture.enter(attempt.entry)
 
 
-def _with_task_room(picture: Picture, shape: Shape) -> Shape:
-    """Return what a worker must have free for a driver, so that there is always room for somebody's tasks to go on."""
-    wider = add(shape, Shape(0, picture.settings.task_room_bytes))
-    return wider if picture.fleet.could_fit(wider) else shape
+def _with_task_room(picture: Picture, spec: JobSpec) -> Shape:
+    """Return what a worker must have free for a driver, so that there is always room for somebody's tasks to go on.
+
+    A function that is known to start none ends without that.
+    """
+    wider = add(spec.shape, Shape(0, picture.settings.task_room_bytes))
+    needs_room = picture.habits.may_start(spec.user, spec.function_title) and picture.fleet.could_fit(wider)
+    return wider if needs_room else spec.shape
 
 
 def enqueue_again(picture: Picture, attempt: Attempt, now: float) -> None:

@@ -16,7 +16,7 @@ from qonduit_service_kit.messages import Address, JobSpec, LeaseKind, Shape, Tas
 from qonduit_scheduler.fairness import Fairness
 from qonduit_scheduler.fleet import Fleet, Lease, Worker
 from qonduit_scheduler.memory import Memory
-from qonduit_scheduler.prediction import RunTimes
+from qonduit_scheduler.prediction import RunTimes, TaskHabits
 from qonduit_scheduler.shapes import NOTHING, add, fits, subtract, times_in
 from qonduit_scheduler.waiting import Entry, EntryKey, WaitingLine
 
@@ -153,6 +153,7 @@ class Picture:
         self.fleet = Fleet()
         self.fairness = Fairness()
         self.run_times = RunTimes(settings.unknown_s)
+        self.habits = TaskHabits()
         self.line = WaitingLine()
         self.hope: dict[Shape, list[str] | None] = {}
         """Waiting shapes that may fit now: on these workers, or (None) anywhere. Others are known not to fit."""

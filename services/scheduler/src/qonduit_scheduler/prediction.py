@@ -62,3 +62,18 @@ class RunTimes:
 
     def _known(self, kind: LeaseKind, user: str, name: str) -> tuple[float, ...] | None:
         return self._of_name.get((kind, user, name)) or self._of_user.get((kind, user))
+
+
+class TaskHabits:
+    """A bounded memory of which functions start tasks. It is lost with the leader: then all are taken to do so."""
+
+    def __init__(self) -> None:
+        self._starts: Memory[tuple[str, str], bool] = Memory(_NAMES)
+
+    def ended(self, user: str, function: str, *, had_tasks: bool) -> None:
+        """Remember whether a driver that ended has started tasks; who did once may do so again."""
+        self._starts.remember((user, function), had_tasks or bool(self._starts.get((user, function))))
+
+    def may_start(self, user: str, function: str) -> bool:
+        """Whether a function starts tasks, as far as is known."""
+        return self._starts.get((user, function)) is not False

@@ -195,6 +195,8 @@ def lease_ended(picture: Picture, message: LeaseEnded, now: float) -> None:
     if lease.kind is LeaseKind.DRIVER and not lease.adopted:
         picture.run_times.ran(lease.kind, lease.user, lease.name, now - lease.granted_at)
     attempt = picture.attempt_of(lease)
+    if lease.kind is LeaseKind.DRIVER and attempt is not None:
+        picture.habits.ended(lease.user, attempt.spec.function_title, had_tasks=bool(attempt.demands))
     picture.release(lease)
     if attempt is None:
         return
