@@ -39,6 +39,7 @@ keep internal_key "$(random 32)"
 keep admin_token "$(random 32)"
 keep rabbitmq_password "$(random 24)"
 keep postgres_password "$(random 24)"
+keep grafana_admin_password "$(random 24)"
 # Made of the two above, for programs that want them in other words.
 printf 'default_user = qonduit\ndefault_pass = %s\n' "$(cat rabbitmq_password)" >rabbitmq.conf
 printf 'amqp://qonduit:%s@rabbitmq:5672/\n' "$(cat rabbitmq_password)" >amqp_url

@@ -17,6 +17,7 @@ from qonduit import ServerlessClient
 ROOT = Path(__file__).parents[1]
 OWN_SERVICES = ("storage", "gateway", "scheduler", "qpu-broker", "worker-1", "worker-2")
 SERVICES = ("rabbitmq", "postgres", *OWN_SERVICES)
+FILES = ("compose.yaml", "compose.observability.yaml")
 SECRET_VALUES = ("internal_key", "admin_token", "rabbitmq_password", "postgres_password")
 BUILD_TIMEOUT_S = 1500
 UP_TIMEOUT_S = 240
@@ -56,6 +57,7 @@ class Deployment:
             "BASE": "qonduit/base:debian-13",
             "RABBITMQ_IMAGE": "qonduit/rabbitmq:debian-13",
             "POSTGRES_IMAGE": "qonduit/postgres:debian-13",
+            "PROMETHEUS_IMAGE": "qonduit/prometheus:debian-13",
         }
         images = made if (CACHE / "base.tar").exists() else {"BASE": "debian:13-slim"}
         return {**images, **os.environ, **self.engine, **own}
@@ -70,10 +72,11 @@ class Deployment:
         return done.stdout + done.stderr
 
     def compose(self, *arguments: str, timeout: float = UP_TIMEOUT_S, check: bool = True) -> str:
-        """Run docker compose on deploy/compose.yaml."""
+        """Run docker compose on deploy/compose.yaml and what is beside it."""
         own = CACHE / "docker-compose"
         command = [str(own)] if own.exists() and shutil.which(str(own)) else ["docker", "compose"]
-        return self.run(*command, "-f", "deploy/compose.yaml", *arguments, timeout=timeout, check=check)
+        files = [argument for name in FILES for argument in ("-f", f"deploy/{name}")]
+        return self.run(*command, *files, *arguments, timeout=timeout, check=check)
 
     def build(self) -> None:
         """Build the images, those to stand on first."""
@@ -82,10 +85,10 @@ class Deployment:
         self.compose("build", "--quiet", timeout=BUILD_TIMEOUT_S)
 
     def up(self, *services: str, options: tuple[str, ...] = ()) -> None:
-        """Start services (all of them if none is named) and return once they are healthy."""
+        """Start services (those of compose.yaml if none is named) and return once they are healthy."""
         wait = ("--wait", "--wait-timeout", str(UP_TIMEOUT_S - 10))
         try:
-            self.compose("up", "--detach", "--no-build", *wait, *options, *services)
+            self.compose("up", "--detach", "--no-build", *wait, *options, *(services or SERVICES))
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs(tail='60')}") from None
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Images to stand on where none can be pulled: made of Debian's packages alone. What CI uses, and an offline site may.
 #   tools/make_base_images.sh packages   a root file system and docker-compose, by debootstrap, in .cache/containers (needs root)
-#   tools/make_base_images.sh images     from these: qonduit/base, qonduit/rabbitmq and qonduit/postgres, each :debian-13
+#   tools/make_base_images.sh images     from these: qonduit/base, qonduit/rabbitmq, qonduit/postgres and qonduit/prometheus, each :debian-13
 # Set in deploy/.env: BASE=qonduit/base:debian-13 RABBITMQ_IMAGE=qonduit/rabbitmq:debian-13 POSTGRES_IMAGE=qonduit/postgres:debian-13
+# PROMETHEUS_IMAGE=qonduit/prometheus:debian-13
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SUITE=trixie

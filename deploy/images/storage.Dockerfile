@@ -17,10 +17,10 @@ COPY --from=manifests /source /source
 RUN --mount=type=secret,id=certificates --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache /steps/tools.sh
 RUN --mount=type=secret,id=certificates --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
-    --mount=type=cache,target=/root/.cache /steps/install.sh others qonduit-storage[s3]
+    --mount=type=cache,target=/root/.cache /steps/install.sh others qonduit-storage[tracing][s3]
 COPY . /source
 RUN --mount=type=secret,id=certificates --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
-    --mount=type=cache,target=/root/.cache /steps/install.sh own qonduit-storage[s3]
+    --mount=type=cache,target=/root/.cache /steps/install.sh own qonduit-storage[tracing][s3]
 
 FROM ${BASE}
 RUN --mount=type=bind,source=deploy/images/steps,target=/steps /steps/runtime.sh

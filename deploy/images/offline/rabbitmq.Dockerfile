@@ -6,7 +6,8 @@ RUN groupadd --gid 999 rabbitmq && useradd --uid 999 --gid 999 --home /var/lib/r
     && apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rabbitmq-server >/dev/null \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/lib/rabbitmq/* /var/lib/rabbitmq/.erlang.cookie \
-    && install -d -m 0755 -o 999 -g 999 /var/lib/rabbitmq /var/log/rabbitmq /etc/rabbitmq/conf.d
+    && install -d -m 0755 -o 999 -g 999 /var/lib/rabbitmq /var/log/rabbitmq /etc/rabbitmq/conf.d \
+    && echo '[rabbitmq_prometheus].' >/etc/rabbitmq/enabled_plugins
 ENV HOME=/var/lib/rabbitmq PATH=/usr/lib/rabbitmq/bin:$PATH
 USER 999:999
 VOLUME /var/lib/rabbitmq
