@@ -390,12 +390,18 @@ class ListJobsRequest(_message.Message):
     FUNCTION_TITLE_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most jobs to return; 0 means 100, more than 1000 means 1000."""
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
     function_title: _builtins.str
     """Only jobs of this function; empty for all."""
+    skip: _builtins.int
+    """How many jobs to leave out before the page begins; with a page_token, after it."""
+    count: _builtins.bool
+    """Whether to tell in the answer how many jobs there are."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.JobState.ValueType]:
         """Only jobs in these states; empty for all."""
@@ -412,10 +418,12 @@ class ListJobsRequest(_message.Message):
         function_title: _builtins.str = ...,
         states: _abc.Iterable[_types_pb2.JobState.ValueType] | None = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
+        skip: _builtins.int = ...,
+        count: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "function_title", b"function_title", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "created_after", b"created_after", "function_title", b"function_title", "page_size", b"page_size", "page_token", b"page_token", "skip", b"skip", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,8 +437,11 @@ class ListJobsResponse(_message.Message):
 
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty at the end."""
+    total: _builtins.int
+    """How many jobs fit the filters, on whichever page, if that was asked for."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
         """Newest first."""
@@ -440,10 +451,11 @@ class ListJobsResponse(_message.Message):
         *,
         jobs: _abc.Iterable[Global___Job] | None = ...,
         next_page_token: _builtins.str = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

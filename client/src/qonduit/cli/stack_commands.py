@@ -91,6 +91,7 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 "running": state.running,
                 "phase": state.phase,
                 "address": state.address,
+                "rest_address": state.rest_address if state.running else "",
                 "supervisor_pid": state.supervisor_pid if state.running else 0,
                 "services": services,
             }
@@ -115,6 +116,8 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         left = ", but its supervisor left processes behind: `qonduit down` ends them" if state.left_behind() else ""
         running = f"runs at {state.address}" if state.running else f"does not run{left}"
         output.note(f"The stack in {layout.data_dir} {running}.")
+        if state.running and state.rest_address:
+            output.note(f"Clients of Qiskit Serverless reach it at {state.rest_address}.")
         if not state.running:
             _mention_other(layout)
     if not healthy:

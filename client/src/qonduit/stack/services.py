@@ -63,7 +63,7 @@ def choose_ports(wanted: list[Service], known: Mapping[str, int], gateway_port: 
     """
     ports: dict[str, int] = {}
     for service in wanted:
-        for purpose in ("port", "metrics_port") if service.kind in _SERVING else ("metrics_port",):
+        for purpose in _purposes(service):
             key = f"{service.name}.{purpose}"
             port = known.get(key, 0)
             taken = set(ports.values())
@@ -78,6 +78,15 @@ def choose_ports(wanted: list[Service], known: Mapping[str, int], gateway_port: 
             )
         ports["gateway.port"] = gateway_port
     return ports
+
+
+def _purposes(service: Service) -> tuple[str, ...]:
+    """Return what a service needs ports for."""
+    return (
+        *(("port",) if service.kind in _SERVING else ()),
+        "metrics_port",
+        *(("rest_port",) if service.kind == "gateway" else ()),
+    )
 
 
 def environment(
@@ -99,6 +108,7 @@ def environment(
         values["STORAGE_ADDRESS"] = f"{LOOPBACK}:{ports['storage.port']}"
     if service.kind == "gateway":
         values["ADMIN_TOKEN_FILE"] = layout.admin_token
+        defaults["REST_PORT"] = ports["gateway.rest_port"]
     if service.kind == "worker":
         # The programs are those of the user who runs this stack: a weaker sandbox is said, not refused.
         defaults["ALLOW_WEAKER_SANDBOX"] = "true"

@@ -53,6 +53,13 @@ class StackState:
         return ProcessId(self.supervisor_pid, self.supervisor_birth)
 
     @property
+    def rest_address(self) -> str:
+        """Where clients of Qiskit Serverless connect; empty while that is not known, or switched off."""
+        gateway = self.services.get("gateway")
+        port = gateway.ports.get("rest_port", 0) if gateway else 0
+        return f"http://127.0.0.1:{port}" if port else ""
+
+    @property
     def running(self) -> bool:
         """Whether a supervisor looks after it now."""
         return self.supervisor.alive

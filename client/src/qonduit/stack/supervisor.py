@@ -150,6 +150,8 @@ class Supervisor:
         self._save()
         text = f"up ({time.monotonic() - began:.1f} s) at {self._state.address}"
         self._events.say("stack", text, "good")
+        if self._state.rest_address:
+            self._events.say("stack", f"clients of Qiskit Serverless reach it at {self._state.rest_address}")
         end = f"qonduit down{data_dir_option(self._layout)}" if self._options.detached else "Ctrl-C"
         self._events.say("stack", f"{end} stops it; qonduit upload hello.py && qonduit run hello --follow uses it")
         if self._reach:

@@ -95,7 +95,7 @@ class GrpcServer:
             ValueError: It would listen beyond loopback without TLS and without leave to, or has half of a TLS pair.
             OSError: The address cannot be used; the text names it.
         """
-        self._check_exposure()
+        check_exposure(self._host, *self._tls, allow_insecure=self._allow_insecure)
         server = grpc.aio.server(
             interceptors=(TracingInterceptor(), MetricsInterceptor(self._registry), ErrorInterceptor(), *self._own),
             options=_SERVER_OPTIONS,
@@ -110,17 +110,6 @@ class GrpcServer:
         self._server = server
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-    def _check_exposure(self) -> None:
-        cert, key = self._tls
-        if (cert is None) != (key is None):
-            raise ValueError("TLS needs both a certificate and its key: set both, or neither")
-        if cert is not None or self._allow_insecure or is_loopback(self._host):
-            return
-        raise ValueError(
-            f"refusing to listen on {self._host} without TLS: set the certificate and key, "
-            "or allow insecure listening in the settings"
-        )
 
     def _bind(self, server: grpc.aio.Server) -> int:
         wanted = f"[{self._host}]:{self._wanted}" if ":" in self._host else f"{self._host}:{self._wanted}"
@@ -143,6 +132,18 @@ class GrpcServer:
         if server is not None:
             await self._health.enter_graceful_shutdown()
             await server.stop(self._stop_grace_s)
+
+
+def check_exposure(host: str, cert: Path | None, key: Path | None, *, allow_insecure: bool) -> None:
+    """Raise ValueError for half of a TLS pair, and for listening beyond loopback without TLS and without leave to."""
+    if (cert is None) != (key is None):
+        raise ValueError("TLS needs both a certificate and its key: set both, or neither")
+    if cert is not None or allow_insecure or is_loopback(host):
+        return
+    raise ValueError(
+        f"refusing to listen on {host} without TLS: set the certificate and key, "
+        "or allow insecure listening in the settings"
+    )
 
 
 def is_loopback(host: str) -> bool:

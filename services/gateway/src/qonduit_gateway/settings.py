@@ -9,6 +9,8 @@ from pydantic_settings import SettingsConfigDict
 from qonduit_service_kit.messages import Shape
 from qonduit_service_kit.settings import ServiceSettings
 
+from qonduit_gateway.rest.holding import HOLD_S
+
 _MIB = 1024**2
 _GIB = 1024**3
 _HOUR_S = 3600.0
@@ -21,8 +23,19 @@ class GatewaySettings(ServiceSettings):
 
     listen_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     listen_port: int = Field(default=0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
-    tls_cert: Path | None = Field(default=None, description="Certificate chain (PEM) of the gRPC API.")
-    tls_key: Path | None = Field(default=None, description="Private key (PEM) of the gRPC API.")
+    rest: bool = Field(default=True, description="Also serve clients of Qiskit Serverless, by REST.")
+    rest_host: str = Field(default="127.0.0.1", description="Address that the REST front listens on.")
+    rest_port: int = Field(default=0, ge=0, le=65535, description="Port of the REST front; 0 takes a free one.")
+    rest_hold_s: float = Field(
+        default=HOLD_S,
+        ge=0,
+        le=25,
+        description="Longest that a client's poll is held until its job is over; 0 is never.",
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="Certificate chain (PEM) of the gRPC API and the REST front."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key (PEM) of the gRPC API and the REST front.")
     allow_insecure: bool = Field(default=False, description="Listen beyond loopback without TLS.")
 
     database_url: SecretStr = Field(

@@ -54,6 +54,13 @@ from qonduit_gateway.outgoing import OutgoingFactory
 from qonduit_gateway.qpu_book import QpuBook
 from qonduit_gateway.qpu_link import QpuLink
 from qonduit_gateway.relay import OutboxRelay
+from qonduit_gateway.rest.app import application, operations
+from qonduit_gateway.rest.calls import RestCalls
+from qonduit_gateway.rest.files import Files
+from qonduit_gateway.rest.holding import Polls
+from qonduit_gateway.rest.jobs import Jobs
+from qonduit_gateway.rest.programs import Programs
+from qonduit_gateway.rest.server import RestServer
 from qonduit_gateway.scheduler_link import SchedulerLink
 from qonduit_gateway.storage_client import StorageClient
 from qonduit_gateway.sweeper import Sweeper
@@ -67,6 +74,7 @@ if TYPE_CHECKING:
     import grpc.aio
     from prometheus_client import CollectorRegistry
     from qonduit_service_kit.lifecycle import Part
+    from starlette.types import ASGIApp
 
     from qonduit_gateway.ledger import Change
     from qonduit_gateway.settings import GatewaySettings
@@ -139,6 +147,7 @@ class Gateway:
         self.qpu = QpuLink(self.bus, self.storage, timeout_s=settings.qpu_timeout_s)
         self.dead_letters = DeadLetterBox(self.bus, self.database, self.instruments)
         self._callers = CallerInterceptor(self.database)
+        self._services()
         self.server = self._server()
 
     def parts(self) -> Sequence[Part]:
@@ -174,6 +183,7 @@ class Gateway:
             Periodic(settings.sweep_interval_s, sweeper.sweep, name="sweeper"),
             Periodic(settings.collect_interval_s, collector.collect, name="collector"),
             self.server,
+            *([self._rest()] if settings.rest else []),
         )
 
     def _told(self, change: Change) -> None:
@@ -223,34 +233,60 @@ class Gateway:
             registry=self._registry,
         )
 
-    def _register(self, server: grpc.aio.Server) -> None:
+    def _services(self) -> None:
+        """Make what both fronts serve, by gRPC and by REST."""
         settings = self._settings
         limit = settings.artifact_limit_bytes
         catalog = FunctionCatalog(self.database)
         limits = RunLimits(settings.default_shape, settings.default_time_limit_s, settings.max_time_limit_s)
-        intake = JobIntake(self.ledger, catalog, self.storage, self.schemas, limits)
-        functions = FunctionService(self.database, self.storage, catalog, self.schemas, artifact_limit_bytes=limit)
-        jobs = JobService(
-            self.database, self.ledger, intake, self.storage, watchers=self.watchers, cluster=self.cluster
+        self._intake = JobIntake(self.ledger, catalog, self.storage, self.schemas, limits)
+        self._functions = FunctionService(
+            self.database, self.storage, catalog, self.schemas, artifact_limit_bytes=limit
         )
+        self._jobs = JobService(
+            self.database, self.ledger, self._intake, self.storage, watchers=self.watchers, cluster=self.cluster
+        )
+        self._files = FileService(self.storage, default_limit_bytes=settings.limit_file_bytes)
+        self._qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        settings = self._settings
         cluster = ClusterService(
             self.database,
             self.cluster,
             self.dead_letters,
             WorkerOrders(self.bus, self.cluster),
-            artifact_limit_bytes=limit,
+            artifact_limit_bytes=settings.artifact_limit_bytes,
             default_limit=settings.limit_shape,
             default_qpu_seconds=settings.limit_qpu_seconds,
             default_file_bytes=settings.limit_file_bytes,
             user_changed=self._callers.forget,
         )
-        functions_pb2_grpc.add_FunctionServiceServicer_to_server(functions, server)
-        jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-        files = FileService(self.storage, default_limit_bytes=settings.limit_file_bytes)
-        files_pb2_grpc.add_FileServiceServicer_to_server(files, server)
-        qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
-        qpu_pb2_grpc.add_QpuServiceServicer_to_server(qpus, server)
+        functions_pb2_grpc.add_FunctionServiceServicer_to_server(self._functions, server)
+        jobs_pb2_grpc.add_JobServiceServicer_to_server(self._jobs, server)
+        files_pb2_grpc.add_FileServiceServicer_to_server(self._files, server)
+        qpu_pb2_grpc.add_QpuServiceServicer_to_server(self._qpus, server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)
+
+    def _rest(self) -> RestServer:
+        settings = self._settings
+        return RestServer(
+            self._rest_application,
+            host=settings.rest_host,
+            port=settings.rest_port,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            allow_insecure=settings.allow_insecure,
+        )
+
+    def _rest_application(self) -> ASGIApp:
+        settings = self._settings
+        programs = Programs(
+            self._functions, self._jobs, self._intake, artifact_limit_bytes=settings.artifact_limit_bytes
+        )
+        jobs = Jobs(self._jobs, self._qpus, programs, Polls(settings.rest_hold_s))
+        offered = operations(programs, jobs, Files(self._files, programs))
+        return application(offered, RestCalls(self._callers, self._registry))
 
 
 async def build(settings: GatewaySettings) -> Sequence[Part]:

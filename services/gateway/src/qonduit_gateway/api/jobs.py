@@ -98,6 +98,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         """List the caller's jobs."""
         del context
         size, owner = paging.page_size(request.page_size), caller().name
+        paging.check_skip(request.skip)
         before = paging.from_token(request.page_token, float, str)
         wanted = [convert.state_from(value) for value in request.states]
         states = [state for state in wanted if state is not None]
@@ -105,24 +106,19 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
             return jobs_pb2.ListJobsResponse()
         after = request.created_after.ToNanoseconds() / 1e9 if request.HasField("created_after") else None
 
-        def read(connection: Connection) -> tuple[list[Job], dict[str, StateCounts]]:
-            jobs = job_rows.page(
-                connection,
-                owner,
-                size=size,
-                before=before,
-                title=request.function_title,
-                states=states,
-                created_after=after,
-            )
-            return jobs, task_rows.present_counts(connection, [job.job_id for job in jobs])
+        asked = job_rows.Wanted(owner, request.function_title, tuple(states), after)
 
-        jobs, counts = await self._database.read(read)
+        def read(connection: Connection) -> tuple[list[Job], dict[str, StateCounts], int]:
+            jobs = job_rows.page(connection, asked, size=size, before=before, skip=request.skip)
+            total = job_rows.count(connection, asked) if request.count else 0
+            return jobs, task_rows.present_counts(connection, [job.job_id for job in jobs]), total
+
+        jobs, counts, total = await self._database.read(read)
         messages = paging.fitting([self._message(job, _tally(job, counts)) for job in jobs])
         more = len(jobs) == size or len(messages) < len(jobs)
         last = jobs[len(messages) - 1] if more else None
         token = "" if last is None else paging.to_token([last.submission.created_at, last.job_id])
-        return jobs_pb2.ListJobsResponse(jobs=messages, next_page_token=token)
+        return jobs_pb2.ListJobsResponse(jobs=messages, next_page_token=token, total=total)
 
     async def WatchJob(  # noqa: N802
         self, request: jobs_pb2.WatchJobRequest, context: Any

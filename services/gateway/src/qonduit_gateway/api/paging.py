@@ -35,6 +35,17 @@ def page_size(wanted: int) -> int:
     return min(wanted or DEFAULT_SIZE, MOST)
 
 
+def check_skip(wanted: int) -> None:
+    """Raise ApiError for a number of entries to leave out that is negative."""
+    if wanted < 0:
+        raise ApiError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_SKIP",
+            "skip must not be negative.",
+            violations={"skip": "Use 0 to leave nothing out."},
+        )
+
+
 def fitting(messages: Sequence[Message]) -> Sequence[Message]:
     """Return as many of a page's messages, from the first, as one answer can carry; the next page has the others."""
     size_bytes = 0

@@ -85,6 +85,13 @@ class JobIntake:
             metadata = {"idempotency_key": key, "job_id": str(error)}
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", text, metadata=metadata) from error
 
+    async def check(self, user: User, title: str, arguments: bytes) -> None:
+        """Raise ApiError unless a run of a function with these arguments would be accepted, as far as they go."""
+        run_requests.check_arguments(arguments)
+        version = await self.catalog.find(user.name, title, "")
+        if version.spec.arguments_schema:
+            await self._check_arguments(version, "", arguments)
+
     async def _check_arguments(self, version: FunctionVersion, digest: str, arguments: bytes | None) -> None:
         """Raise ApiError unless the arguments are as the function says that they must be."""
         if arguments is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import Reason, Shape, Stage
@@ -88,31 +88,44 @@ def save_progress(connection: Connection, job: Job, before: Progress, *, tell_ag
         raise RuntimeError(f"job {job.job_id} was changed by somebody else, though it was locked")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs of a user are asked for."""
+
+    owner: str
+    title: str = ""
+    states: tuple[JobState, ...] = ()
+    created_after: float | None = None
+
+    def of(self, query: Select[Any]) -> Select[Any]:
+        """Return a query of jobs, for these alone."""
+        query = query.where(jobs.c.owner == self.owner, _THERE)
+        if self.title:
+            query = query.where(jobs.c.function_title == self.title)
+        if self.states:
+            query = query.where(jobs.c.state.in_([state.value for state in self.states]))
+        if self.created_after is not None:
+            query = query.where(jobs.c.created_at >= self.created_after)
+        return query
+
+
 def page(
-    connection: Connection,
-    owner: str,
-    *,
-    size: int,
-    before: tuple[float, str] | None = None,
-    title: str = "",
-    states: Collection[JobState] = (),
-    created_after: float | None = None,
+    connection: Connection, wanted: Wanted, *, size: int, before: tuple[float, str] | None = None, skip: int = 0
 ) -> list[Job]:
-    """Return jobs of one user, newest first, after the (created_at, job_id) where the last page ended."""
-    query: Select[Any] = _WITH_PROGRAM.where(jobs.c.owner == owner, _THERE)
+    """Return jobs, newest first, after the (created_at, job_id) where the last page ended, and after some more."""
+    query = wanted.of(_WITH_PROGRAM)
     if before is not None:
         created_at, job_id = before
         query = query.where(
             or_(jobs.c.created_at < created_at, and_(jobs.c.created_at == created_at, jobs.c.job_id < job_id))
         )
-    if title:
-        query = query.where(jobs.c.function_title == title)
-    if states:
-        query = query.where(jobs.c.state.in_([state.value for state in states]))
-    if created_after is not None:
-        query = query.where(jobs.c.created_at >= created_after)
-    query = query.order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(size)
+    query = query.order_by(jobs.c.created_at.desc(), jobs.c.job_id.desc()).limit(size).offset(skip)
     return [_job(row) for row in connection.execute(query)]
+
+
+def count(connection: Connection, wanted: Wanted) -> int:
+    """Return how many jobs there are."""
+    return int(connection.execute(wanted.of(select(func.count()).select_from(jobs))).scalar_one())
 
 
 def active(connection: Connection) -> list[Job]:

@@ -1,0 +1,1 @@
+"""The REST front: what clients of Qiskit Serverless speak, translated to the services of the gRPC API."""
