@@ -12,6 +12,7 @@ import pytest
 import uv
 
 CLIENT = "qiskit-ibm-runtime"
+SERVERLESS = "qiskit-serverless"
 CACHE = Path(__file__).parents[1] / ".cache" / "clients"
 
 
@@ -39,6 +40,17 @@ def layer_of(version: str) -> Client:
     if not home.exists():
         _uv("pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target", str(home), CLIENT + version)
     return Client(sys.executable, str(home))
+
+
+def serverless_environment_of(version: str, *beside: str) -> Client:
+    """Return an environment with a version of Qiskit Serverless's client, and what it must not be left to choose."""
+    home = CACHE / f"serverless-{version}"
+    python, ready = str(home / "bin" / "python"), home / ".ready"
+    if not ready.exists():
+        _uv("venv", "-q", "--clear", "--python", sys.executable, str(home))
+        _uv("pip", "install", "-q", "--python", python, f"{SERVERLESS}=={version}", *beside)
+        ready.touch()
+    return Client(python, str(next(home.glob("lib/python*/site-packages"))))
 
 
 def _uv(*arguments: str) -> None:

@@ -56,7 +56,7 @@ class Jobs:
         asked = request.query_params
         limit, offset = _number(asked, "limit", _DEFAULT_LIMIT), _number(asked, "offset", 0)
         wanted = jobs_pb2.ListJobsRequest(skip=offset, count=True)
-        if title := asked.get("function"):
+        if title := asked.get("function") or asked.get("title"):  # Its second name is that of clients before 0.26.
             wanted.function_title = (await self._programs.find_for(title, asked.get("provider"))).spec.title
         status = asked.get("status", "").strip()
         states = wording.states_of(status) if status else []

@@ -107,7 +107,8 @@ class RestServer:
 
     async def failure(self) -> BaseException:
         """Return what ended it by itself."""
-        if self._serving is None:
+        serving = self._serving
+        if serving is None:
             raise RuntimeError("the REST server was not started")
-        await asyncio.wait([self._serving])
-        return self._serving.exception() or RuntimeError("the REST server ended by itself")
+        await asyncio.wait([serving])
+        return serving.exception() or RuntimeError("the REST server ended by itself")

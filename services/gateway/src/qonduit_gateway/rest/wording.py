@@ -22,7 +22,10 @@ _STATUS = {
     "ERROR": "FAILED",
     "CANCELED": "STOPPED",
 }
-_STATES = {theirs: types_pb2.JobState.Value(f"JOB_STATE_{ours}") for ours, theirs in _STATUS.items()}
+_STATES = {
+    word: types_pb2.JobState.Value(f"JOB_STATE_{ours}") for ours, theirs in _STATUS.items() for word in (ours, theirs)
+}
+"""By both words: clients before 0.26 send the one that they show."""
 _SUB_STATUS = {
     "MAPPING": "MAPPING",
     "OPTIMIZING_FOR_HARDWARE": "OPTIMIZING_HARDWARE",

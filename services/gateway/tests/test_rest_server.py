@@ -1,0 +1,123 @@
+"""The REST front as a server: where it listens, how paths and refusals are taken, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry
+from qonduit_gateway.api.callers import CallerInterceptor
+from qonduit_gateway.rest import bodies
+from qonduit_gateway.rest.app import Operation, application, openapi
+from qonduit_gateway.rest.calls import RestCalls
+from qonduit_gateway.rest.server import RestServer
+from starlette.responses import JSONResponse, Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+
+class Open(CallerInterceptor):
+    """Lets everybody in, without a database."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def _user(self, context: object) -> None:  # type: ignore[override]
+        del context
+
+
+async def echo(request: Request) -> Response:
+    """Answer with what came."""
+    return JSONResponse({"path": request.url.path, **await bodies.json_object(request)})
+
+
+async def fault(_request: Request) -> Response:
+    """Fail."""
+    raise ZeroDivisionError("secret")
+
+
+OPERATIONS = [Operation("POST", "/echo/{name}", echo), Operation("GET", "/fault", fault)]
+
+
+def server(host: str = "127.0.0.1", port: int = 0) -> RestServer:
+    return RestServer(lambda: application(OPERATIONS, RestCalls(Open(), CollectorRegistry())), host=host, port=port)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[RestServer]:
+    made = server()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def call(running: RestServer, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, object]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.ports["rest_port"])
+    sent = {"Host": "here", "Connection": "close", "Content-Length": str(len(body)), **headers}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+    writer.write("\r\n".join(lines).encode() + body)
+    head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), json.loads(content)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_a_last_slash_makes_no_difference_and_no_redirect(running: RestServer, end: str) -> None:
+    status, answer = await call(running, "POST", f"/api/v1/echo/x{end}", b'{"a": 1}')
+    assert (status, answer) == (200, {"path": "/api/v1/echo/x", "a": 1})
+
+
+async def test_every_refusal_is_an_object(running: RestServer) -> None:
+    assert await call(running, "GET", "/api/v1/nothing") == (404, {"message": "Not Found"})
+    assert await call(running, "GET", "/api/v1/echo/x") == (405, {"message": "Method Not Allowed"})
+    assert await call(running, "POST", "/api/v1/echo/x", b"[1]") == (
+        400,
+        {"message": "The body must be a JSON object, not a list."},
+    )
+    status, answer = await call(running, "GET", "/api/v1/fault")
+    assert status == 500
+    assert "secret" not in str(answer)
+    assert "Internal server error (request " in str(answer)
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(running: RestServer) -> None:
+    size = {"Content-Length": str(bodies.JSON_LIMIT_BYTES + 1)}
+    status, answer = await call(running, "POST", "/api/v1/echo/x", **size)
+    assert status == 413
+    assert "more than 64 MiB" in str(answer)
+
+
+async def test_it_refuses_to_listen_beyond_loopback_without_tls() -> None:
+    with pytest.raises(ValueError, match=r"refusing to listen on 0\.0\.0\.0 without TLS"):
+        await server("0.0.0.0").start()  # noqa: S104 - which is refused.
+
+
+async def test_a_port_that_is_taken_is_said() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(OSError, match="is the port in use"):
+            await server(port=other.getsockname()[1]).start()
+
+
+async def test_it_stops_twice_and_is_told_when_it_ends_by_itself() -> None:
+    made = server()
+    await made.start()
+    failing = asyncio.create_task(made.failure())
+    await asyncio.sleep(0)
+    await made.stop()
+    await made.stop()
+    assert "ended by itself" in str(await failing)
+
+
+def test_the_description_has_every_route_with_what_it_says_of_itself() -> None:
+    described = openapi(OPERATIONS)["paths"]
+    assert described["/api/v1/echo/{name}"]["post"]["summary"] == "Answer with what came."
+    assert described["/api/v1/echo/{name}"]["post"]["parameters"][0]["name"] == "name"
+    assert set(described) == {"/api/v1/echo/{name}", "/api/v1/fault"}
