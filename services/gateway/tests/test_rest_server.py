@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -96,6 +100,31 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(running: Re
 async def test_it_refuses_to_listen_beyond_loopback_without_tls() -> None:
     with pytest.raises(ValueError, match=r"refusing to listen on 0\.0\.0\.0 without TLS"):
         await server("0.0.0.0").start()  # noqa: S104 - which is refused.
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+async def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(  # noqa: ASYNC221 - nothing else runs.
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    made = RestServer(
+        lambda: application(OPERATIONS, RestCalls(Open(), CollectorRegistry())),
+        host="127.0.0.1", port=0, tls_cert=cert, tls_key=key,
+    )  # fmt: skip
+    await made.start()
+    try:
+        trusted = ssl.create_default_context(cafile=str(cert))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", made.ports["rest_port"], ssl=trusted, server_hostname="localhost"
+        )
+        writer.write(b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    finally:
+        await made.stop()
 
 
 async def test_a_port_that_is_taken_is_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import random
@@ -105,6 +106,24 @@ def test_polls_are_held_in_a_jobs_first_seconds_and_in_the_clients_rhythm() -> N
     now = 1030.05
     polls.over("job")
     assert polls.hold_s("job", 60) == 0
+
+
+async def test_what_is_held_is_answered_when_the_gateway_stops() -> None:
+    polls = Polls(HOLD_S)
+
+    async def held() -> str:
+        try:
+            async with polls.holding(60):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "answered"
+        return "never"
+
+    waiting = asyncio.create_task(held())
+    await asyncio.sleep(0)
+    polls.release()
+    assert await asyncio.wait_for(waiting, 5) == "answered"
+    assert polls.hold_s("job", 0) == 0
 
 
 def test_nothing_is_held_where_that_is_switched_off() -> None:

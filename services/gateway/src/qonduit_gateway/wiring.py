@@ -247,6 +247,7 @@ class Gateway:
             self.database, self.ledger, self._intake, self.storage, watchers=self.watchers, cluster=self.cluster
         )
         self._files = FileService(self.storage, default_limit_bytes=settings.limit_file_bytes)
+        self._polls = Polls(settings.rest_hold_s)
         self._qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
 
     def _register(self, server: grpc.aio.Server) -> None:
@@ -277,6 +278,7 @@ class Gateway:
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             allow_insecure=settings.allow_insecure,
+            before_stop=self._polls.release,
         )
 
     def _rest_application(self) -> ASGIApp:
@@ -284,7 +286,7 @@ class Gateway:
         programs = Programs(
             self._functions, self._jobs, self._intake, artifact_limit_bytes=settings.artifact_limit_bytes
         )
-        jobs = Jobs(self._jobs, self._qpus, programs, Polls(settings.rest_hold_s))
+        jobs = Jobs(self._jobs, self._qpus, programs, self._polls)
         offered = operations(programs, jobs, Files(self._files, programs))
         return application(offered, RestCalls(self._callers, self._registry))
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from qonduit_api.v1 import jobs_pb2
 
-from qonduit_gateway.api.run_requests import check_arguments
 from qonduit_gateway.api.uploads import CHUNK_LIMIT_BYTES
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
 
 async def stored_digest(jobs: JobService, arguments: bytes) -> str:
-    """Store arguments and return their digest; ApiError when they are no JSON object."""
-    check_arguments(arguments)
+    """Store arguments and return their digest; as by gRPC, nobody looks whether they are a JSON object."""
     header = jobs_pb2.UploadArgumentsHeader(digest=hashlib.sha256(arguments).hexdigest(), size_bytes=len(arguments))
 
     async def messages() -> AsyncIterator[jobs_pb2.UploadArgumentsRequest]:

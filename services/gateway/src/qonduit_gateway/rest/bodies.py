@@ -13,7 +13,7 @@ from qonduit_service_kit.errors import ApiError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from qonduit_gateway.api.uploads import CHUNK_LIMIT_BYTES
+from qonduit_gateway.api.uploads import CHUNK_LIMIT_BYTES, IDLE_LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -52,12 +52,18 @@ async def json_object(request: Request) -> dict[str, Any]:
     async for piece in _bounded(request, JSON_LIMIT_BYTES).stream():
         body += piece
     try:
-        value = await asyncio.to_thread(json.loads, body) if len(body) > _MIB else json.loads(body)
+        value = await asyncio.to_thread(_read, body) if len(body) > _MIB else _read(body)
     except (ValueError, RecursionError) as error:
         raise invalid(f"The body is no JSON text: {error}.") from error
     if not isinstance(value, dict):
         raise invalid(f"The body must be a JSON object, not a {type(value).__name__}.")
     return value
+
+
+def _read(body: bytearray) -> Any:
+    sent = body.decode()
+    body.clear()  # What is large is not kept twice.
+    return json.loads(sent)
 
 
 @asynccontextmanager
@@ -122,7 +128,12 @@ def _bounded(request: Request, limit_bytes: int, extra_bytes: int = 0) -> Reques
 
     async def receive() -> Message:
         nonlocal seen
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(IDLE_LIMIT_S):
+                message = await request.receive()
+        except TimeoutError:
+            what = f"Nothing came for {IDLE_LIMIT_S:g} s. Send it again."
+            raise ApiError(grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_IDLE", what) from None
         seen += len(message.get("body", b""))
         if seen > limit_bytes + extra_bytes:
             raise _too_large(limit_bytes)

@@ -11,12 +11,14 @@ people call, sends the very same request and has to stay quick. What tells them 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 YOUNG_S = 3.0
 HOLD_S = 20.0
@@ -33,6 +35,23 @@ class Polls:
         self._longest_s = longest_s
         self._clock = clock
         self._answered: OrderedDict[str, float] = OrderedDict()
+        self._holds: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def holding(self, most_s: float) -> AsyncIterator[None]:
+        """Bound a wait for a job's end; TimeoutError after so many seconds, or as soon as holds are released."""
+        async with asyncio.timeout(most_s) as hold:
+            self._holds.add(hold)
+            try:
+                yield
+            finally:
+                self._holds.discard(hold)
+
+    def release(self) -> None:
+        """Have all that is held answered now: the gateway stops, and a client whose connection breaks gives up."""
+        self._longest_s = 0.0
+        for hold in list(self._holds):
+            hold.reschedule(asyncio.get_running_loop().time())
 
     def hold_s(self, job_id: str, age_s: float) -> float:
         """Return the seconds for which a poll of a job that is `age_s` old may be held; 0 to answer at once."""

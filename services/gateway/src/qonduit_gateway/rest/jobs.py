@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from contextlib import aclosing
@@ -179,7 +178,7 @@ class Jobs:
         """Return the job as soon as it is over; None when that takes longer than `most_s`."""
         wanted = jobs_pb2.WatchJobRequest(job_id=job_id)
         try:
-            async with asyncio.timeout(most_s), _closing(self._jobs.WatchJob(wanted, None)) as changes:
+            async with self._polls.holding(most_s), _closing(self._jobs.WatchJob(wanted, None)) as changes:
                 async for change in changes:
                     job: jobs_pb2.Job = change.job
                     if _is_over(job):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,7 +19,7 @@ from qonduit_gateway.rest import bodies, errors, wording
 from qonduit_gateway.rest.arguments import stored_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _DROPPED = re.compile(r"[^A-Za-z0-9_.@/-]")
 """What Qiskit Serverless drops from a name; dots, and "@" before a version, are ours."""
+_LARGE_AT_ONCE = 2
 _NO_IMAGES = "Custom images are only available if you are a provider."
 
 
@@ -41,6 +44,7 @@ class Programs:
         self._jobs = jobs
         self._intake = intake
         self._limit = artifact_limit_bytes
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def list(self, request: Request) -> Response:
         """List the caller's functions; also how a client finds out whether its token is good."""
@@ -89,15 +93,19 @@ class Programs:
 
     async def run(self, request: Request) -> Response:
         """Run a function with arguments, a JSON text in the encoding of qiskit-ibm-runtime."""
-        asked = await bodies.json_object(request)
+        async with self._asked(request) as asked:
+            return await self._run(asked, request.headers.get("idempotency-key", ""))
+
+    async def _run(self, asked: dict[str, Any], key: str) -> Response:
         title = _title_in(asked)
         if size := bodies.text(asked, "function_size"):
             raise bodies.invalid(f"Function {title} has no size {size!r}: functions have no sizes here. Leave it out.")
         wanted = jobs_pb2.RunRequest(function_title=title)
         # That client sends no key, and two runs of one function with the same arguments are two jobs that somebody may
         # want: nothing tells them from a call that was repeated. Who sends a key has what it is for.
-        wanted.idempotency_key = request.headers.get("idempotency-key", "")
+        wanted.idempotency_key = key
         arguments = (bodies.text(asked, "arguments") or "{}").encode()
+        asked.clear()  # What is large is not kept twice.
         if len(arguments) > INLINE_ARGUMENTS_LIMIT_BYTES:
             wanted.arguments_digest = await stored_digest(self._jobs, arguments)
         else:
@@ -107,21 +115,30 @@ class Programs:
 
     async def validate(self, request: Request) -> Response:
         """Tell whether arguments fit what a function says of them."""
-        asked = await bodies.json_object(request)
-        arguments = (bodies.text(asked, "arguments") or "{}").encode()
-        try:
-            await self._intake.check(caller(), _title_in(asked), arguments)
-        except ApiError as error:
-            if error.reason != "INVALID_ARGUMENTS":
-                raise
-            path = next(iter(error.violations), "")
-            return JSONResponse({"message": error.text, "path": [] if path == "arguments" else path.split(".")}, 400)
+        async with self._asked(request) as asked:
+            arguments = (bodies.text(asked, "arguments") or "{}").encode()
+            try:
+                await self._intake.check(caller(), _title_in(asked), arguments)
+            except ApiError as error:
+                if error.reason != "INVALID_ARGUMENTS":
+                    raise
+                path = next(iter(error.violations), "")
+                body = {"message": error.text, "path": [] if path == "arguments" else path.split(".")}
+                return JSONResponse(body, 400)
         return JSONResponse({"valid": True})
 
     async def dependencies(self, request: Request) -> Response:
         """List the packages to choose from: none, as functions may name any, and it is installed for them."""
         del request
         return JSONResponse([])
+
+    @asynccontextmanager
+    async def _asked(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """Read a body with arguments; of large ones, which are in memory a few times, only some at once."""
+        size = request.headers.get("content-length", "")
+        small = size.isdigit() and int(size) <= INLINE_ARGUMENTS_LIMIT_BYTES
+        async with nullcontext() if small else self._large:
+            yield await bodies.json_object(request)
 
     async def _before(self, fields: Mapping[str, Any]) -> functions_pb2.FunctionSpec:
         """Return what the function is so far: an upload keeps what it does not speak of."""

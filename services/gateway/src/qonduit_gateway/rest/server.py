@@ -30,7 +30,8 @@ class _Server(uvicorn.Server):
 class RestServer:
     """Serves an application by HTTP, or HTTPS with a certificate; port 0 takes a free one, told by `ports`.
 
-    It refuses to listen beyond loopback without TLS, as the gRPC server does. `make` is called once, at the start.
+    It refuses to listen beyond loopback without TLS, as the gRPC server does. `make` is called once, at the start,
+    and `before_stop` has what waits answered.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class RestServer:
         tls_cert: Path | None = None,
         tls_key: Path | None = None,
         allow_insecure: bool = False,
+        before_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._make = make
+        self._before_stop = before_stop
         self._host = host
         self._wanted = port
         self._tls = (tls_cert, tls_key)
@@ -102,6 +105,7 @@ class RestServer:
         server, serving = self._server, self._serving
         self._server = self._serving = None
         if server is not None and serving is not None:
+            self._before_stop()
             server.should_exit = True
             await asyncio.wait([serving])
 
