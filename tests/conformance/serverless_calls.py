@@ -50,6 +50,16 @@ save_result({"slept": 1})
 print("so far so good")
 raise ValueError("the lamp is broken")
 """,
+    "told.py": """
+from qiskit_serverless import (
+    ServerlessError, get_compute_profile, get_function_size, get_logger, get_provider_logger, is_running_in_serverless,
+    is_trial,
+)
+assert is_running_in_serverless() and not is_trial() and get_function_size() == get_compute_profile() == ""
+get_logger().info("for all")
+get_provider_logger().info("for\\nsome")
+raise ServerlessError("E42", "the lamp is broken", {"lamp": 7})
+""",
     "stages.py": """
 import time
 from qiskit_serverless import Job, update_status
@@ -58,9 +68,9 @@ time.sleep(600)
 """,
     "qpu.py": """
 from qiskit import QuantumCircuit, transpile
-from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2, Session
-from qiskit_serverless import save_result
-backend = QiskitRuntimeService().backend("ibm_torino")
+from qiskit_ibm_runtime import SamplerV2, Session
+from qiskit_serverless import get_runtime_service, save_result
+backend = get_runtime_service().backend("ibm_torino")
 circuit = QuantumCircuit(1)
 circuit.h(0)
 circuit.measure_all()
@@ -266,6 +276,14 @@ def logs(world: World) -> None:
 def filtered_logs(world: World) -> None:
     assert world.over("values").filtered_logs(include="second") == "a second line\n"
     assert world.over("values").filtered_logs(exclude="second") == "got ['array', 'circuit']\n"
+
+
+@cell("in programs: loggers, ServerlessError")
+def loggers_and_errors(world: World) -> None:
+    job = world.over("told")
+    for line in ("for all\n", "\nINFO: for\nsome\n"):
+        assert line in job.logs(), job.logs()
+    assert "[E42] the lamp is broken\n{'lamp': 7}" in job.error_message()
 
 
 @cell("Job.error_message")

@@ -205,6 +205,21 @@ async def test_jobs_are_listed_newest_first_in_pages_and_by_filter(client: Clien
     assert (await client.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1))).jobs[0].job_id == extra
 
 
+async def test_jobs_can_be_left_out_and_counted(client: Client) -> None:
+    await client.upload()
+    await client.upload(title="other")
+    jobs = [(await client.run()).job_id for _ in range(4)][::-1]
+    await client.run("other")
+    request = jobs_pb2.ListJobsRequest(page_size=2, function_title="hello", skip=1, count=True)
+    page = await client.jobs.ListJobs(request)
+    assert ([job.job_id for job in page.jobs], page.total) == (jobs[1:3], 4)
+    request = jobs_pb2.ListJobsRequest(function_title="hello", page_token=page.next_page_token, skip=1)
+    after = await client.jobs.ListJobs(request)
+    assert (list(after.jobs), after.total) == ([], 0)
+    assert (await client.jobs.ListJobs(jobs_pb2.ListJobsRequest(page_size=1, count=True))).total == 5
+    assert (await _refusal(client.jobs.ListJobs(jobs_pb2.ListJobsRequest(skip=-1)))).reason == "INVALID_SKIP"
+
+
 async def test_files_go_in_and_out_and_storages_refusals_come_through(client: Client) -> None:
     content = tar({"a.txt": bytes(3 * _MIB)})
     stored = await _put_file(client, "data.tar", content)

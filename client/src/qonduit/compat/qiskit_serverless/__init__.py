@@ -1,5 +1,6 @@
 """The names of `qiskit_serverless`, given by Qonduit, for programs and scripts that are run unchanged."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import qonduit
@@ -7,11 +8,23 @@ import qonduit
 if TYPE_CHECKING:
     from qonduit import *  # noqa: F403
 
+    from qiskit_serverless.programs import *  # noqa: F403
+
 __version__ = qonduit.__version__
-__all__ = list(qonduit.__all__)
+_OF_PROGRAMS = (
+    "ServerlessError",
+    "get_compute_profile",
+    "get_function_size",
+    "get_provider_logger",
+    "get_runtime_service",
+    "is_trial",
+)
+__all__ = [*qonduit.__all__, *_OF_PROGRAMS]  # noqa: PLE0604 - they are strings.
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OF_PROGRAMS:
+        return getattr(import_module("qiskit_serverless.programs"), name)
     if name in __all__:
         return getattr(qonduit, name)
     raise AttributeError(
