@@ -47,7 +47,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def outcomes(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """What came of each method, by version."""
     pythons = {version: serverless_environment_of(version, *beside).python for version, beside in VERSIONS.items()}
-    address = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}"
+    status = stack.qonduit("status", "--json", "--data-dir", str(stack.data_dir)).stdout
+    address = json.loads(status)["rest_address"]
 
     def calls(version: str) -> dict[str, str]:
         token = stack.qonduit("users", "add", f"with-{version}").stdout.split()[-1]

@@ -95,6 +95,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(running: Re
     status, answer = await call(running, "POST", "/api/v1/echo/x", **size)
     assert status == 413
     assert "more than 64 MiB" in str(answer)
+    assert "Upload large data as a file" in str(answer)
 
 
 async def test_it_refuses_to_listen_beyond_loopback_without_tls() -> None:

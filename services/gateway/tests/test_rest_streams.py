@@ -65,7 +65,7 @@ def reference(kind: str, number: int) -> dict[str, Any]:
     return {"__type__": "segment", "__value__": {"kind": kind, "number": number}}
 
 
-@pytest.mark.parametrize("size", CHUNKS[1:])
+@pytest.mark.parametrize("size", [9_999, 10**9])
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
 async def test_what_is_behind_a_result_comes_within_it(size: int, separators: tuple[str, str]) -> None:
     array, circuit = random.Random(1).randbytes(600_001), b"QISKIT" * 100_000  # noqa: S311 - just bytes.

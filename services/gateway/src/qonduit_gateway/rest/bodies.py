@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MIB = 1024**2
 JSON_LIMIT_BYTES = 64 * _MIB
 """Of a whole JSON body, which has to be in memory: that client sends arguments as a string within it."""
+_LARGE_ARGUMENTS = "Upload large data as a file, or run with Qonduit's own client, which sends arguments in pieces."
 _FORM_EXTRA_BYTES = _MIB
 """Of the fields beside a file."""
 
@@ -49,7 +50,7 @@ class Sent:
 async def json_object(request: Request) -> dict[str, Any]:
     """Return the body's JSON object; ApiError when it is none, or too large."""
     body = bytearray()
-    async for piece in _bounded(request, JSON_LIMIT_BYTES).stream():
+    async for piece in _bounded(request, JSON_LIMIT_BYTES, _LARGE_ARGUMENTS).stream():
         body += piece
     try:
         value = await asyncio.to_thread(_read, body) if len(body) > _MIB else _read(body)
@@ -67,9 +68,12 @@ def _read(body: bytearray) -> Any:
 
 
 @asynccontextmanager
-async def form(request: Request, limit_bytes: int) -> AsyncIterator[FormData]:
-    """Read a form with at most one file of so many bytes; its file is gone afterwards."""
-    async with _bounded(request, limit_bytes, _FORM_EXTRA_BYTES).form(max_files=1, max_fields=100) as read:
+async def form(request: Request, limit_bytes: int, instead: str) -> AsyncIterator[FormData]:
+    """Read a form with at most one file of so many bytes; its file is gone afterwards.
+
+    `instead` says what to do about a file that is too large.
+    """
+    async with _bounded(request, limit_bytes, instead, _FORM_EXTRA_BYTES).form(max_files=1, max_fields=100) as read:
         yield read
 
 
@@ -119,11 +123,11 @@ def invalid(what: str) -> ApiError:
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", what)
 
 
-def _bounded(request: Request, limit_bytes: int, extra_bytes: int = 0) -> Request:
+def _bounded(request: Request, limit_bytes: int, instead: str, extra_bytes: int = 0) -> Request:
     """Return a request whose body ends with an ApiError when it is too large, told before it is read if it can be."""
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > limit_bytes + extra_bytes:
-        raise _too_large(limit_bytes)
+        raise _too_large(limit_bytes, instead)
     seen = 0
 
     async def receive() -> Message:
@@ -136,15 +140,12 @@ def _bounded(request: Request, limit_bytes: int, extra_bytes: int = 0) -> Reques
             raise ApiError(grpc.StatusCode.DEADLINE_EXCEEDED, "UPLOAD_IDLE", what) from None
         seen += len(message.get("body", b""))
         if seen > limit_bytes + extra_bytes:
-            raise _too_large(limit_bytes)
+            raise _too_large(limit_bytes, instead)
         return message
 
     return Request(request.scope, receive)
 
 
-def _too_large(limit_bytes: int) -> ApiError:
-    what = (
-        f"This is more than {limit_bytes / _MIB:g} MiB, the most that can be sent here at once. "
-        "Upload large data as a file, or send it with Qonduit's own client, which has no such limit."
-    )
+def _too_large(limit_bytes: int, instead: str) -> ApiError:
+    what = f"This is more than {limit_bytes / _MIB:g} MiB, the most that can be sent here at once. {instead}"
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE", what)

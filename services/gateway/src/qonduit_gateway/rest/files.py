@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UPLOAD_LIMIT_BYTES = 2 * 1024**3
 """Of one file: that client has the whole of it in memory, and starts again from the beginning when it breaks off."""
 
+_TOO_LARGE = "Upload it with Qonduit's own client, which sends it in pieces and goes on where it broke off."
+
 
 class Files:
     """Moves files in and out of the caller's space."""
@@ -46,7 +48,7 @@ class Files:
     async def upload(self, request: Request) -> Response:
         """Store the form's file `file`, a tar or h5."""
         await self._check_function(request)
-        async with bodies.form(request, UPLOAD_LIMIT_BYTES) as fields:
+        async with bodies.form(request, UPLOAD_LIMIT_BYTES, _TOO_LARGE) as fields:
             sent = await bodies.sent_file(fields, "file")
             if sent is None:
                 raise bodies.invalid("A file should be uploaded.")

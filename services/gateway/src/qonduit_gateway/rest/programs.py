@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _DROPPED = re.compile(r"[^A-Za-z0-9_.@/-]")
 """What Qiskit Serverless drops from a name; dots, and "@" before a version, are ours."""
 _LARGE_AT_ONCE = 2
+_TOO_LARGE = "Take out of the working directory what the program does not need, or upload data as files."
 _NO_IMAGES = "Custom images are only available if you are a provider."
 
 
@@ -73,7 +74,7 @@ class Programs:
 
     async def upload(self, request: Request) -> Response:
         """Take a function in: the fields of a form, and its working folder as the file `artifact`, a tar."""
-        async with bodies.form(request, self._limit) as fields:
+        async with bodies.form(request, self._limit, _TOO_LARGE) as fields:
             if bodies.text(fields, "image"):
                 raise bodies.invalid(_NO_IMAGES)
             if provider := bodies.text(fields, "provider"):
