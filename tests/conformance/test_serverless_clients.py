@@ -10,7 +10,7 @@ import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -122,3 +122,44 @@ def test_what_is_not_there_yet_says_so(stack: Stack) -> None:
         assert answer.status_code == 404
         assert "not offered by this server yet" in answer.text or "Programs tell of themselves" in answer.text
         assert requests.request(method, url + path, timeout=30).status_code == 401
+
+
+ARTIFACT = {"artifact": ("artifact.tar", b"no tar")}
+WRONG: list[tuple[int, str, str, dict[str, Any], str]] = [
+    (404, "GET", "/jobs/%00", {}, "not found"),
+    (404, "POST", "/jobs/x/stop", {}, "Job [x] not found"),
+    (400, "GET", "/jobs?limit=abc", {}, "limit must be a whole number"),
+    (400, "GET", "/jobs?created_after=yesterday", {}, "created_after must be a time such as"),
+    (404, "GET", "/jobs?function=nothing", {}, "Qiskit Function nothing doesn't exist."),
+    (400, "POST", "/programs/run", {"data": b"\xff"}, "The body is no JSON text"),
+    (400, "POST", "/programs/run", {"json": {"title": "keyed", "arguments": "[1]"}}, "must be a JSON object"),
+    (400, "POST", "/programs/run", {"json": {"title": "keyed", "arguments": {}}}, "arguments must be a string"),
+    (400, "POST", "/programs/run", {"data": '{"title": "keyed", "arguments": "\\ud800"}'}, "half of a surrogate pair"),
+    (400, "POST", "/programs/upload", {"data": {"title": "x"}}, "the form's file `artifact`"),
+    (
+        400,
+        "POST",
+        "/programs/upload",
+        {"files": ARTIFACT, "data": {"title": "x", "entrypoint": "../a.py"}},
+        "leaves the",
+    ),
+    (
+        400,
+        "POST",
+        "/programs/upload",
+        {"files": ARTIFACT, "data": {"title": "x", "entrypoint": "a.py"}},
+        "artifact ends",
+    ),
+    (404, "GET", "/files/download?file=../../x", {}, "Requested file was not found."),
+    (400, "POST", "/files/upload", {}, "A file should be uploaded."),
+    (400, "POST", "/files/upload", {"files": {"file": ("a.tar", b"")}}, "is empty"),
+]
+
+
+def test_what_can_not_be_meant_is_refused_with_words(stack: Stack) -> None:
+    url = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}/api/v1"
+    headers = {"Authorization": f"Bearer {stack.profile['token']}"}
+    for status, method, path, sent, words in WRONG:
+        answer = requests.request(method, url + path, headers=headers, timeout=30, **sent)
+        assert (answer.status_code, list(answer.json())) == (status, ["message"]), (path, answer.text)
+        assert words in answer.json()["message"], path

@@ -41,12 +41,21 @@ async def echo(request: Request) -> Response:
     return JSONResponse({"path": request.url.path, **await bodies.json_object(request)})
 
 
+async def spoken(request: Request) -> Response:
+    """Say a text in UTF-8."""
+    return Response(bodies.text(await bodies.json_object(request), "text").encode())
+
+
 async def fault(_request: Request) -> Response:
     """Fail."""
     raise ZeroDivisionError("secret")
 
 
-OPERATIONS = [Operation("POST", "/echo/{name}", echo), Operation("GET", "/fault", fault)]
+OPERATIONS = [
+    Operation("POST", "/echo/{name}", echo),
+    Operation("GET", "/fault", fault),
+    Operation("POST", "/spoken", spoken),
+]
 
 
 def server(host: str = "127.0.0.1", port: int = 0) -> RestServer:
@@ -84,6 +93,8 @@ async def test_every_refusal_is_an_object(running: RestServer) -> None:
         400,
         {"message": "The body must be a JSON object, not a list."},
     )
+    status, answer = await call(running, "POST", "/api/v1/spoken", b'{"text": "\\ud800"}')
+    assert (status, "half of a surrogate pair" in str(answer)) == (400, True)
     status, answer = await call(running, "GET", "/api/v1/fault")
     assert status == 500
     assert "secret" not in str(answer)
@@ -150,4 +161,4 @@ def test_the_description_has_every_route_with_what_it_says_of_itself() -> None:
     described = openapi(OPERATIONS)["paths"]
     assert described["/api/v1/echo/{name}"]["post"]["summary"] == "Answer with what came."
     assert described["/api/v1/echo/{name}"]["post"]["parameters"][0]["name"] == "name"
-    assert set(described) == {"/api/v1/echo/{name}", "/api/v1/fault"}
+    assert set(described) == {"/api/v1/echo/{name}", "/api/v1/fault", "/api/v1/spoken"}

@@ -84,6 +84,10 @@ class RestCalls:
                 try:
                     async with self._callers.around(name, context):
                         yield
+                except UnicodeEncodeError as error:
+                    context.refused_with(grpc.StatusCode.INVALID_ARGUMENT)
+                    text = "A text in the request is none: it has half of a surrogate pair, which UTF-8 can't say."
+                    raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE", text) from error
                 except ApiError as error:
                     context.refused_with(error.code)
                     raise
