@@ -39,6 +39,7 @@ class Deployment:
     engine: dict[str, str]
     project: str = "qonduit-e2e"
     port: int = field(default_factory=free_port)
+    rest_port: int = field(default_factory=free_port)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,6 +48,7 @@ class Deployment:
             "COMPOSE_PROJECT_NAME": self.project,
             "QONDUIT_VERSION": "e2e",
             "QONDUIT_PORT": str(self.port),
+            "QONDUIT_REST_PORT": str(self.rest_port),
             "QONDUIT_SECRETS": str(self.secrets),
             "BUILD_NETWORK": "host",
             "BUILD_CERTIFICATES": os.environ.get("SSL_CERT_FILE", "/dev/null"),

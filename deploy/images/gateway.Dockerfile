@@ -30,7 +30,7 @@ ENV PATH=/opt/qonduit/bin:$PATH \
     QONDUIT_GATEWAY_DATA_DIR=/var/lib/qonduit \
     QONDUIT_GATEWAY_READY_FILE=/tmp/ready.json \
     QONDUIT_GATEWAY_LOG_FORMAT=json
-EXPOSE 7070 9100
+EXPOSE 7070 7080 9100
 LABEL org.opencontainers.image.title="Qonduit gateway" \
       org.opencontainers.image.description="The gRPC API; owns users, functions and jobs." \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -37,7 +37,8 @@ def test_only_the_gateway_is_published_and_on_loopback(deployment: Deployment) -
         ]
         for service in SERVICES
     }
-    assert published.pop("gateway") == [{"HostIp": "127.0.0.1", "HostPort": str(deployment.port)}]
+    ports = {(at["HostIp"], at["HostPort"]) for at in published.pop("gateway")}
+    assert ports == {("127.0.0.1", str(deployment.port)), ("127.0.0.1", str(deployment.rest_port))}
     assert not any(published.values())
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import requests
 from qiskit.circuit.random import random_circuit
 from qonduit import QiskitFunction
 from qonduit_api.v1 import functions_pb2, functions_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2
@@ -100,6 +101,18 @@ def test_a_sampler_is_charged_for_the_qpu(client: ServerlessClient) -> None:
 def test_an_estimator_in_a_session(client: ServerlessClient) -> None:
     result: dict[str, Any] = run(client, "estimator", backend="ibm_torino").result(timeout=300)
     assert result["energy"] == pytest.approx(2.0, abs=0.1)
+
+
+def test_clients_of_qiskit_serverless_are_served_over_tls(deployment: Deployment, client: ServerlessClient) -> None:
+    run(client, "status_example").result(timeout=120)
+    url, ca = f"https://127.0.0.1:{deployment.rest_port}/api/v1/programs/", deployment.secrets / "ca.pem"
+    bearer = {"Authorization": f"Bearer {deployment.secret('admin_token')}"}
+    listed = requests.get(url, headers=bearer, verify=str(ca), timeout=30)
+    assert listed.status_code == requests.codes.ok
+    assert "status_example" in {function["title"] for function in listed.json()}
+    assert requests.get(url, verify=str(ca), timeout=30).status_code == requests.codes.unauthorized
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url.replace("https", "http"), headers=bearer, timeout=30)
 
 
 def test_tasks_run_on_both_workers(submit: Callable[..., Job]) -> None:

@@ -107,7 +107,7 @@ def test_a_taken_port_is_named(broker: PrivateBroker, tmp_path: Path) -> None:
 def test_a_start_that_fails_tells_the_end_of_the_log_and_leaves_nothing(
     node: RabbitNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nonsense(folder: Path, _me: object) -> None:
+    def nonsense(folder: Path, *_options: object) -> None:
         (folder / "rabbitmq.config").write_text("nonsense")
 
     monkeypatch.setattr("qonduit.stack.rabbitmq.write_config", nonsense)
