@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -214,6 +215,7 @@ async def measure(servers: list[Server], options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the options and measure."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # So that what was started is stopped.
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("rounds", 5), ("runs", 1000), ("clients", 100), ("watchers", 1000), ("done", 10_000)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import statistics
+import sys
 import tempfile
 from concurrent import futures
 from contextlib import contextmanager
@@ -89,6 +91,7 @@ def seen(way: str, patch: Path, endpoint: str) -> Iterator[None]:
 
 def main() -> None:
     """Measure and print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # So that what was started is stopped.
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     rounds = parser.parse_args().rounds
