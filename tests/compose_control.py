@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from container_engine import CACHE
 from qonduit import ServerlessClient
+from qonduit.stack.rabbitmq import free_port
 
 ROOT = Path(__file__).parents[1]
 OWN_SERVICES = ("storage", "gateway", "scheduler", "qpu-broker", "worker-1", "worker-2")
@@ -21,14 +21,6 @@ FILES = ("compose.yaml", "compose.observability.yaml")
 SECRET_VALUES = ("internal_key", "admin_token", "rabbitmq_password", "postgres_password")
 BUILD_TIMEOUT_S = 1500
 UP_TIMEOUT_S = 240
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

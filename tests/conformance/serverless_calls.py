@@ -3,6 +3,8 @@
 python serverless_calls.py HOST TOKEN    # prints, as JSON, what came of each method
 
 Each cell asserts what a user relies on. It returns nothing where that holds, or says in what the method differs.
+
+One file on purpose: interpreters run it that have nothing else of this repository.
 """
 
 from __future__ import annotations
