@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qonduit_service_kit import messages
 from qonduit_service_kit.codec import DecodeError, decode, decode_wire_type, encode, wire_type
@@ -18,7 +18,7 @@ st.register_type_strategy(float, st.floats(allow_nan=False))
 
 
 @pytest.mark.parametrize("body_type", MESSAGE_TYPES, ids=lambda body_type: body_type.__name__)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10)
 @given(data=st.data())
 def test_every_message_comes_back_as_it_was_sent(body_type: type, data: st.DataObject) -> None:
     body = data.draw(st.from_type(body_type))

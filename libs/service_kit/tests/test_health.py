@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from qonduit_service_kit import health
 from qonduit_service_kit.health import NotWellError, check
 from qonduit_service_kit.metrics import MetricsServer
 from qonduit_service_kit.rpc import GrpcServer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked is in this process, which may not run for seconds on a busy machine."""
+    monkeypatch.setattr(health, "TIMEOUT_S", 60.0)
 
 
 def grpc_server(**settings: Any) -> GrpcServer:

@@ -74,7 +74,7 @@ class Service:
         """Signal it, and return exit code, what the parts did, and the log."""
         if number is not None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=100)
         return self.process.returncode, out.splitlines(), err
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,7 @@ async def test_calls_are_counted_by_method_and_code() -> None:
 
 
 async def test_health_follows_the_server() -> None:
-    server = GrpcServer(register, services=[NAME], stop_grace_s=0.2, registry=CollectorRegistry())
+    server = GrpcServer(register, services=[NAME], stop_grace_s=60, registry=CollectorRegistry())
     await server.start()
     async with channel(server.address) as client:
         stub = health_pb2_grpc.HealthStub(client)
@@ -194,8 +195,10 @@ async def test_health_follows_the_server() -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=NAME))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        await server.stop()
+        stopping = asyncio.create_task(server.stop())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        await stopping
 
 
 @pytest.mark.parametrize("host", [ALL_INTERFACES, "::", "192.0.2.1", "example.org"])

@@ -661,6 +661,11 @@ class User(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     QPU_SECONDS_LIMIT_FIELD_NUMBER: _builtins.int
     FILE_BYTES_LIMIT_FIELD_NUMBER: _builtins.int
+    ACTIVE_JOBS_LIMIT_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_LIMIT_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_SECONDS_LIMIT_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    DISABLED_TEXT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name."""
     administrator: _builtins.bool
@@ -669,6 +674,16 @@ class User(_message.Message):
     """Most QPU seconds that they may use in any 28 days; 0 means no limit."""
     file_bytes_limit: _builtins.int
     """Most bytes that their files may have together; 0 means no limit."""
+    active_jobs_limit: _builtins.int
+    """Most of their jobs that may not be over at a time; 0 means no limit."""
+    running_jobs_limit: _builtins.int
+    """Most of their jobs that may have a place on a worker at a time, while the others wait; 0 means no limit."""
+    time_limit_seconds_limit: _builtins.float
+    """Longest time limit that they may ask for."""
+    disabled: _builtins.bool
+    """Whether they are shut out."""
+    disabled_text: _builtins.str
+    """Why, in the words of who did it; may be empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When they were made."""
@@ -686,10 +701,15 @@ class User(_message.Message):
         limit: _types_pb2.Resources | None = ...,
         qpu_seconds_limit: _builtins.float = ...,
         file_bytes_limit: _builtins.int = ...,
+        active_jobs_limit: _builtins.int = ...,
+        running_jobs_limit: _builtins.int = ...,
+        time_limit_seconds_limit: _builtins.float = ...,
+        disabled: _builtins.bool = ...,
+        disabled_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "create_time", b"create_time", "file_bytes_limit", b"file_bytes_limit", "limit", b"limit", "name", b"name", "qpu_seconds_limit", b"qpu_seconds_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs_limit", b"active_jobs_limit", "administrator", b"administrator", "create_time", b"create_time", "disabled", b"disabled", "disabled_text", b"disabled_text", "file_bytes_limit", b"file_bytes_limit", "limit", b"limit", "name", b"name", "qpu_seconds_limit", b"qpu_seconds_limit", "running_jobs_limit", b"running_jobs_limit", "time_limit_seconds_limit", b"time_limit_seconds_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,6 +728,9 @@ class SetUserLimitRequest(_message.Message):
     RESET_FIELD_NUMBER: _builtins.int
     QPU_SECONDS_FIELD_NUMBER: _builtins.int
     FILE_BYTES_FIELD_NUMBER: _builtins.int
+    ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The user's name."""
     cpu_millis: _builtins.int
@@ -722,6 +745,12 @@ class SetUserLimitRequest(_message.Message):
     """QPU seconds in any 28 days; 0 means no limit."""
     file_bytes: _builtins.int
     """Bytes of all files together; 0 means no limit."""
+    active_jobs: _builtins.int
+    """Jobs that are not over; 0 means no limit."""
+    running_jobs: _builtins.int
+    """Jobs that have a place on a worker; 0 means no limit."""
+    time_limit_seconds: _builtins.float
+    """Longest time limit that a run may ask for, in seconds; at least 1, at most the server's."""
     def __init__(
         self,
         *,
@@ -732,11 +761,16 @@ class SetUserLimitRequest(_message.Message):
         reset: _builtins.bool = ...,
         qpu_seconds: _builtins.float | None = ...,
         file_bytes: _builtins.int | None = ...,
+        active_jobs: _builtins.int | None = ...,
+        running_jobs: _builtins.int | None = ...,
+        time_limit_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "qpu_seconds", b"qpu_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_jobs", b"_active_jobs", "_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "_running_jobs", b"_running_jobs", "_time_limit_seconds", b"_time_limit_seconds", "active_jobs", b"active_jobs", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "qpu_seconds", b"qpu_seconds", "running_jobs", b"running_jobs", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "name", b"name", "qpu_seconds", b"qpu_seconds", "reset", b"reset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_jobs", b"_active_jobs", "_cpu_millis", b"_cpu_millis", "_file_bytes", b"_file_bytes", "_gpus", b"_gpus", "_mem_bytes", b"_mem_bytes", "_qpu_seconds", b"_qpu_seconds", "_running_jobs", b"_running_jobs", "_time_limit_seconds", b"_time_limit_seconds", "active_jobs", b"active_jobs", "cpu_millis", b"cpu_millis", "file_bytes", b"file_bytes", "gpus", b"gpus", "mem_bytes", b"mem_bytes", "name", b"name", "qpu_seconds", b"qpu_seconds", "reset", b"reset", "running_jobs", b"running_jobs", "time_limit_seconds", b"time_limit_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__active_jobs: _TypeAlias = _typing.Literal["active_jobs"]  # noqa: Y015
+    _WhichOneofArgType__active_jobs: _TypeAlias = _typing.Literal["_active_jobs", b"_active_jobs"]  # noqa: Y015
     _WhichOneofReturnType__cpu_millis: _TypeAlias = _typing.Literal["cpu_millis"]  # noqa: Y015
     _WhichOneofArgType__cpu_millis: _TypeAlias = _typing.Literal["_cpu_millis", b"_cpu_millis"]  # noqa: Y015
     _WhichOneofReturnType__file_bytes: _TypeAlias = _typing.Literal["file_bytes"]  # noqa: Y015
@@ -747,6 +781,12 @@ class SetUserLimitRequest(_message.Message):
     _WhichOneofArgType__mem_bytes: _TypeAlias = _typing.Literal["_mem_bytes", b"_mem_bytes"]  # noqa: Y015
     _WhichOneofReturnType__qpu_seconds: _TypeAlias = _typing.Literal["qpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__qpu_seconds: _TypeAlias = _typing.Literal["_qpu_seconds", b"_qpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__running_jobs: _TypeAlias = _typing.Literal["running_jobs"]  # noqa: Y015
+    _WhichOneofArgType__running_jobs: _TypeAlias = _typing.Literal["_running_jobs", b"_running_jobs"]  # noqa: Y015
+    _WhichOneofReturnType__time_limit_seconds: _TypeAlias = _typing.Literal["time_limit_seconds"]  # noqa: Y015
+    _WhichOneofArgType__time_limit_seconds: _TypeAlias = _typing.Literal["_time_limit_seconds", b"_time_limit_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active_jobs) -> _WhichOneofReturnType__active_jobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_millis) -> _WhichOneofReturnType__cpu_millis | None: ...
     @_typing.overload
@@ -757,6 +797,10 @@ class SetUserLimitRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mem_bytes) -> _WhichOneofReturnType__mem_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__qpu_seconds) -> _WhichOneofReturnType__qpu_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running_jobs) -> _WhichOneofReturnType__running_jobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_limit_seconds) -> _WhichOneofReturnType__time_limit_seconds | None: ...
 
 Global___SetUserLimitRequest: _TypeAlias = SetUserLimitRequest  # noqa: Y015
 
@@ -783,3 +827,296 @@ class SetUserLimitResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetUserLimitResponse: _TypeAlias = SetUserLimitResponse  # noqa: Y015
+
+@_typing.final
+class UserToken(_message.Message):
+    """A token of a user, without what it is made of: that is shown once, to who makes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """Names it among its user's, and gives nothing of it away: the first 8 hexadecimal digits of its sha256."""
+    label: _builtins.str
+    """What it is for, in the words of who made it; "created" for a user's first one, "bootstrap" for the one that stands in the
+    server's settings.
+    """
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "label", b"label", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserToken: _TypeAlias = UserToken  # noqa: Y015
+
+@_typing.final
+class CreateTokenRequest(_message.Message):
+    """Asks for a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The user's name; empty for the caller."""
+    label: _builtins.str
+    """What it is for; at most 64 characters, and neither "bootstrap" nor "created"."""
+    replace: _builtins.bool
+    """Withdraw all others of the user at the same moment, but for the one that stands in the server's settings."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        label: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "name", b"name", "replace", b"replace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTokenRequest: _TypeAlias = CreateTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateTokenResponse(_message.Message):
+    """Answers CreateToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_STAYS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token: shown once, kept only as a hash."""
+    withdrawn: _builtins.int
+    """How many others were withdrawn."""
+    bootstrap_stays: _builtins.bool
+    """Whether the user also has the token that stands in the server's settings."""
+    @_builtins.property
+    def listed(self) -> Global___UserToken:
+        """How it is listed."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        listed: Global___UserToken | None = ...,
+        withdrawn: _builtins.int = ...,
+        bootstrap_stays: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listed", b"listed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_stays", b"bootstrap_stays", "listed", b"listed", "token", b"token", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTokenResponse: _TypeAlias = CreateTokenResponse  # noqa: Y015
+
+@_typing.final
+class ListTokensRequest(_message.Message):
+    """Asks for a user's tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The user's name; empty for the caller."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTokensRequest: _TypeAlias = ListTokensRequest  # noqa: Y015
+
+@_typing.final
+class ListTokensResponse(_message.Message):
+    """A user's tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserToken]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___UserToken] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTokensResponse: _TypeAlias = ListTokensResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawTokenRequest(_message.Message):
+    """Names a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The user's name; empty for the caller."""
+    token_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        token_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawTokenRequest: _TypeAlias = WithdrawTokenRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawTokenResponse(_message.Message):
+    """Answers WithdrawToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawTokenResponse: _TypeAlias = WithdrawTokenResponse  # noqa: Y015
+
+@_typing.final
+class DisableUserRequest(_message.Message):
+    """Says who is shut out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CANCEL_JOBS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The user's name."""
+    text: _builtins.str
+    """Why; the user is told it. At most 500 characters."""
+    cancel_jobs: _builtins.bool
+    """Cancel those of their jobs that are not over."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        text: _builtins.str = ...,
+        cancel_jobs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_jobs", b"cancel_jobs", "name", b"name", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableUserRequest: _TypeAlias = DisableUserRequest  # noqa: Y015
+
+@_typing.final
+class DisableUserResponse(_message.Message):
+    """Answers DisableUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    CANCELED_JOBS_FIELD_NUMBER: _builtins.int
+    canceled_jobs: _builtins.int
+    """How many jobs were canceled, or told to end, by this call."""
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user after it."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+        canceled_jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled_jobs", b"canceled_jobs", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableUserResponse: _TypeAlias = DisableUserResponse  # noqa: Y015
+
+@_typing.final
+class EnableUserRequest(_message.Message):
+    """Says who is let in again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The user's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableUserRequest: _TypeAlias = EnableUserRequest  # noqa: Y015
+
+@_typing.final
+class EnableUserResponse(_message.Message):
+    """Answers EnableUser."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User:
+        """The user after it."""
+
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableUserResponse: _TypeAlias = EnableUserResponse  # noqa: Y015

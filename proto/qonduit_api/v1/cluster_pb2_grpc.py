@@ -90,6 +90,31 @@ class ClusterServiceStub(object):
                 request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.FromString,
                 _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/CreateToken',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/ListTokens',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.WithdrawToken = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/WithdrawToken',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenResponse.FromString,
+                _registered_method=True)
+        self.DisableUser = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/DisableUser',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.DisableUserRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.DisableUserResponse.FromString,
+                _registered_method=True)
+        self.EnableUser = channel.unary_unary(
+                '/qonduit_api.v1.ClusterService/EnableUser',
+                request_serializer=qonduit__api_dot_v1_dot_cluster__pb2.EnableUserRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.EnableUserResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -176,6 +201,47 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateToken(self, request, context):
+        """Makes another token for a user, and withdraws the older ones if asked to. Administrators may name anybody, others
+        themselves alone (PERMISSION_DENIED, NOT_ADMINISTRATOR). NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL),
+        RESOURCE_EXHAUSTED (TOKEN_LIMIT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Lists a user's tokens, oldest first, without what they are made of. For whom and errors as for CreateToken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawToken(self, request, context):
+        """Withdraws a token: calls with it are refused from then on, and those that are under way are ended soon. For whom and
+        errors as for CreateToken; NOT_FOUND (TOKEN_NOT_FOUND), FAILED_PRECONDITION (LAST_TOKEN for the caller's own last one,
+        BOOTSTRAP_TOKEN for the one that stands in the server's settings).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableUser(self, request, context):
+        """Shuts a user out: whatever they call is PERMISSION_DENIED (USER_DISABLED), and calls that are under way are ended soon.
+        Their jobs go on unless they are to be canceled. Again, it sets the reason anew.
+        For administrators. NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (OWN_USER for oneself), INVALID_ARGUMENT (INVALID_TEXT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableUser(self, request, context):
+        """Lets a user in again, with the tokens that they have. For administrators. NOT_FOUND (USER_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -233,6 +299,31 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.SetUserLimit,
                     request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.FromString,
                     response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.ListTokensRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'WithdrawToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawToken,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenResponse.SerializeToString,
+            ),
+            'DisableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableUser,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.DisableUserRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.DisableUserResponse.SerializeToString,
+            ),
+            'EnableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableUser,
+                    request_deserializer=qonduit__api_dot_v1_dot_cluster__pb2.EnableUserRequest.FromString,
+                    response_serializer=qonduit__api_dot_v1_dot_cluster__pb2.EnableUserResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -533,6 +624,141 @@ class ClusterService(object):
             '/qonduit_api.v1.ClusterService/SetUserLimit',
             qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitRequest.SerializeToString,
             qonduit__api_dot_v1_dot_cluster__pb2.SetUserLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/CreateToken',
+            qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/ListTokens',
+            qonduit__api_dot_v1_dot_cluster__pb2.ListTokensRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/WithdrawToken',
+            qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.WithdrawTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/DisableUser',
+            qonduit__api_dot_v1_dot_cluster__pb2.DisableUserRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.DisableUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.v1.ClusterService/EnableUser',
+            qonduit__api_dot_v1_dot_cluster__pb2.EnableUserRequest.SerializeToString,
+            qonduit__api_dot_v1_dot_cluster__pb2.EnableUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

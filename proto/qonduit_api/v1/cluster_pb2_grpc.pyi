@@ -60,6 +60,25 @@ class ClusterServiceStub:
     for jobs accepted or tried again from then on.
     For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
     """
+    CreateToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]
+    """Makes another token for a user, and withdraws the older ones if asked to. Administrators may name anybody, others
+    themselves alone (PERMISSION_DENIED, NOT_ADMINISTRATOR). NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL),
+    RESOURCE_EXHAUSTED (TOKEN_LIMIT).
+    """
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]
+    """Lists a user's tokens, oldest first, without what they are made of. For whom and errors as for CreateToken."""
+    WithdrawToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.WithdrawTokenRequest, _cluster_pb2.WithdrawTokenResponse]
+    """Withdraws a token: calls with it are refused from then on, and those that are under way are ended soon. For whom and
+    errors as for CreateToken; NOT_FOUND (TOKEN_NOT_FOUND), FAILED_PRECONDITION (LAST_TOKEN for the caller's own last one,
+    BOOTSTRAP_TOKEN for the one that stands in the server's settings).
+    """
+    DisableUser: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DisableUserRequest, _cluster_pb2.DisableUserResponse]
+    """Shuts a user out: whatever they call is PERMISSION_DENIED (USER_DISABLED), and calls that are under way are ended soon.
+    Their jobs go on unless they are to be canceled. Again, it sets the reason anew.
+    For administrators. NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (OWN_USER for oneself), INVALID_ARGUMENT (INVALID_TEXT).
+    """
+    EnableUser: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.EnableUserRequest, _cluster_pb2.EnableUserResponse]
+    """Lets a user in again, with the tokens that they have. For administrators. NOT_FOUND (USER_NOT_FOUND)."""
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -93,6 +112,25 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     for jobs accepted or tried again from then on.
     For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
     """
+    CreateToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    """Makes another token for a user, and withdraws the older ones if asked to. Administrators may name anybody, others
+    themselves alone (PERMISSION_DENIED, NOT_ADMINISTRATOR). NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL),
+    RESOURCE_EXHAUSTED (TOKEN_LIMIT).
+    """
+    ListTokens: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """Lists a user's tokens, oldest first, without what they are made of. For whom and errors as for CreateToken."""
+    WithdrawToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.WithdrawTokenRequest, _cluster_pb2.WithdrawTokenResponse]  # type: ignore[assignment]
+    """Withdraws a token: calls with it are refused from then on, and those that are under way are ended soon. For whom and
+    errors as for CreateToken; NOT_FOUND (TOKEN_NOT_FOUND), FAILED_PRECONDITION (LAST_TOKEN for the caller's own last one,
+    BOOTSTRAP_TOKEN for the one that stands in the server's settings).
+    """
+    DisableUser: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DisableUserRequest, _cluster_pb2.DisableUserResponse]  # type: ignore[assignment]
+    """Shuts a user out: whatever they call is PERMISSION_DENIED (USER_DISABLED), and calls that are under way are ended soon.
+    Their jobs go on unless they are to be canceled. Again, it sets the reason anew.
+    For administrators. NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (OWN_USER for oneself), INVALID_ARGUMENT (INVALID_TEXT).
+    """
+    EnableUser: _aio.UnaryUnaryMultiCallable[_cluster_pb2.EnableUserRequest, _cluster_pb2.EnableUserResponse]  # type: ignore[assignment]
+    """Lets a user in again, with the tokens that they have. For administrators. NOT_FOUND (USER_NOT_FOUND)."""
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells how the system is, and lets its operators look after it."""
@@ -189,5 +227,54 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         for jobs accepted or tried again from then on.
         For administrators. NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LIMIT).
         """
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _cluster_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.CreateTokenResponse, _abc.Awaitable[_cluster_pb2.CreateTokenResponse]]:
+        """Makes another token for a user, and withdraws the older ones if asked to. Administrators may name anybody, others
+        themselves alone (PERMISSION_DENIED, NOT_ADMINISTRATOR). NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (INVALID_LABEL),
+        RESOURCE_EXHAUSTED (TOKEN_LIMIT).
+        """
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _cluster_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ListTokensResponse, _abc.Awaitable[_cluster_pb2.ListTokensResponse]]:
+        """Lists a user's tokens, oldest first, without what they are made of. For whom and errors as for CreateToken."""
+
+    @_abc_1.abstractmethod
+    def WithdrawToken(
+        self,
+        request: _cluster_pb2.WithdrawTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.WithdrawTokenResponse, _abc.Awaitable[_cluster_pb2.WithdrawTokenResponse]]:
+        """Withdraws a token: calls with it are refused from then on, and those that are under way are ended soon. For whom and
+        errors as for CreateToken; NOT_FOUND (TOKEN_NOT_FOUND), FAILED_PRECONDITION (LAST_TOKEN for the caller's own last one,
+        BOOTSTRAP_TOKEN for the one that stands in the server's settings).
+        """
+
+    @_abc_1.abstractmethod
+    def DisableUser(
+        self,
+        request: _cluster_pb2.DisableUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DisableUserResponse, _abc.Awaitable[_cluster_pb2.DisableUserResponse]]:
+        """Shuts a user out: whatever they call is PERMISSION_DENIED (USER_DISABLED), and calls that are under way are ended soon.
+        Their jobs go on unless they are to be canceled. Again, it sets the reason anew.
+        For administrators. NOT_FOUND (USER_NOT_FOUND), FAILED_PRECONDITION (OWN_USER for oneself), INVALID_ARGUMENT (INVALID_TEXT).
+        """
+
+    @_abc_1.abstractmethod
+    def EnableUser(
+        self,
+        request: _cluster_pb2.EnableUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.EnableUserResponse, _abc.Awaitable[_cluster_pb2.EnableUserResponse]]:
+        """Lets a user in again, with the tokens that they have. For administrators. NOT_FOUND (USER_NOT_FOUND)."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqonduit_api/v1/files.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x04\x46ile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x11UploadFileRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .qonduit_api.v1.UploadFileHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x10UploadFileHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"E\n\x11StatUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\",\n\x12StatUploadResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"8\n\x12UploadFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.File\"3\n\x13\x44ownloadFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"U\n\x14\x44ownloadFileResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.FileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"9\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x11ListFilesResponse\x12#\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.qonduit_api.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fStatFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10StatFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.File\"!\n\x11\x44\x65leteFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFileResponse\"\x15\n\x13GetFileUsageRequest\"S\n\x14GetFileUsageResponse\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x03 \x01(\x03\x32\xe7\x04\n\x0b\x46ileService\x12U\n\nUploadFile\x12!.qonduit_api.v1.UploadFileRequest\x1a\".qonduit_api.v1.UploadFileResponse(\x01\x12S\n\nStatUpload\x12!.qonduit_api.v1.StatUploadRequest\x1a\".qonduit_api.v1.StatUploadResponse\x12[\n\x0c\x44ownloadFile\x12#.qonduit_api.v1.DownloadFileRequest\x1a$.qonduit_api.v1.DownloadFileResponse0\x01\x12P\n\tListFiles\x12 .qonduit_api.v1.ListFilesRequest\x1a!.qonduit_api.v1.ListFilesResponse\x12M\n\x08StatFile\x12\x1f.qonduit_api.v1.StatFileRequest\x1a .qonduit_api.v1.StatFileResponse\x12S\n\nDeleteFile\x12!.qonduit_api.v1.DeleteFileRequest\x1a\".qonduit_api.v1.DeleteFileResponse\x12Y\n\x0cGetFileUsage\x12#.qonduit_api.v1.GetFileUsageRequest\x1a$.qonduit_api.v1.GetFileUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqonduit_api/v1/files.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n\x04\x46ile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x11UploadFileRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .qonduit_api.v1.UploadFileHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"{\n\x10UploadFileHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\x12\x13\n\x0bof_provider\x18\x06 \x01(\x08\"l\n\x11StatUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12\x13\n\x0bof_provider\x18\x05 \x01(\x08\",\n\x12StatUploadResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\"8\n\x12UploadFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.File\"Z\n\x13\x44ownloadFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x13\n\x0bof_provider\x18\x04 \x01(\x08\"U\n\x14\x44ownloadFileResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.FileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"`\n\x10ListFilesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x13\n\x0bof_provider\x18\x04 \x01(\x08\"Q\n\x11ListFilesResponse\x12#\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x14.qonduit_api.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x0fStatFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x13\n\x0bof_provider\x18\x03 \x01(\x08\"6\n\x10StatFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x14.qonduit_api.v1.File\"H\n\x11\x44\x65leteFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x13\n\x0bof_provider\x18\x03 \x01(\x08\"\x14\n\x12\x44\x65leteFileResponse\"<\n\x13GetFileUsageRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x13\n\x0bof_provider\x18\x02 \x01(\x08\"S\n\x14GetFileUsageResponse\x12\x12\n\nfile_count\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x03 \x01(\x03\x32\xe7\x04\n\x0b\x46ileService\x12U\n\nUploadFile\x12!.qonduit_api.v1.UploadFileRequest\x1a\".qonduit_api.v1.UploadFileResponse(\x01\x12S\n\nStatUpload\x12!.qonduit_api.v1.StatUploadRequest\x1a\".qonduit_api.v1.StatUploadResponse\x12[\n\x0c\x44ownloadFile\x12#.qonduit_api.v1.DownloadFileRequest\x1a$.qonduit_api.v1.DownloadFileResponse0\x01\x12P\n\tListFiles\x12 .qonduit_api.v1.ListFilesRequest\x1a!.qonduit_api.v1.ListFilesResponse\x12M\n\x08StatFile\x12\x1f.qonduit_api.v1.StatFileRequest\x1a .qonduit_api.v1.StatFileResponse\x12S\n\nDeleteFile\x12!.qonduit_api.v1.DeleteFileRequest\x1a\".qonduit_api.v1.DeleteFileResponse\x12Y\n\x0cGetFileUsage\x12#.qonduit_api.v1.GetFileUsageRequest\x1a$.qonduit_api.v1.GetFileUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,33 +37,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADFILEREQUEST']._serialized_start=186
   _globals['_UPLOADFILEREQUEST']._serialized_end=282
   _globals['_UPLOADFILEHEADER']._serialized_start=284
-  _globals['_UPLOADFILEHEADER']._serialized_end=368
-  _globals['_STATUPLOADREQUEST']._serialized_start=370
-  _globals['_STATUPLOADREQUEST']._serialized_end=439
-  _globals['_STATUPLOADRESPONSE']._serialized_start=441
-  _globals['_STATUPLOADRESPONSE']._serialized_end=485
-  _globals['_UPLOADFILERESPONSE']._serialized_start=487
-  _globals['_UPLOADFILERESPONSE']._serialized_end=543
-  _globals['_DOWNLOADFILEREQUEST']._serialized_start=545
-  _globals['_DOWNLOADFILEREQUEST']._serialized_end=596
-  _globals['_DOWNLOADFILERESPONSE']._serialized_start=598
-  _globals['_DOWNLOADFILERESPONSE']._serialized_end=683
-  _globals['_LISTFILESREQUEST']._serialized_start=685
-  _globals['_LISTFILESREQUEST']._serialized_end=742
-  _globals['_LISTFILESRESPONSE']._serialized_start=744
-  _globals['_LISTFILESRESPONSE']._serialized_end=825
-  _globals['_STATFILEREQUEST']._serialized_start=827
-  _globals['_STATFILEREQUEST']._serialized_end=858
-  _globals['_STATFILERESPONSE']._serialized_start=860
-  _globals['_STATFILERESPONSE']._serialized_end=914
-  _globals['_DELETEFILEREQUEST']._serialized_start=916
-  _globals['_DELETEFILEREQUEST']._serialized_end=949
-  _globals['_DELETEFILERESPONSE']._serialized_start=951
-  _globals['_DELETEFILERESPONSE']._serialized_end=971
-  _globals['_GETFILEUSAGEREQUEST']._serialized_start=973
-  _globals['_GETFILEUSAGEREQUEST']._serialized_end=994
-  _globals['_GETFILEUSAGERESPONSE']._serialized_start=996
-  _globals['_GETFILEUSAGERESPONSE']._serialized_end=1079
-  _globals['_FILESERVICE']._serialized_start=1082
-  _globals['_FILESERVICE']._serialized_end=1697
+  _globals['_UPLOADFILEHEADER']._serialized_end=407
+  _globals['_STATUPLOADREQUEST']._serialized_start=409
+  _globals['_STATUPLOADREQUEST']._serialized_end=517
+  _globals['_STATUPLOADRESPONSE']._serialized_start=519
+  _globals['_STATUPLOADRESPONSE']._serialized_end=563
+  _globals['_UPLOADFILERESPONSE']._serialized_start=565
+  _globals['_UPLOADFILERESPONSE']._serialized_end=621
+  _globals['_DOWNLOADFILEREQUEST']._serialized_start=623
+  _globals['_DOWNLOADFILEREQUEST']._serialized_end=713
+  _globals['_DOWNLOADFILERESPONSE']._serialized_start=715
+  _globals['_DOWNLOADFILERESPONSE']._serialized_end=800
+  _globals['_LISTFILESREQUEST']._serialized_start=802
+  _globals['_LISTFILESREQUEST']._serialized_end=898
+  _globals['_LISTFILESRESPONSE']._serialized_start=900
+  _globals['_LISTFILESRESPONSE']._serialized_end=981
+  _globals['_STATFILEREQUEST']._serialized_start=983
+  _globals['_STATFILEREQUEST']._serialized_end=1053
+  _globals['_STATFILERESPONSE']._serialized_start=1055
+  _globals['_STATFILERESPONSE']._serialized_end=1109
+  _globals['_DELETEFILEREQUEST']._serialized_start=1111
+  _globals['_DELETEFILEREQUEST']._serialized_end=1183
+  _globals['_DELETEFILERESPONSE']._serialized_start=1185
+  _globals['_DELETEFILERESPONSE']._serialized_end=1205
+  _globals['_GETFILEUSAGEREQUEST']._serialized_start=1207
+  _globals['_GETFILEUSAGEREQUEST']._serialized_end=1267
+  _globals['_GETFILEUSAGERESPONSE']._serialized_start=1269
+  _globals['_GETFILEUSAGERESPONSE']._serialized_end=1352
+  _globals['_FILESERVICE']._serialized_start=1355
+  _globals['_FILESERVICE']._serialized_end=1970
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class FileServiceStub(object):
-    """Moves files in and out of the caller's space.
+    """Moves files in and out of the caller's space. Every request names the space in the same way: `function` is empty, or a
+    function of the caller's own, for the caller's own files; "provider/title" for the caller's files of this function, which its
+    programs find in /data; with `of_provider`, for the provider's own files, which its programs find in /function_data and which
+    need ROLE_FILES. NOT_FOUND (FUNCTION_NOT_FOUND), PERMISSION_DENIED (ROLE_MISSING),
+    INVALID_ARGUMENT (INVALID_FUNCTION_NAME).
     """
 
     def __init__(self, channel):
@@ -73,7 +77,11 @@ class FileServiceStub(object):
 
 
 class FileServiceServicer(object):
-    """Moves files in and out of the caller's space.
+    """Moves files in and out of the caller's space. Every request names the space in the same way: `function` is empty, or a
+    function of the caller's own, for the caller's own files; "provider/title" for the caller's files of this function, which its
+    programs find in /data; with `of_provider`, for the provider's own files, which its programs find in /function_data and which
+    need ROLE_FILES. NOT_FOUND (FUNCTION_NOT_FOUND), PERMISSION_DENIED (ROLE_MISSING),
+    INVALID_ARGUMENT (INVALID_FUNCTION_NAME).
     """
 
     def UploadFile(self, request_iterator, context):
@@ -175,7 +183,11 @@ def add_FileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FileService(object):
-    """Moves files in and out of the caller's space.
+    """Moves files in and out of the caller's space. Every request names the space in the same way: `function` is empty, or a
+    function of the caller's own, for the caller's own files; "provider/title" for the caller's files of this function, which its
+    programs find in /data; with `of_provider`, for the provider's own files, which its programs find in /function_data and which
+    need ROLE_FILES. NOT_FOUND (FUNCTION_NOT_FOUND), PERMISSION_DENIED (ROLE_MISSING),
+    INVALID_ARGUMENT (INVALID_FUNCTION_NAME).
     """
 
     @staticmethod

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from qonduit_api.v1 import types_pb2 as qonduit__api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eqonduit_api/v1/functions.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n\x0c\x46unctionSpec\x12\r\n\x05title\x18\x01 \x01(\t\x12\x12\n\nentrypoint\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x03 \x03(\t\x12;\n\x08\x65nv_vars\x18\x04 \x03(\x0b\x32).qonduit_api.v1.FunctionSpec.EnvVarsEntry\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x15\n\rversion_label\x18\x06 \x01(\t\x12\x18\n\x10\x61rguments_schema\x18\x07 \x01(\t\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc9\x01\n\x08\x46unction\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.qonduit_api.v1.FunctionSpec\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\"\x97\x01\n\x15UploadFunctionRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.qonduit_api.v1.UploadFunctionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12-\n\x04\x63opy\x18\x03 \x01(\x0b\x32\x1d.qonduit_api.v1.ArtifactRangeH\x00\x42\x06\n\x04part\"/\n\rArtifactRange\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\"\x89\x01\n\x14UploadFunctionHeader\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.qonduit_api.v1.FunctionSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\t\"U\n\x16UploadFunctionResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"4\n\x12GetFunctionRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"A\n\x13GetFunctionResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\"=\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x15ListFunctionsResponse\x12+\n\tfunctions\x18\x01 \x03(\x0b\x32\x18.qonduit_api.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x1bListFunctionVersionsRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1cListFunctionVersionsResponse\x12+\n\tfunctions\x18\x01 \x03(\x0b\x32\x18.qonduit_api.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x18ListFunctionFilesRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"H\n\x19ListFunctionFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1c.qonduit_api.v1.FunctionFile\"P\n\x0c\x46unctionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"H\n\x17SetFunctionAliasRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"F\n\x18SetFunctionAliasResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\":\n\x1a\x44\x65leteFunctionAliasRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x1d\n\x1b\x44\x65leteFunctionAliasResponse2\xe0\x05\n\x0f\x46unctionService\x12\x61\n\x0eUploadFunction\x12%.qonduit_api.v1.UploadFunctionRequest\x1a&.qonduit_api.v1.UploadFunctionResponse(\x01\x12V\n\x0bGetFunction\x12\".qonduit_api.v1.GetFunctionRequest\x1a#.qonduit_api.v1.GetFunctionResponse\x12\\\n\rListFunctions\x12$.qonduit_api.v1.ListFunctionsRequest\x1a%.qonduit_api.v1.ListFunctionsResponse\x12q\n\x14ListFunctionVersions\x12+.qonduit_api.v1.ListFunctionVersionsRequest\x1a,.qonduit_api.v1.ListFunctionVersionsResponse\x12j\n\x11ListFunctionFiles\x12(.qonduit_api.v1.ListFunctionFilesRequest\x1a).qonduit_api.v1.ListFunctionFilesResponse0\x01\x12\x65\n\x10SetFunctionAlias\x12\'.qonduit_api.v1.SetFunctionAliasRequest\x1a(.qonduit_api.v1.SetFunctionAliasResponse\x12n\n\x13\x44\x65leteFunctionAlias\x12*.qonduit_api.v1.DeleteFunctionAliasRequest\x1a+.qonduit_api.v1.DeleteFunctionAliasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eqonduit_api/v1/functions.proto\x12\x0eqonduit_api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aqonduit_api/v1/types.proto\"\xfa\x01\n\x0c\x46unctionSpec\x12\r\n\x05title\x18\x01 \x01(\t\x12\x12\n\nentrypoint\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x03 \x03(\t\x12;\n\x08\x65nv_vars\x18\x04 \x03(\x0b\x32).qonduit_api.v1.FunctionSpec.EnvVarsEntry\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x15\n\rversion_label\x18\x06 \x01(\t\x12\x18\n\x10\x61rguments_schema\x18\x07 \x01(\t\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\x08\x46unction\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.qonduit_api.v1.FunctionSpec\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\x12\x10\n\x08provider\x18\x08 \x01(\t\x12\x15\n\rdisabled_text\x18\t \x01(\t\x12#\n\x05roles\x18\n \x03(\x0e\x32\x14.qonduit_api.v1.Role\"\x97\x01\n\x15UploadFunctionRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.qonduit_api.v1.UploadFunctionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12-\n\x04\x63opy\x18\x03 \x01(\x0b\x32\x1d.qonduit_api.v1.ArtifactRangeH\x00\x42\x06\n\x04part\"/\n\rArtifactRange\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06length\x18\x02 \x01(\x03\"\x89\x01\n\x14UploadFunctionHeader\x12*\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.qonduit_api.v1.FunctionSpec\x12\x17\n\x0f\x61rtifact_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x62\x61se_version\x18\x04 \x01(\t\"U\n\x16UploadFunctionResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"4\n\x12GetFunctionRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"A\n\x13GetFunctionResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\"\x7f\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0e\x32\x1e.qonduit_api.v1.FunctionFilter\x12\x10\n\x08provider\x18\x04 \x01(\t\"]\n\x15ListFunctionsResponse\x12+\n\tfunctions\x18\x01 \x03(\x0b\x32\x18.qonduit_api.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x1bListFunctionVersionsRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1cListFunctionVersionsResponse\x12+\n\tfunctions\x18\x01 \x03(\x0b\x32\x18.qonduit_api.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x18ListFunctionFilesRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"H\n\x19ListFunctionFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1c.qonduit_api.v1.FunctionFile\"P\n\x0c\x46unctionFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"H\n\x17SetFunctionAliasRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"F\n\x18SetFunctionAliasResponse\x12*\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x18.qonduit_api.v1.Function\":\n\x1a\x44\x65leteFunctionAliasRequest\x12\r\n\x05title\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"\x1d\n\x1b\x44\x65leteFunctionAliasResponse*\x85\x01\n\x0e\x46unctionFilter\x12\x1f\n\x1b\x46UNCTION_FILTER_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46UNCTION_FILTER_OWN\x10\x01\x12 \n\x1c\x46UNCTION_FILTER_OF_PROVIDERS\x10\x02\x12\x17\n\x13\x46UNCTION_FILTER_ALL\x10\x03\x32\xe0\x05\n\x0f\x46unctionService\x12\x61\n\x0eUploadFunction\x12%.qonduit_api.v1.UploadFunctionRequest\x1a&.qonduit_api.v1.UploadFunctionResponse(\x01\x12V\n\x0bGetFunction\x12\".qonduit_api.v1.GetFunctionRequest\x1a#.qonduit_api.v1.GetFunctionResponse\x12\\\n\rListFunctions\x12$.qonduit_api.v1.ListFunctionsRequest\x1a%.qonduit_api.v1.ListFunctionsResponse\x12q\n\x14ListFunctionVersions\x12+.qonduit_api.v1.ListFunctionVersionsRequest\x1a,.qonduit_api.v1.ListFunctionVersionsResponse\x12j\n\x11ListFunctionFiles\x12(.qonduit_api.v1.ListFunctionFilesRequest\x1a).qonduit_api.v1.ListFunctionFilesResponse0\x01\x12\x65\n\x10SetFunctionAlias\x12\'.qonduit_api.v1.SetFunctionAliasRequest\x1a(.qonduit_api.v1.SetFunctionAliasResponse\x12n\n\x13\x44\x65leteFunctionAlias\x12*.qonduit_api.v1.DeleteFunctionAliasRequest\x1a+.qonduit_api.v1.DeleteFunctionAliasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,46 +35,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FUNCTIONSPEC_ENVVARSENTRY']._loaded_options = None
   _globals['_FUNCTIONSPEC_ENVVARSENTRY']._serialized_options = b'8\001'
-  _globals['_FUNCTIONSPEC']._serialized_start=84
-  _globals['_FUNCTIONSPEC']._serialized_end=334
-  _globals['_FUNCTIONSPEC_ENVVARSENTRY']._serialized_start=288
-  _globals['_FUNCTIONSPEC_ENVVARSENTRY']._serialized_end=334
-  _globals['_FUNCTION']._serialized_start=337
-  _globals['_FUNCTION']._serialized_end=538
-  _globals['_UPLOADFUNCTIONREQUEST']._serialized_start=541
-  _globals['_UPLOADFUNCTIONREQUEST']._serialized_end=692
-  _globals['_ARTIFACTRANGE']._serialized_start=694
-  _globals['_ARTIFACTRANGE']._serialized_end=741
-  _globals['_UPLOADFUNCTIONHEADER']._serialized_start=744
-  _globals['_UPLOADFUNCTIONHEADER']._serialized_end=881
-  _globals['_UPLOADFUNCTIONRESPONSE']._serialized_start=883
-  _globals['_UPLOADFUNCTIONRESPONSE']._serialized_end=968
-  _globals['_GETFUNCTIONREQUEST']._serialized_start=970
-  _globals['_GETFUNCTIONREQUEST']._serialized_end=1022
-  _globals['_GETFUNCTIONRESPONSE']._serialized_start=1024
-  _globals['_GETFUNCTIONRESPONSE']._serialized_end=1089
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=1091
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=1152
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=1154
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=1247
-  _globals['_LISTFUNCTIONVERSIONSREQUEST']._serialized_start=1249
-  _globals['_LISTFUNCTIONVERSIONSREQUEST']._serialized_end=1332
-  _globals['_LISTFUNCTIONVERSIONSRESPONSE']._serialized_start=1334
-  _globals['_LISTFUNCTIONVERSIONSRESPONSE']._serialized_end=1434
-  _globals['_LISTFUNCTIONFILESREQUEST']._serialized_start=1436
-  _globals['_LISTFUNCTIONFILESREQUEST']._serialized_end=1494
-  _globals['_LISTFUNCTIONFILESRESPONSE']._serialized_start=1496
-  _globals['_LISTFUNCTIONFILESRESPONSE']._serialized_end=1568
-  _globals['_FUNCTIONFILE']._serialized_start=1570
-  _globals['_FUNCTIONFILE']._serialized_end=1650
-  _globals['_SETFUNCTIONALIASREQUEST']._serialized_start=1652
-  _globals['_SETFUNCTIONALIASREQUEST']._serialized_end=1724
-  _globals['_SETFUNCTIONALIASRESPONSE']._serialized_start=1726
-  _globals['_SETFUNCTIONALIASRESPONSE']._serialized_end=1796
-  _globals['_DELETEFUNCTIONALIASREQUEST']._serialized_start=1798
-  _globals['_DELETEFUNCTIONALIASREQUEST']._serialized_end=1856
-  _globals['_DELETEFUNCTIONALIASRESPONSE']._serialized_start=1858
-  _globals['_DELETEFUNCTIONALIASRESPONSE']._serialized_end=1887
-  _globals['_FUNCTIONSERVICE']._serialized_start=1890
-  _globals['_FUNCTIONSERVICE']._serialized_end=2626
+  _globals['_FUNCTIONFILTER']._serialized_start=2062
+  _globals['_FUNCTIONFILTER']._serialized_end=2195
+  _globals['_FUNCTIONSPEC']._serialized_start=112
+  _globals['_FUNCTIONSPEC']._serialized_end=362
+  _globals['_FUNCTIONSPEC_ENVVARSENTRY']._serialized_start=316
+  _globals['_FUNCTIONSPEC_ENVVARSENTRY']._serialized_end=362
+  _globals['_FUNCTION']._serialized_start=365
+  _globals['_FUNCTION']._serialized_end=644
+  _globals['_UPLOADFUNCTIONREQUEST']._serialized_start=647
+  _globals['_UPLOADFUNCTIONREQUEST']._serialized_end=798
+  _globals['_ARTIFACTRANGE']._serialized_start=800
+  _globals['_ARTIFACTRANGE']._serialized_end=847
+  _globals['_UPLOADFUNCTIONHEADER']._serialized_start=850
+  _globals['_UPLOADFUNCTIONHEADER']._serialized_end=987
+  _globals['_UPLOADFUNCTIONRESPONSE']._serialized_start=989
+  _globals['_UPLOADFUNCTIONRESPONSE']._serialized_end=1074
+  _globals['_GETFUNCTIONREQUEST']._serialized_start=1076
+  _globals['_GETFUNCTIONREQUEST']._serialized_end=1128
+  _globals['_GETFUNCTIONRESPONSE']._serialized_start=1130
+  _globals['_GETFUNCTIONRESPONSE']._serialized_end=1195
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=1197
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=1324
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=1326
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=1419
+  _globals['_LISTFUNCTIONVERSIONSREQUEST']._serialized_start=1421
+  _globals['_LISTFUNCTIONVERSIONSREQUEST']._serialized_end=1504
+  _globals['_LISTFUNCTIONVERSIONSRESPONSE']._serialized_start=1506
+  _globals['_LISTFUNCTIONVERSIONSRESPONSE']._serialized_end=1606
+  _globals['_LISTFUNCTIONFILESREQUEST']._serialized_start=1608
+  _globals['_LISTFUNCTIONFILESREQUEST']._serialized_end=1666
+  _globals['_LISTFUNCTIONFILESRESPONSE']._serialized_start=1668
+  _globals['_LISTFUNCTIONFILESRESPONSE']._serialized_end=1740
+  _globals['_FUNCTIONFILE']._serialized_start=1742
+  _globals['_FUNCTIONFILE']._serialized_end=1822
+  _globals['_SETFUNCTIONALIASREQUEST']._serialized_start=1824
+  _globals['_SETFUNCTIONALIASREQUEST']._serialized_end=1896
+  _globals['_SETFUNCTIONALIASRESPONSE']._serialized_start=1898
+  _globals['_SETFUNCTIONALIASRESPONSE']._serialized_end=1968
+  _globals['_DELETEFUNCTIONALIASREQUEST']._serialized_start=1970
+  _globals['_DELETEFUNCTIONALIASREQUEST']._serialized_end=2028
+  _globals['_DELETEFUNCTIONALIASRESPONSE']._serialized_start=2030
+  _globals['_DELETEFUNCTIONALIASRESPONSE']._serialized_end=2059
+  _globals['_FUNCTIONSERVICE']._serialized_start=2198
+  _globals['_FUNCTIONSERVICE']._serialized_end=2934
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qonduit_api.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FunctionFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FunctionFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FunctionFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FUNCTION_FILTER_UNSPECIFIED: _FunctionFilter.ValueType  # 0
+    """The same as OWN."""
+    FUNCTION_FILTER_OWN: _FunctionFilter.ValueType  # 1
+    """The caller's own."""
+    FUNCTION_FILTER_OF_PROVIDERS: _FunctionFilter.ValueType  # 2
+    """Those of providers."""
+    FUNCTION_FILTER_ALL: _FunctionFilter.ValueType  # 3
+    """Both."""
+
+class FunctionFilter(_FunctionFilter, metaclass=_FunctionFilterEnumTypeWrapper):
+    """Whose functions are listed."""
+
+FUNCTION_FILTER_UNSPECIFIED: FunctionFilter.ValueType  # 0
+"""The same as OWN."""
+FUNCTION_FILTER_OWN: FunctionFilter.ValueType  # 1
+"""The caller's own."""
+FUNCTION_FILTER_OF_PROVIDERS: FunctionFilter.ValueType  # 2
+"""Those of providers."""
+FUNCTION_FILTER_ALL: FunctionFilter.ValueType  # 3
+"""Both."""
+Global___FunctionFilter: _TypeAlias = FunctionFilter  # noqa: Y015
 
 @_typing.final
 class FunctionSpec(_message.Message):
@@ -53,7 +83,9 @@ class FunctionSpec(_message.Message):
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
     ARGUMENTS_SCHEMA_FIELD_NUMBER: _builtins.int
     title: _builtins.str
-    """Name, unique for its owner: 1 to 255 characters of letters, digits, '_', '-', '.'."""
+    """Name, unique for its owner: 1 to 255 characters of letters, digits, '_', '-', '.'. In an upload, "provider/title" for a
+    function of a provider.
+    """
     entrypoint: _builtins.str
     """The program to start, relative to the artifact's root: "folder/program.py"."""
     description: _builtins.str
@@ -104,14 +136,23 @@ class Function(_message.Message):
     ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    DISABLED_TEXT_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Digest that names this version: 64 hexadecimal digits."""
     owner: _builtins.str
-    """Who uploaded it."""
+    """Whose it is; empty for a provider's."""
     artifact_digest: _builtins.str
-    """sha256 of the artifact."""
+    """sha256 of the artifact. Of a provider's function, it, its size, entrypoint, dependencies and variables are told to
+    those with ROLE_ADMIN alone.
+    """
     artifact_bytes: _builtins.int
     """Size of the artifact."""
+    provider: _builtins.str
+    """The provider whose function it is; empty for a user's."""
+    disabled_text: _builtins.str
+    """Why it accepts no jobs, as its provider says; empty when it does."""
     @_builtins.property
     def spec(self) -> Global___FunctionSpec:
         """What it is."""
@@ -124,6 +165,10 @@ class Function(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What stands for this version: "latest" and the author's own aliases, by name."""
 
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_types_pb2.Role.ValueType]:
+        """What the caller may do with a provider's function."""
+
     def __init__(
         self,
         *,
@@ -134,10 +179,13 @@ class Function(_message.Message):
         artifact_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        provider: _builtins.str = ...,
+        disabled_text: _builtins.str = ...,
+        roles: _abc.Iterable[_types_pb2.Role.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "owner", b"owner", "spec", b"spec", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "disabled_text", b"disabled_text", "owner", b"owner", "provider", b"provider", "roles", b"roles", "spec", b"spec", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,19 +377,27 @@ class ListFunctionsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most functions to return; 0 means 100, more than 1000 means 1000."""
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
+    filter: Global___FunctionFilter.ValueType
+    """Whose functions."""
+    provider: _builtins.str
+    """Only those of this provider; then `filter` says nothing. Empty for all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___FunctionFilter.ValueType = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

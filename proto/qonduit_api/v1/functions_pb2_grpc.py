@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class FunctionServiceStub(object):
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content.
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
     """
 
     def __init__(self, channel):
@@ -73,7 +75,9 @@ class FunctionServiceStub(object):
 
 
 class FunctionServiceServicer(object):
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content.
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
     """
 
     def UploadFunction(self, request_iterator, context):
@@ -93,7 +97,7 @@ class FunctionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListFunctions(self, request, context):
-        """Lists the caller's functions, newest upload first.
+        """Lists the caller's functions, or those of providers that the caller may see, newest upload first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +179,9 @@ def add_FunctionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FunctionService(object):
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content.
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
     """
 
     @staticmethod

@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FunctionServiceStub:
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content."""
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,7 +44,7 @@ class FunctionServiceStub:
     GetFunction: _grpc.UnaryUnaryMultiCallable[_functions_pb2.GetFunctionRequest, _functions_pb2.GetFunctionResponse]
     """Returns one function, with its newest version unless one is named. NOT_FOUND (FUNCTION_NOT_FOUND)."""
     ListFunctions: _grpc.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionsRequest, _functions_pb2.ListFunctionsResponse]
-    """Lists the caller's functions, newest upload first."""
+    """Lists the caller's functions, or those of providers that the caller may see, newest upload first."""
     ListFunctionVersions: _grpc.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]
     """Lists the versions of one function, newest first."""
     ListFunctionFiles: _grpc.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]
@@ -55,7 +58,10 @@ class FunctionServiceStub:
 
 @_typing.type_check_only
 class FunctionServiceAsyncStub(FunctionServiceStub):
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content."""
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadFunction: _aio.StreamUnaryMultiCallable[_functions_pb2.UploadFunctionRequest, _functions_pb2.UploadFunctionResponse]  # type: ignore[assignment]
@@ -66,7 +72,7 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     GetFunction: _aio.UnaryUnaryMultiCallable[_functions_pb2.GetFunctionRequest, _functions_pb2.GetFunctionResponse]  # type: ignore[assignment]
     """Returns one function, with its newest version unless one is named. NOT_FOUND (FUNCTION_NOT_FOUND)."""
     ListFunctions: _aio.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionsRequest, _functions_pb2.ListFunctionsResponse]  # type: ignore[assignment]
-    """Lists the caller's functions, newest upload first."""
+    """Lists the caller's functions, or those of providers that the caller may see, newest upload first."""
     ListFunctionVersions: _aio.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of one function, newest first."""
     ListFunctionFiles: _aio.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]  # type: ignore[assignment]
@@ -79,7 +85,10 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     """Removes an alias of the author's own. NOT_FOUND (ALIAS_NOT_FOUND)."""
 
 class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps functions and their versions. A version is immutable and named by the digest of its content."""
+    """Keeps functions and their versions. A version is immutable and named by the digest of its content. A function is named by
+    its title if it is the caller's own, and "provider/title" if it is a provider's: what the caller may not see looks as if it
+    were not there, and what they may see and not do is PERMISSION_DENIED (ROLE_MISSING).
+    """
 
     @_abc_1.abstractmethod
     def UploadFunction(
@@ -106,7 +115,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _functions_pb2.ListFunctionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_functions_pb2.ListFunctionsResponse, _abc.Awaitable[_functions_pb2.ListFunctionsResponse]]:
-        """Lists the caller's functions, newest upload first."""
+        """Lists the caller's functions, or those of providers that the caller may see, newest upload first."""
 
     @_abc_1.abstractmethod
     def ListFunctionVersions(

@@ -47,6 +47,8 @@ class Job(_message.Message):
     TIME_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     RESULT_BYTES_FIELD_NUMBER: _builtins.int
     TASK_COUNTS_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Its id."""
     function_title: _builtins.str
@@ -79,6 +81,10 @@ class Job(_message.Message):
     """Seconds it may run."""
     result_bytes: _builtins.int
     """Size of its result; 0 when it saved none."""
+    provider: _builtins.str
+    """The provider whose function it runs; empty for its user's own."""
+    trial: _builtins.bool
+    """Whether its user may only try the function."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -123,10 +129,12 @@ class Job(_message.Message):
         time_limit_seconds: _builtins.float = ...,
         result_bytes: _builtins.int = ...,
         task_counts: _types_pb2.TaskCounts | None = ...,
+        provider: _builtins.str = ...,
+        trial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "resources", b"resources", "signal", b"signal", "start_time", b"start_time", "task_counts", b"task_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error_text", b"error_text", "exit_code", b"exit_code", "function_title", b"function_title", "function_version", b"function_version", "job_id", b"job_id", "owner", b"owner", "reason", b"reason", "resources", b"resources", "result_bytes", b"result_bytes", "revision", b"revision", "signal", b"signal", "stage", b"stage", "start_time", b"start_time", "state", b"state", "status", b"status", "task_counts", b"task_counts", "time_limit_seconds", b"time_limit_seconds", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error_text", b"error_text", "exit_code", b"exit_code", "function_title", b"function_title", "function_version", b"function_version", "job_id", b"job_id", "owner", b"owner", "provider", b"provider", "reason", b"reason", "resources", b"resources", "result_bytes", b"result_bytes", "revision", b"revision", "signal", b"signal", "stage", b"stage", "start_time", b"start_time", "state", b"state", "status", b"status", "task_counts", b"task_counts", "time_limit_seconds", b"time_limit_seconds", "trial", b"trial", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -234,7 +242,7 @@ class RunRequest(_message.Message):
     QPU_BUDGET_SECONDS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     function_title: _builtins.str
-    """Title of the function."""
+    """Title of the function, or "provider/title"."""
     function_version: _builtins.str
     """A version's digest or prefix; empty for the newest."""
     arguments_json: _builtins.bytes
@@ -255,7 +263,7 @@ class RunRequest(_message.Message):
 
     @_builtins.property
     def files(self) -> Global___FileSelection:
-        """The caller's files that program and tasks find in /data; left out, all of them. NOT_FOUND (FILE_NOT_FOUND)."""
+        """The caller's files (of a provider's function: those for it) that program and tasks find in /data; left out, all of them. NOT_FOUND (FILE_NOT_FOUND)."""
 
     def __init__(
         self,
@@ -397,7 +405,7 @@ class ListJobsRequest(_message.Message):
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
     function_title: _builtins.str
-    """Only jobs of this function; empty for all."""
+    """Only jobs of this function, by its title or "provider/title"; empty for all."""
     skip: _builtins.int
     """How many jobs to leave out before the page begins; with a page_token, after it."""
     count: _builtins.bool
@@ -567,6 +575,7 @@ class TimelineEntry(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """The status from then on."""
     attempt: _builtins.int
@@ -577,6 +586,10 @@ class TimelineEntry(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened, by the clock of the machine where it happened."""
 
+    @_builtins.property
+    def error(self) -> Global___ToldError:
+        """What the program told its users then, by send_error or an exception; else not set."""
+
     def __init__(
         self,
         *,
@@ -584,14 +597,49 @@ class TimelineEntry(_message.Message):
         status: _builtins.str = ...,
         attempt: _builtins.int = ...,
         text: _builtins.str = ...,
+        error: Global___ToldError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "status", b"status", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "status", b"status", "text", b"text", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TimelineEntry: _TypeAlias = TimelineEntry  # noqa: Y015
+
+@_typing.final
+class ToldError(_message.Message):
+    """An error that a program tells its users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    EXCEPTION_FIELD_NUMBER: _builtins.int
+    ARGS_JSON_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """What programs may tell it by."""
+    message: _builtins.str
+    """What happened."""
+    exception: _builtins.str
+    """Name of the exception's class."""
+    args_json: _builtins.bytes
+    """More of it, as JSON; empty for nothing."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        exception: _builtins.str = ...,
+        args_json: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args_json", b"args_json", "code", b"code", "exception", b"exception", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToldError: _TypeAlias = ToldError  # noqa: Y015
 
 @_typing.final
 class StreamLogsRequest(_message.Message):

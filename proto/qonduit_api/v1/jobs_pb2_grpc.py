@@ -115,7 +115,9 @@ class JobServiceServicer(object):
 
     def Run(self, request, context):
         """Accepts a job. After the reply it survives any crash. The same idempotency key gives the same job;
-        the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED).
+        the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED). A provider's function may be disabled:
+        FAILED_PRECONDITION (FUNCTION_DISABLED) with its provider's text. Or the caller may see and not run it:
+        PERMISSION_DENIED (ROLE_MISSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

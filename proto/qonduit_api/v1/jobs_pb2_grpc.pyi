@@ -37,7 +37,9 @@ class JobServiceStub:
     """Stores arguments too large to travel in RunRequest (over 1 MiB), in chunks of at most 1 MiB."""
     Run: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RunRequest, _jobs_pb2.RunResponse]
     """Accepts a job. After the reply it survives any crash. The same idempotency key gives the same job;
-    the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED).
+    the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED). A provider's function may be disabled:
+    FAILED_PRECONDITION (FUNCTION_DISABLED) with its provider's text. Or the caller may see and not run it:
+    PERMISSION_DENIED (ROLE_MISSING).
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
     """Returns one job. NOT_FOUND (JOB_NOT_FOUND), also for jobs of others."""
@@ -77,7 +79,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """Stores arguments too large to travel in RunRequest (over 1 MiB), in chunks of at most 1 MiB."""
     Run: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RunRequest, _jobs_pb2.RunResponse]  # type: ignore[assignment]
     """Accepts a job. After the reply it survives any crash. The same idempotency key gives the same job;
-    the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED).
+    the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED). A provider's function may be disabled:
+    FAILED_PRECONDITION (FUNCTION_DISABLED) with its provider's text. Or the caller may see and not run it:
+    PERMISSION_DENIED (ROLE_MISSING).
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]  # type: ignore[assignment]
     """Returns one job. NOT_FOUND (JOB_NOT_FOUND), also for jobs of others."""
@@ -126,7 +130,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RunResponse, _abc.Awaitable[_jobs_pb2.RunResponse]]:
         """Accepts a job. After the reply it survives any crash. The same idempotency key gives the same job;
-        the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED).
+        the same key with another request is ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED). A provider's function may be disabled:
+        FAILED_PRECONDITION (FUNCTION_DISABLED) with its provider's text. Or the caller may see and not run it:
+        PERMISSION_DENIED (ROLE_MISSING).
         """
 
     @_abc_1.abstractmethod

@@ -213,6 +213,48 @@ TASK_STATE_CANCELED: TaskState.ValueType  # 10
 """It was canceled, or its job was over before it."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """Not set."""
+    ROLE_READ: _Role.ValueType  # 1
+    """See that it is there, what it is and takes, and its versions."""
+    ROLE_RUN: _Role.ValueType  # 2
+    """Run it."""
+    ROLE_TRIAL: _Role.ValueType  # 3
+    """Run it as a trial, which its program may ask for; ROLE_RUN goes before it."""
+    ROLE_LOGS: _Role.ValueType  # 4
+    """See its jobs, whoever runs them, and what they told the provider alone."""
+    ROLE_FILES: _Role.ValueType  # 5
+    """Read and change the provider's files that its programs find in /function_data."""
+    ROLE_ADMIN: _Role.ValueType  # 6
+    """All of these, upload and disable it, set its aliases, grant and revoke roles, read the audit entries."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What somebody may do with a provider's function, or with all of a provider's. Each but ROLE_ADMIN allows what it names, and
+    ROLE_READ; ROLE_ADMIN allows everything. New roles may be added.
+    """
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""Not set."""
+ROLE_READ: Role.ValueType  # 1
+"""See that it is there, what it is and takes, and its versions."""
+ROLE_RUN: Role.ValueType  # 2
+"""Run it."""
+ROLE_TRIAL: Role.ValueType  # 3
+"""Run it as a trial, which its program may ask for; ROLE_RUN goes before it."""
+ROLE_LOGS: Role.ValueType  # 4
+"""See its jobs, whoever runs them, and what they told the provider alone."""
+ROLE_FILES: Role.ValueType  # 5
+"""Read and change the provider's files that its programs find in /function_data."""
+ROLE_ADMIN: Role.ValueType  # 6
+"""All of these, upload and disable it, set its aliases, grant and revoke roles, read the audit entries."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
 @_typing.final
 class TaskCounts(_message.Message):
     """How many tasks of a job's attempt stand where."""

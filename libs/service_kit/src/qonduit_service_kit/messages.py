@@ -156,6 +156,16 @@ class JobSpec:
     """Names of the user's files that programs find in /data; None for all of them."""
     traceparent: str = ""
     """The job's place in a trace, if it is in one."""
+    provider: str = ""
+    """Provider whose function it is; empty for a function of the user's own."""
+    trial: bool = False
+    """Whether the user may only try the function: its program can ask."""
+    space: str = ""
+    """Space whose files are in /data; empty for the user's own (see `spaces`)."""
+    provider_space: str = ""
+    """Space whose files are in /function_data, to be read; empty for none."""
+    user_running_jobs: int | None = None
+    """Most jobs of its user that have a place on a worker at a time, as the gateway said last; None for no limit."""
 
 
 class LeaseKind(StrEnum):
@@ -195,6 +205,19 @@ class JobWithdrawn:
 
     job_id: str
     attempt: int
+
+
+@message("scheduler.user_limited")
+@dataclass(frozen=True, slots=True)
+class UserLimited:
+    """How many of a user's jobs may have a place on a worker at a time has changed: it holds for those that wait, too.
+
+    A lost one is made up for by the user's next `JobSubmitted`, or the next snapshot.
+    """
+
+    user: str
+    running_jobs: int | None
+    """None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +339,9 @@ class TaskDemand:
     """As in JobSpec: tasks find the same files."""
     traceparent: str = ""
     """As in JobSpec."""
+    space: str = ""
+    provider_space: str = ""
+    """Both as in JobSpec."""
 
 
 @message("scheduler.driver_waiting")
@@ -370,6 +396,9 @@ class ExecutorGranted:
     """As the demand for it says."""
     traceparent: str = ""
     """As the demand for it says."""
+    space: str = ""
+    provider_space: str = ""
+    """Both as the demand for it says."""
 
 
 @message("worker.lease_revoked")
@@ -456,6 +485,18 @@ class EventKind(StrEnum):
     FINISHED = "FINISHED"
 
 
+@dataclass(frozen=True, slots=True)
+class ToldError:
+    """An error that a program tells its users; the worker keeps it within bounds."""
+
+    code: str
+    message: str
+    exception: str
+    """Name of the exception's class."""
+    args: str = ""
+    """More of it, as JSON; empty for nothing."""
+
+
 @message("gateway.job_event")
 @dataclass(frozen=True, slots=True)
 class JobEvent:
@@ -481,6 +522,10 @@ class JobEvent:
     result_bytes: int = 0
     usage: tuple[StageUsage, ...] = ()
     """Absolute totals so far; sent with STAGE, USAGE and FINISHED."""
+    error: ToldError | None = None
+    """With STAGE: what the program told, and went on. With FINISHED: what it told and ended with."""
+    result: bytes | None = None
+    """With FINISHED: a small result, for those who wait for it; it is in storage like any other."""
 
 
 @message("gateway.placement_refused")
@@ -658,6 +703,8 @@ class TaskReply:
     wall_s: float = 0.0
     """Seconds from its start in its executor to its end, decoding and encoding included."""
     peak_mem_bytes: int = 0
+    waited_s: float = 0.0
+    """Of these: until its agent had brought or stored large values."""
 
 
 @message("worker.task_replies", 2)
@@ -835,11 +882,12 @@ class ExecutorOutput:
 @message("worker.blob_wanted")
 @dataclass(frozen=True, slots=True)
 class BlobWanted:
-    """A blob of an attempt is not in storage: the driver's worker is to bring it there. Asked again until it is."""
+    """A blob is on its driver's worker alone, which is to bring it to storage. Asked again until it is there."""
 
     job_id: str
     job_attempt: int
     digest: str
+    """The name that it has in this attempt; no sha256."""
     worker_id: str
     """Whom to answer."""
 
@@ -856,6 +904,8 @@ class BlobReady:
     """It is in storage; if not, and there is no text, it is on its way there."""
     text: str = ""
     """Why it will not come."""
+    stored_as: str = ""
+    """The sha256 under which it is in storage."""
 
 
 # --- QPU ---------------------------------------------------------------------------------------

@@ -88,6 +88,11 @@ class GrpcServer:
         """The port, for the ready file."""
         return {self._port_name: self.port}
 
+    @property
+    def serving(self) -> bool:
+        """Whether it serves, as its health service says."""
+        return self._server is not None
+
     async def start(self) -> None:
         """Listen and serve.
 

@@ -38,6 +38,10 @@ class Ticket:
     """Content-addressed bytes: read, or read and write."""
     log: str = ""
     """Key of the log that may be appended to."""
+    provider_space: str = ""
+    """A second space whose files may be read: a provider's, for its function's programs; '' for none."""
+    provider_log: str = ""
+    """Key of a second log that may be appended to, which only the function's provider reads; '' for none."""
     service: str = ""
     """Set when a service speaks for itself, with all rights."""
 

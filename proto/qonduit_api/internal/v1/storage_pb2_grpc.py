@@ -40,10 +40,20 @@ class BlobServiceStub(object):
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutBlobRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutBlobResponse.FromString,
                 _registered_method=True)
+        self.PutSmallBlob = channel.unary_unary(
+                '/qonduit_api.internal.v1.BlobService/PutSmallBlob',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobResponse.FromString,
+                _registered_method=True)
         self.GetBlob = channel.unary_stream(
                 '/qonduit_api.internal.v1.BlobService/GetBlob',
                 request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobRequest.SerializeToString,
                 response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobResponse.FromString,
+                _registered_method=True)
+        self.GetSmallBlob = channel.unary_unary(
+                '/qonduit_api.internal.v1.BlobService/GetSmallBlob',
+                request_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobRequest.SerializeToString,
+                response_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobResponse.FromString,
                 _registered_method=True)
         self.StatBlobs = channel.unary_unary(
                 '/qonduit_api.internal.v1.BlobService/StatBlobs',
@@ -73,8 +83,22 @@ class BlobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutSmallBlob(self, request, context):
+        """Stores bytes that fit into one message, which takes a third of the time of a stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBlob(self, request, context):
         """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSmallBlob(self, request, context):
+        """Returns the bytes of a blob that fits into one message, verified. Errors as for GetBlob, and INVALID_ARGUMENT for larger ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,10 +133,20 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutBlobRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutBlobResponse.SerializeToString,
             ),
+            'PutSmallBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutSmallBlob,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobResponse.SerializeToString,
+            ),
             'GetBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlob,
                     request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobRequest.FromString,
                     response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobResponse.SerializeToString,
+            ),
+            'GetSmallBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSmallBlob,
+                    request_deserializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobRequest.FromString,
+                    response_serializer=qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobResponse.SerializeToString,
             ),
             'StatBlobs': grpc.unary_unary_rpc_method_handler(
                     servicer.StatBlobs,
@@ -169,6 +203,33 @@ class BlobService(object):
             _registered_method=True)
 
     @staticmethod
+    def PutSmallBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.BlobService/PutSmallBlob',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.PutSmallBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBlob(request,
             target,
             options=(),
@@ -185,6 +246,33 @@ class BlobService(object):
             '/qonduit_api.internal.v1.BlobService/GetBlob',
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobRequest.SerializeToString,
             qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSmallBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qonduit_api.internal.v1.BlobService/GetSmallBlob',
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobRequest.SerializeToString,
+            qonduit__api_dot_internal_dot_v1_dot_storage__pb2.GetSmallBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

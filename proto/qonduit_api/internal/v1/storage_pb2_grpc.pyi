@@ -37,8 +37,12 @@ class BlobServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BlobServiceAsyncStub: ...
     PutBlob: _grpc.StreamUnaryMultiCallable[_storage_pb2.PutBlobRequest, _storage_pb2.PutBlobResponse]
     """Stores bytes: one header, then chunks of at most 1 MiB. Ends early, without reading the rest, when they are there."""
+    PutSmallBlob: _grpc.UnaryUnaryMultiCallable[_storage_pb2.PutSmallBlobRequest, _storage_pb2.PutSmallBlobResponse]
+    """Stores bytes that fit into one message, which takes a third of the time of a stream."""
     GetBlob: _grpc.UnaryStreamMultiCallable[_storage_pb2.GetBlobRequest, _storage_pb2.GetBlobResponse]
     """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED)."""
+    GetSmallBlob: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetSmallBlobRequest, _storage_pb2.GetSmallBlobResponse]
+    """Returns the bytes of a blob that fits into one message, verified. Errors as for GetBlob, and INVALID_ARGUMENT for larger ones."""
     StatBlobs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatBlobsRequest, _storage_pb2.StatBlobsResponse]
     """Tells which of some blobs are there."""
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListBlobsRequest, _storage_pb2.ListBlobsResponse]
@@ -53,8 +57,12 @@ class BlobServiceAsyncStub(BlobServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutBlob: _aio.StreamUnaryMultiCallable[_storage_pb2.PutBlobRequest, _storage_pb2.PutBlobResponse]  # type: ignore[assignment]
     """Stores bytes: one header, then chunks of at most 1 MiB. Ends early, without reading the rest, when they are there."""
+    PutSmallBlob: _aio.UnaryUnaryMultiCallable[_storage_pb2.PutSmallBlobRequest, _storage_pb2.PutSmallBlobResponse]  # type: ignore[assignment]
+    """Stores bytes that fit into one message, which takes a third of the time of a stream."""
     GetBlob: _aio.UnaryStreamMultiCallable[_storage_pb2.GetBlobRequest, _storage_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED)."""
+    GetSmallBlob: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetSmallBlobRequest, _storage_pb2.GetSmallBlobResponse]  # type: ignore[assignment]
+    """Returns the bytes of a blob that fits into one message, verified. Errors as for GetBlob, and INVALID_ARGUMENT for larger ones."""
     StatBlobs: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatBlobsRequest, _storage_pb2.StatBlobsResponse]  # type: ignore[assignment]
     """Tells which of some blobs are there."""
     ListBlobs: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListBlobsRequest, _storage_pb2.ListBlobsResponse]  # type: ignore[assignment]
@@ -74,12 +82,28 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores bytes: one header, then chunks of at most 1 MiB. Ends early, without reading the rest, when they are there."""
 
     @_abc_1.abstractmethod
+    def PutSmallBlob(
+        self,
+        request: _storage_pb2.PutSmallBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.PutSmallBlobResponse, _abc.Awaitable[_storage_pb2.PutSmallBlobResponse]]:
+        """Stores bytes that fit into one message, which takes a third of the time of a stream."""
+
+    @_abc_1.abstractmethod
     def GetBlob(
         self,
         request: _storage_pb2.GetBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.GetBlobResponse], _abc.AsyncIterator[_storage_pb2.GetBlobResponse]]:
         """Streams bytes, verified against their digest. NOT_FOUND (BLOB_NOT_FOUND), DATA_LOSS (BLOB_DAMAGED)."""
+
+    @_abc_1.abstractmethod
+    def GetSmallBlob(
+        self,
+        request: _storage_pb2.GetSmallBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.GetSmallBlobResponse, _abc.Awaitable[_storage_pb2.GetSmallBlobResponse]]:
+        """Returns the bytes of a blob that fits into one message, verified. Errors as for GetBlob, and INVALID_ARGUMENT for larger ones."""
 
     @_abc_1.abstractmethod
     def StatBlobs(

@@ -23,6 +23,8 @@ HEARTBEAT_S = 20
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 3.0
 """How long a close waits for the broker's answer."""
+UNANSWERED_S = 60.0
+"""A connection on which the broker leaves a request without an answer for so long is given up, heartbeats or not."""
 _PRECONDITION_FAILED = 406
 _ACCESS_REFUSED = 403
 _PERSISTENT = 2
@@ -84,8 +86,9 @@ class Outgoing:
 class Channel:
     """One channel; every call raises LinkLostError once it is closed."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, give_up: Callable[[], LinkLostError]) -> None:
         self._inner = inner
+        self._give_up = give_up
         self._pending: set[asyncio.Future[Any]] = set()
         self.closed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         inner.add_on_close_callback(self._on_close)
@@ -114,7 +117,10 @@ class Channel:
 
         try:
             method(**arguments, callback=done)
-            return await future
+            async with asyncio.timeout(UNANSWERED_S):
+                return await future
+        except TimeoutError:
+            raise self._give_up() from None
         except pika.exceptions.AMQPError as error:
             raise _translated(error) from error
         finally:
@@ -284,16 +290,25 @@ class Connection:
         """Open a channel."""
         opened = asyncio.Event()
         try:
-            channel = Channel(self._inner.channel(on_open_callback=lambda _channel: opened.set()))
+            channel = Channel(self._inner.channel(on_open_callback=lambda _channel: opened.set()), self._give_up)
         except pika.exceptions.AMQPError as error:
             raise _translated(error) from error
         waiting = asyncio.ensure_future(opened.wait())
         either: list[asyncio.Future[Any]] = [waiting, channel.closed]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=UNANSWERED_S, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if channel.closed.done():
             raise channel.closed.result()
+        if not opened.is_set():
+            raise self._give_up()
         return channel
+
+    def _give_up(self) -> LinkLostError:
+        """Take the connection for lost: what waits for it begins again on the next one."""
+        error = LinkLostError(f"RabbitMQ left a request without an answer for {UNANSWERED_S:g} s")
+        if not self.closed.done():
+            self.closed.set_result(error)
+        return error
 
     def on_blocked(self, told: Callable[[bool], None]) -> None:
         """Call `told` with True when the broker blocks publishers, with False when it no longer does."""
