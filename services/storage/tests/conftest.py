@@ -199,7 +199,7 @@ class OwnProcess(Storage):
         environment = {f"QONDUIT_STORAGE_{name.upper()}": str(value) for name, value in told.items()}
         command = [*prefix, sys.executable, "-m", "qonduit_storage"]
         self.process = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: ASYNC220 - Outlives this.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not ready.exists():
                 assert self.process.poll() is None, "the service ended while starting"
                 await asyncio.sleep(0.02)  # Another process writes this file; nothing can be awaited.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import uuid
 from contextlib import contextmanager
@@ -20,31 +18,29 @@ from obstore.store import S3Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-START_S = 60.0
+SERVER = """
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+app = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+print(server.port, flush=True)
+server.serve_forever()
+"""
 
 
 @contextmanager
 def s3_server() -> Iterator[int]:
     """Runs one on loopback; yields its port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
-            until = time.monotonic() + START_S
-            while not _listens(port):
-                assert process.poll() is None, "the S3 server ended"
-                assert time.monotonic() < until, "the S3 server does not listen"
-                time.sleep(0.05)  # Another process starts to listen; nothing can be awaited.
-            yield port
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said, "the S3 server ended"
+            yield int(said)
         finally:
             process.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def make_bucket(port: int) -> str:
@@ -59,7 +55,7 @@ class InBucket:
     def __init__(self, port: int) -> None:
         self._bucket = make_bucket(port)
         endpoint = f"http://127.0.0.1:{port}"
-        self.settings = {"s3_bucket": self._bucket, "s3_endpoint": endpoint, "s3_patience_s": 5}
+        self.settings = {"s3_bucket": self._bucket, "s3_endpoint": endpoint, "s3_patience_s": 60}
         self._store = S3Store(self._bucket, config={"endpoint": endpoint, "region": "us-east-1"},
                               client_options={"allow_http": True})  # fmt: skip
 
@@ -79,8 +75,11 @@ class FaultyProxy:
     def __init__(self, port: int) -> None:
         self.fault: Callable[[str], int] = lambda _method: 0
         """A status in place of the server's answer, by the request's method; 0 for none."""
-        self.delay_s = 0.0
-        self.requests = 0
+        self.open = threading.Event()
+        """Requests wait while it is not set."""
+        self.open.set()
+        self.held = 0
+        """How many requests have come while it was not."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -88,8 +87,8 @@ class FaultyProxy:
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                proxy.requests += 1
-                time.sleep(proxy.delay_s)
+                proxy.held += not proxy.open.is_set()
+                proxy.open.wait()
                 if status := proxy.fault(self.command):
                     self._send(status, [], b"")
                     return

@@ -31,6 +31,27 @@ async def test_what_goes_in_comes_out(client: Any, size: int) -> None:
     assert await client.get_blob(answer.digest) == DATA[:size]
 
 
+async def test_a_small_blob_comes_in_one_message(kept: Any, client: Any, must_refuse: Callable[..., Any]) -> None:
+    content = DATA[:1000]
+    digest = hashlib.sha256(content).hexdigest()
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "DIGEST_MISMATCH", "sha256"):
+        await client.blobs.PutSmallBlob(pb.PutSmallBlobRequest(digest=DIGEST, content=content))
+    assert stored(kept) == []
+    for created in (True, False):
+        answer = await client.blobs.PutSmallBlob(pb.PutSmallBlobRequest(digest=digest, content=content))
+        assert answer.created == created
+    assert await client.get_blob(digest) == content
+    assert (await client.blobs.GetSmallBlob(pb.GetSmallBlobRequest(digest=digest))).content == content
+
+
+async def test_what_does_not_fit_into_one_message_is_streamed(client: Any, must_refuse: Callable[..., Any]) -> None:
+    await client.put_blob(DATA)
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "Stream it"):
+        await client.blobs.GetSmallBlob(pb.GetSmallBlobRequest(digest=DIGEST))
+    async with must_refuse(StatusCode.NOT_FOUND, "BLOB_NOT_FOUND", "no blob"):
+        await client.blobs.GetSmallBlob(pb.GetSmallBlobRequest(digest="0" * 64))
+
+
 async def test_reading_goes_on_from_an_offset(client: Any, must_refuse: Callable[..., Any]) -> None:
     await client.put_blob(DATA)
     for offset in (1, 1024**2, 1024**2 + 1, len(DATA)):
@@ -124,9 +145,9 @@ async def test_a_client_that_goes_away_leaves_nothing(storage: Any, kept: Any, c
         await asyncio.get_running_loop().create_future()
 
     call = client.blobs.PutBlob(half())
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), 60)
     call.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while storage.incoming():  # noqa: ASYNC110 - The handler ends after the call does, and tells nobody.
             await asyncio.sleep(0.01)
     await storage.stop()

@@ -56,7 +56,7 @@ def packed(members: list[tuple[str, bytes, bytes]], style: int) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MEMBERS, st.sampled_from(STYLES), st.integers(1, 3000))
 def test_whatever_tarfile_writes_is_a_tar(members: list[tuple[str, bytes, bytes]], style: int, piece: int) -> None:
     """Links, devices and `..` are for whoever unpacks: here nothing is."""
@@ -68,7 +68,7 @@ def test_whatever_tarfile_writes_is_a_tar(members: list[tuple[str, bytes, bytes]
     assert checked("a.tar", gzip.compress(data), piece)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(MEMBERS, st.sampled_from(STYLES), st.data())
 def test_a_damaged_tar_is_refused_or_still_a_tar(
     members: list[tuple[str, bytes, bytes]], style: int, data: st.DataObject
@@ -89,7 +89,7 @@ def test_a_damaged_tar_is_refused_or_still_a_tar(
                     assert len(content.read()) == member.size
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["a.tar", "a.h5"]), st.binary(max_size=5000), st.sampled_from([b"", b"\x1f\x8b\x08", b"\x89HDF"])
 )
@@ -99,7 +99,7 @@ def test_noise_is_refused(name: str, data: bytes, start: bytes) -> None:
         assert not noise.strip(b"\0")  # An empty archive is zeros.
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(SAMPLES), st.data())
 def test_a_damaged_h5_never_breaks_the_check(sample: bytes, data: st.DataObject) -> None:
     damaged = bytearray(sample)
@@ -111,7 +111,7 @@ def test_a_damaged_h5_never_breaks_the_check(sample: bytes, data: st.DataObject)
     assert not checked("a.h5", sample[: data.draw(st.integers(0, 40))])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(max_size=300), st.sampled_from(["", ".tar", ".h5", ".TAR", ".zip"]))
 def test_a_name_that_is_taken_is_flat_printable_and_not_too_long(stem: str, ending: str) -> None:
     name = stem + ending

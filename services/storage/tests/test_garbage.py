@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from grpc import StatusCode
 from qonduit_api.internal.v1 import storage_pb2 as pb
@@ -95,12 +96,11 @@ async def test_storing_and_deleting_at_once_never_loses_what_was_just_stored(sto
 @in_a_directory
 async def test_a_deleted_log_is_empty_and_its_followers_end(storage: Any, client: Any, service: Any) -> None:
     await client.append((1, 0, b"hello\n"))
-    following = asyncio.create_task(client.whole_log(6, follow=True))
-    assert await client.whole_log() == b"hello\n"
+    following = client.read_log(follow=True)
+    assert (await following.read()).chunk == b"hello\n"
     for _ in range(2):
         await service.logs.DeleteLog(pb.DeleteLogRequest(log="job-1"))
-    async with asyncio.timeout(10):
-        await asyncio.wait([following])
+    assert await asyncio.wait_for(following.read(), 60) is grpc.aio.EOF
     assert await client.whole_log() == b""
     assert [path for path in (storage.data / "logs").rglob("*") if path.is_file()] == []
 

@@ -96,26 +96,26 @@ async def test_a_follower_is_told_at_once_and_ends_when_the_log_is_closed(client
     writer = client.logs.AppendLog()
     for offset, line in ((0, b"one\n"), (4, b"two\n"), (8, b"six\n")):
         await writer.write(pb.AppendLogRequest(log="job-1", attempt=1, writer_offset=offset, chunk=line))
-        answer = await asyncio.wait_for(follower.read(), 5)
+        answer = await asyncio.wait_for(follower.read(), 60)
         assert (answer.offset, answer.chunk) == (offset, line)
     await writer.done_writing()
     assert [answer.writer_offset async for answer in writer][-1] == 12
     await client.close_log()
-    assert await asyncio.wait_for(follower.read(), 5) is grpc.aio.EOF
+    assert await asyncio.wait_for(follower.read(), 60) is grpc.aio.EOF
 
 
 async def test_confirmations_come_while_the_stream_is_open(client: Any) -> None:
     writer = client.logs.AppendLog()
     await writer.write(pb.AppendLogRequest(log="job-1", attempt=1, writer_offset=0, chunk=b"one\n"))
-    assert (await asyncio.wait_for(writer.read(), 5)).writer_offset == 4
+    assert (await asyncio.wait_for(writer.read(), 60)).writer_offset == 4
     await writer.done_writing()
-    assert await asyncio.wait_for(writer.read(), 5) is not None
+    assert await asyncio.wait_for(writer.read(), 60) is not None
 
 
 async def test_closing_before_anything_was_written_ends_followers(client: Any) -> None:
     reading = asyncio.ensure_future(client.whole_log(follow=True))
     await client.close_log()
-    assert await asyncio.wait_for(reading, 5) == b""
+    assert await asyncio.wait_for(reading, 60) == b""
     await client.close_log()
 
 
@@ -126,9 +126,9 @@ async def test_appending_opens_a_closed_log_but_a_repetition_does_not(client: An
     assert await client.whole_log(follow=True) == b"one\n"
     await client.append((2, 0, b"two\n"))
     follower = client.read_log(follow=True)
-    assert (await asyncio.wait_for(follower.read(), 5)).chunk == b"one\ntwo\n"
+    assert (await asyncio.wait_for(follower.read(), 60)).chunk == b"one\ntwo\n"
     await client.close_log()
-    assert await asyncio.wait_for(follower.read(), 5) is grpc.aio.EOF
+    assert await asyncio.wait_for(follower.read(), 60) is grpc.aio.EOF
 
 
 async def test_an_old_attempt_does_not_close_the_log_of_a_newer_one(
@@ -140,9 +140,9 @@ async def test_an_old_attempt_does_not_close_the_log_of_a_newer_one(
         await client.close_log(attempt=1)
     follower = client.read_log(offset=8, follow=True)
     await client.append((2, 4, b"six\n"))
-    assert (await asyncio.wait_for(follower.read(), 5)).chunk == b"six\n"
+    assert (await asyncio.wait_for(follower.read(), 60)).chunk == b"six\n"
     await client.close_log(attempt=2)
-    assert await asyncio.wait_for(follower.read(), 5) is grpc.aio.EOF
+    assert await asyncio.wait_for(follower.read(), 60) is grpc.aio.EOF
 
 
 async def test_a_log_survives_a_restart(make_storage: Callable[..., Any], must_refuse: Callable[..., Any]) -> None:
@@ -170,12 +170,12 @@ async def test_the_service_stops_while_somebody_follows_and_writes(
     follower = client.read_log(follow=True)
     assert (await follower.read()).chunk == b"one\n"
     parts = list(storage.parts)
-    await asyncio.wait_for(parts[-1].stop(), 2)
+    await asyncio.wait_for(parts[-1].stop(), 60)
     async with must_refuse(StatusCode.UNAVAILABLE, "STOPPING", "go on from this offset"):
         await follower.read()
     async with must_refuse(StatusCode.UNAVAILABLE, "STOPPING"):
         [answer async for answer in writer]
-    await asyncio.wait_for(storage.stop(), 3)
+    await asyncio.wait_for(storage.stop(), 60)
 
 
 NOTE = re.compile(rb"\[qonduit: ([0-9,]+) earlier bytes of this log were dropped; the limit is 65,537 bytes\]\n")

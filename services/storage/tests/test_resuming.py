@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from grpc import StatusCode
 from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_storage import partials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,12 @@ MIB = 1024 * 1024
 def content() -> bytes:
     """Bytes that no archive can make smaller."""
     return random.Random(5).randbytes(6 * MIB)  # noqa: S311 - No secret.
+
+
+@pytest.fixture(autouse=True)
+def a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service, which is in this process, has time to hear that a connection broke."""
+    monkeypatch.setattr(partials, "_ENDING_S", 100.0)
 
 
 def header(data: bytes, offset: int = 0, name: str = "big.tar") -> pb.PutFileHeader:
@@ -44,7 +51,7 @@ async def begin(storage: Any, client: Any, data: bytes, *, at_least: int = 3 * M
     await call.write(pb.PutFileRequest(header=header(data, name=name)))
     for at in range(0, at_least + MIB, CHUNK):
         await call.write(pb.PutFileRequest(chunk=data[at : at + CHUNK]))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while sum(path.stat().st_size for path in storage.incoming()) < at_least:  # noqa: ASYNC110 - A file grows.
             await asyncio.sleep(0.01)  # A file grows; nothing can be awaited.
     return call

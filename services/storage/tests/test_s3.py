@@ -32,7 +32,7 @@ def proxy(s3_port: int) -> Iterator[FaultyProxy]:
 @pytest.fixture
 def settings(kept: Any, proxy: FaultyProxy) -> dict[str, Any]:
     """Those of a service that reaches the store through the proxy."""
-    return {**kept.settings, "s3_endpoint": f"http://127.0.0.1:{proxy.port}", "s3_patience_s": 20}
+    return {**kept.settings, "s3_endpoint": f"http://127.0.0.1:{proxy.port}", "s3_patience_s": 60}
 
 
 async def test_large_objects_go_in_parts_and_come_back(client: Any, kept: Any) -> None:
@@ -86,13 +86,15 @@ async def test_a_slow_store_holds_up_nobody_who_does_not_need_it(
 ) -> None:
     client = await (await make_storage(**settings)).client()
     await client.put_file("a.tar", make_tar(b"a"))
-    proxy.delay_s = 1.0
+    proxy.open.clear()
     storing = asyncio.create_task(client.put_file("b.tar", make_tar(b"b")))
-    while proxy.requests < 4:  # noqa: ASYNC110 - The proxy's thread counts.
-        await asyncio.sleep(0.01)
-    assert await client.names() == ["a.tar"]
-    await client.append((1, 0, b"a line\n"))
+    async with asyncio.timeout(60):
+        while not proxy.held:  # noqa: ASYNC110 - The proxy's thread counts.
+            await asyncio.sleep(0.01)
+        assert await client.names() == ["a.tar"]
+        await client.append((1, 0, b"a line\n"))
     assert not storing.done()
+    proxy.open.set()
     await storing
     assert await client.names() == ["a.tar", "b.tar"]
 

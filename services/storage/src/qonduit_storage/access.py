@@ -32,20 +32,25 @@ class Access:
 
     def read_space(self, space: str) -> None:
         """May this caller read the files of a space?"""
-        self._require(_same(self._ticket.read_space, space), f"read the files of {space!a}")
+        readable = self._ticket.read_space, self._ticket.provider_space
+        self._require(_granted(readable, space), f"read the files of {space!a}")
 
     def write_space(self, space: str) -> None:
         """May this caller store and delete files in a space?"""
-        self._require(_same(self._ticket.write_space, space), f"change the files of {space!a}")
+        self._require(_granted((self._ticket.write_space,), space), f"change the files of {space!a}")
 
-    @property
-    def space_limit_bytes(self) -> int:
-        """Most bytes that the files of the space that may be written may have together; 0 for no limit."""
-        return self._ticket.write_limit_bytes
+    def limit_bytes(self, space: str) -> int:
+        """Most bytes that this caller may make the files of a space have together; 0 for no limit."""
+        return self._ticket.write_limit_bytes if space == self._ticket.write_space else 0
 
-    def use_log(self, log: str) -> None:
-        """May this caller read, append to and close a log?"""
-        self._require(_same(self._ticket.log, log), f"use the log {log!a}")
+    def read_log(self, log: str) -> None:
+        """May this caller read a log?"""
+        self._require(_granted((self._ticket.log,), log), f"read the log {log!a}")
+
+    def write_log(self, log: str) -> None:
+        """May this caller append to a log and close it?"""
+        writable = self._ticket.log, self._ticket.provider_log
+        self._require(_granted(writable, log), f"write the log {log!a}")
 
     def collect_garbage(self) -> None:
         """May this caller delete blobs and logs, whosever they are?"""
@@ -81,5 +86,6 @@ class Doorkeeper:
             ) from error
 
 
-def _same(granted: str, asked: str) -> bool:
-    return bool(granted) and granted == asked
+def _granted(names: tuple[str, ...], asked: str) -> bool:
+    # A ticket without a right has an empty name for it, and an empty name is asked for by nobody who may have it.
+    return bool(asked) and asked in names

@@ -14,7 +14,7 @@ from qonduit_storage.outgoing import serve
 from qonduit_storage.rules.names import check_digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
     from qonduit_storage.disk import Disk
     from qonduit_storage.objects import Objects
@@ -105,7 +105,7 @@ class BlobStore:
                     kept.append(digest)
         return kept
 
-    async def put(self, blob: Blob, chunks: AsyncIterator[bytes]) -> bool:
+    async def put(self, blob: Blob, chunks: AsyncIterator[bytes | memoryview]) -> bool:
         """Stores a blob; False, without reading the chunks, if it is there.
 
         Raises:
@@ -137,7 +137,7 @@ class BlobStore:
             if not changing.users:
                 del self._changing[digest]
 
-    async def read(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+    async def read(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """Streams a blob from an offset, verified.
 
         Raises:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Generic, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +21,8 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     A thread cannot be stopped. When a client goes away, the caller will close and delete files, so it must not go on
     before the thread has let go of them.
     """
-    return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
+    call = partial(copy_context().run, partial(function, *args, **kwargs))
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, call))
 
 
 async def to_the_end(steps: Awaitable[T]) -> T:
@@ -37,36 +40,61 @@ async def to_the_end(steps: Awaitable[T]) -> T:
     return work.result()
 
 
-class Meanwhile:
-    """Runs one function at a time in a thread while its caller goes on; a context manager that ends with the last one.
+class Lane(Generic[T]):
+    """Does one thing with pieces, in their order, in a thread while its caller goes on; ends with the last of them.
 
-    What a function raises is raised by the next call, or at the end.
+    A few of them wait for it at most. What it raises is raised by the next call, or at the end. While no piece waits it
+    has no thread, so that many slow senders hold none.
     """
 
-    def __init__(self) -> None:
-        self._work: asyncio.Task[None] | None = None
+    def __init__(self, work: Callable[[T], object], most: int) -> None:
+        self._work = work
+        self._most = most
+        self._waiting: list[T] = []
+        self._at_work = 0
+        self._batch: asyncio.Future[None] | None = None  # Runs, or has failed.
 
-    @property
-    def busy(self) -> bool:
-        """Whether a function is running."""
-        return self._work is not None and not self._work.done()
+    async def put(self, piece: T) -> None:
+        """Hands over a piece, once fewer than `most` of them are waiting or at work."""
+        while self._batch is not None and (self._batch.done() or len(self._waiting) + self._at_work >= self._most):
+            await self._turn(self._batch)
+        self._waiting.append(piece)
+        if self._batch is None:
+            self._start()
 
-    async def start(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls a function in a thread, once the one before has ended."""
-        await self._end()
-        self._work = asyncio.create_task(asyncio.to_thread(function, *args, **kwargs))
+    def _start(self) -> None:
+        pieces, self._waiting = self._waiting, []
+        self._at_work = len(pieces)
+        self._batch = asyncio.get_running_loop().run_in_executor(None, self._do, pieces)
+        self._batch.add_done_callback(self._go_on)
 
-    async def _end(self) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            await to_the_end(work)
+    def _do(self, pieces: list[T]) -> None:
+        for piece in pieces:
+            self._work(piece)
+
+    def _go_on(self, batch: asyncio.Future[None]) -> None:
+        if batch.cancelled() or batch.exception() is not None:
+            return
+        self._batch = None
+        if self._waiting:
+            self._start()
+
+    async def _turn(self, batch: asyncio.Future[None]) -> None:
+        await asyncio.wait((batch,))  # A cancelled caller does not cancel it: a thread cannot be stopped.
+        if self._batch is batch:
+            batch.result()
+
+    async def _drain(self) -> None:
+        while self._batch is not None:
+            await self._turn(self._batch)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is None:
-            await self._end()
+            await to_the_end(self._drain())
             return
+        self._waiting.clear()
         with suppress(Exception):  # What ended the block is what is told.
-            await self._end()
+            await to_the_end(self._drain())

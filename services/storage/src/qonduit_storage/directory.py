@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qonduit_storage.incoming import Incoming
 
 PIECE_BYTES = 1024 * 1024
+_AHEAD_BYTES = 4 * PIECE_BYTES
 
 
 class OpenFile:
@@ -36,17 +37,31 @@ class OpenFile:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Its bytes."""
-        coming = asyncio.create_task(self._read())
+        left = self.size_bytes
+        coming = self._reading(left)
         try:
-            while piece := await coming:
-                coming = asyncio.create_task(self._read())  # While this one is on its way out.
+            while coming is not None:
+                await asyncio.wait((coming,))  # A cancelled caller does not cancel it: a thread cannot be stopped.
+                if not (piece := coming.result()):
+                    return
+                left -= len(piece)
+                coming = self._reading(left)  # While this one is on its way out.
                 yield piece
         finally:
             # The file is closed next, and nobody may be reading it then.
-            await to_the_end(_ended(coming))
+            if coming is not None:
+                await to_the_end(_ended(coming))
 
-    async def _read(self) -> bytes:
-        return await in_thread(self._file.read, PIECE_BYTES)
+    def _reading(self, left: int) -> asyncio.Future[bytes] | None:
+        if left <= 0:
+            return None
+        return asyncio.get_running_loop().run_in_executor(None, self._read)
+
+    def _read(self) -> bytes:
+        # By itself the kernel reads little ahead, and what was just uploaded is not in memory.
+        ahead = self._file.tell() + PIECE_BYTES
+        os.posix_fadvise(self._file.fileno(), ahead, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        return self._file.read(PIECE_BYTES)
 
     async def set_aside(self) -> None:
         """Moves the file into `quarantine/`, so that a new upload takes its place."""
@@ -106,10 +121,9 @@ class DirectoryObjects:
     async def touch(self, key: str) -> Stat | None:
         """Sets the time of the file."""
         try:
-            await in_thread(os.utime, self._path(key))
+            return _stat(key, await in_thread(_touched, self._path(key)))
         except FileNotFoundError:
             return None
-        return await self.stat(key)
 
     async def remove(self, key: str, *, unused_s: float = 0.0) -> bool:
         """Removes the file; readers that have it open keep it until they are done."""
@@ -149,10 +163,15 @@ class DirectoryObjects:
         return self._disk.root / key
 
 
-async def _ended(work: asyncio.Task[bytes]) -> None:
+async def _ended(work: asyncio.Future[bytes]) -> None:
     await asyncio.wait((work,))
     if not work.cancelled():
         work.exception()  # Retrieved, so that asyncio does not report it as forgotten.
+
+
+def _touched(path: Path) -> os.stat_result:
+    os.utime(path)
+    return path.stat()
 
 
 def check_offset(offset: int, size_bytes: int) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
-from qonduit_storage.blocking import Meanwhile, in_thread
+from qonduit_storage.block_file import BlockFile
+from qonduit_storage.blocking import Lane, in_thread
 from qonduit_storage.disk import make_folder, rename, room_errors
 from qonduit_storage.errors import CutOffError, DigestError, RequestError
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from qonduit_storage.rules.content import ContentCheck
 
 _BATCH_BYTES = 1024 * 1024
-_FLUSH_BYTES = 64 * 1024 * 1024
+_LEAST_PIECE_BYTES = 512 * 1024
+_PIECES = 4
+"""Of each upload: what waits in memory while the disk is slow for a moment."""
 
 
 class Offer(Protocol):
@@ -47,9 +49,8 @@ class Incoming:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         with room_errors():
-            self._file = path.open("r+b" if offset else "x+b", buffering=0)
-            self._file.truncate(offset)
-        self._left_to_replay = offset
+            self._file = BlockFile(path, offset=offset)
+        self.left_to_replay = offset
 
     def replay(self) -> bool:
         """Takes the next of what is here already, as if it came now; False once all was taken.
@@ -57,48 +58,45 @@ class Incoming:
         Raises:
             FileContentError: it breaks the rules of content.
         """
-        batch = self._file.read(min(_BATCH_BYTES, self._left_to_replay))
-        self._left_to_replay -= len(batch)
+        batch = self._file.read(min(_BATCH_BYTES, self.left_to_replay))
+        self.left_to_replay -= len(batch)
         self._take(batch)
         return bool(batch)
 
-    def write(self, batch: bytes) -> None:
+    def write(self, piece: bytes | memoryview) -> None:
         """Takes the next bytes.
 
         Raises:
             RequestError: they are more than announced, or break the rules of content.
             DiskFullError: there is no room.
         """
-        if self._size_bytes + len(batch) > self._offer.size_bytes:
+        if self._size_bytes + len(piece) > self._offer.size_bytes:
             raise RequestError(
                 f"More bytes came than the {self._offer.size_bytes:,} that were announced. Did the file change "
                 "while it was sent? Send it again.",
                 field="size_bytes",
             )
-        self._take(batch)
-        left = memoryview(batch)
+        self._take(piece)
         with room_errors():
-            while left:
-                left = left[self._file.write(left) :]
+            self._file.write(piece)
 
-    def _take(self, batch: bytes) -> None:
-        self._size_bytes += len(batch)
-        self._hash.update(batch)
+    def _take(self, piece: bytes | memoryview) -> None:
+        self._size_bytes += len(piece)
+        self._hash.update(piece)
         if self._check is not None:
-            self._check.feed(batch)
+            self._check.feed(piece)
 
-    def flush(self) -> None:
-        """Sends what was written so far to the disk, so that there is little left to wait for at the end."""
-        with room_errors():
-            os.fdatasync(self._file.fileno())
-
-    def finish(self) -> None:
-        """Checks the whole and makes it durable.
+    def finish(self, rest: bytes) -> None:
+        """Takes the last bytes, checks the whole and makes it durable.
 
         Raises:
             DigestError: size or digest are not as announced.
             FileContentError: the rules of content are broken.
+            RequestError: as for `write`.
+            DiskFullError: there is no room.
         """
+        if rest:
+            self.write(rest)
         found = self._hash.hexdigest()
         if self._size_bytes != self._offer.size_bytes or found != self._offer.digest:
             kind = CutOffError if self._size_bytes < self._offer.size_bytes else DigestError
@@ -110,7 +108,12 @@ class Incoming:
         if self._check is not None:
             self._check.finish()
         with room_errors():
-            os.fsync(self._file.fileno())
+            self._file.sync()
+
+    def break_off(self) -> None:
+        """Has the file hold all that came, so that the upload can go on from there."""
+        with room_errors():
+            self._file.flush()
 
     def move_to(self, target: Path) -> None:
         """Gives the bytes their final name, replacing what stands there: it should be equal, and may be damaged."""
@@ -148,30 +151,23 @@ def incoming(
             path.unlink(missing_ok=True)
 
 
-async def receive(upload: Incoming, chunks: AsyncIterator[bytes]) -> None:
-    """Takes what is here already and all chunks, in batches so that small ones cost little, and finishes the upload.
+async def receive(upload: Incoming, chunks: AsyncIterator[bytes | memoryview]) -> None:
+    """Takes what is here already and all chunks, small ones together so that they cost little, and finishes the upload.
 
     Raises:
         StorageError: as Incoming.write and Incoming.finish do.
     """
-    while await in_thread(upload.replay):
+    while upload.left_to_replay and await in_thread(upload.replay):
         pass
-    batch: list[bytes] = []
-    waiting = unflushed = 0
-    # One batch is written, and now and then what was written goes to the disk, while the next one comes.
-    async with Meanwhile() as writing, Meanwhile() as flushing:
+    small: list[bytes | memoryview] = []
+    size = 0
+    async with Lane(upload.write, _PIECES) as writing:
         async for chunk in chunks:
-            batch.append(chunk)
-            waiting += len(chunk)
-            if waiting < _BATCH_BYTES:
+            small.append(chunk)
+            size += len(chunk)
+            if size < _LEAST_PIECE_BYTES:
                 continue
-            await writing.start(upload.write, b"".join(batch))
-            upload.reservation.use(waiting)
-            unflushed += waiting
-            batch, waiting = [], 0
-            if unflushed >= _FLUSH_BYTES and not flushing.busy:
-                await flushing.start(upload.flush)
-                unflushed = 0
-        if batch:
-            await writing.start(upload.write, b"".join(batch))
-    await in_thread(upload.finish)
+            await writing.put(chunk if len(small) == 1 else b"".join(small))
+            upload.reservation.use(size)
+            small, size = [], 0
+    await in_thread(upload.finish, b"".join(small))

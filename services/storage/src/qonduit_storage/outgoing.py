@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from qonduit_storage.blocking import Meanwhile
+from qonduit_storage.blocking import Lane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from qonduit_storage.objects import OpenObject
+
+_PIECES = 2
+_SMALL_BYTES = 64 * 1024
+"""Hashed quicker than a thread is woken for it."""
 
 
 async def serve(opened: OpenObject, *, digest: str, offset: int, damaged: Exception) -> AsyncIterator[bytes]:
@@ -20,11 +24,14 @@ async def serve(opened: OpenObject, *, digest: str, offset: int, damaged: Except
         Exception: ``damaged``, after the last byte, when they are not what the digest says; the object is set aside.
     """
     seen = hashlib.sha256()
+    small = opened.size_bytes <= _SMALL_BYTES
     position = opened.starts_at
-    async with Meanwhile() as hashing:
+    async with Lane(seen.update, _PIECES) as hashing:
         async for piece in opened.pieces():
-            if not opened.starts_at:
-                await hashing.start(seen.update, piece)
+            if not opened.starts_at and small:
+                seen.update(piece)
+            elif not opened.starts_at:
+                await hashing.put(piece)
             visible = piece[max(0, offset - position) :]
             position += len(piece)
             if visible:

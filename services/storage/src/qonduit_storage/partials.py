@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from qonduit_storage.blocking import in_thread
 from qonduit_storage.disk import make_folder
-from qonduit_storage.errors import UploadLostError
+from qonduit_storage.errors import StorageError, UploadLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from qonduit_storage.disk import Disk
+    from qonduit_storage.incoming import Incoming
     from qonduit_storage.spaces.store import OfferedFile
 
 LEAST_BYTES: Final = 1024 * 1024
@@ -112,9 +113,11 @@ class Partials:
             if self._running.get(key) is ended:
                 del self._running[key]
 
-    def keep(self, path: Path, offer: OfferedFile) -> None:
+    def keep(self, upload: Incoming, offer: OfferedFile) -> None:
         """Keeps the file of an upload that broke off, if it is worth it; blocks."""
-        self._keep(path, key_of(offer))
+        with suppress(StorageError):  # What is written already can be gone on from as well.
+            upload.break_off()
+        self._keep(upload.path, key_of(offer))
         self._expire()
 
     def _keep(self, path: Path, key: str) -> bool:

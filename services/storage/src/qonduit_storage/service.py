@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qonduit_api.internal.v1 import storage_pb2 as pb
 from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
 from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.memory import keep_large_pieces
 from qonduit_service_kit.metrics import REGISTRY
 from qonduit_service_kit.rpc import GrpcServer
 from qonduit_service_kit.tickets import load_or_create_key
@@ -27,6 +28,7 @@ from qonduit_storage.servicers.blobs import BlobServicer
 from qonduit_storage.servicers.desk import Desk
 from qonduit_storage.servicers.logs import LogServicer
 from qonduit_storage.servicers.spaces import SpaceServicer
+from qonduit_storage.servicers.wire import ChunkInterceptor
 from qonduit_storage.spaces.store import SpaceStore
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
     """
     if settings.internal_key_file is None:
         raise StorageError("Set QONDUIT_STORAGE_INTERNAL_KEY_FILE to the file with the key that all services share.")
+    keep_large_pieces()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.io_threads, "storage-io"))
     disk = Disk(settings.data_dir, min_free_bytes=settings.min_free_bytes)
     desk = Desk(
@@ -109,6 +112,7 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
         services=_SERVICES,
         host=settings.listen_host,
         port=settings.listen_port,
+        interceptors=(ChunkInterceptor(),),
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
         allow_insecure=settings.allow_insecure,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from qonduit_storage.blocking import in_thread
-from qonduit_storage.errors import StoppingError
+from qonduit_storage.errors import RequestError, StoppingError
 from qonduit_storage.logs.log import Log, LogLimits, LogPiece
 from qonduit_storage.rules.names import check_log_key
 from qonduit_storage.spaces.records import folder_name
@@ -61,7 +61,7 @@ class LogStore:
             await self._release(key, opened)
 
     async def read(self, key: str, offset: int, *, follow: bool, tail_lines: int = 0) -> AsyncIterator[LogPiece]:
-        """Streams a log from an offset, or from its last lines on; with ``follow`` until it is closed.
+        """Streams a log from an offset, or from its last lines on; with ``follow`` until it is closed or deleted.
 
         A log that nobody wrote is empty.
 
@@ -72,10 +72,17 @@ class LogStore:
         async with self.open(key) as log:
             if tail_lines:
                 offset = await log.tail_offset(tail_lines)
+            begun = False
             while True:
                 # Taken before reading, so that a change while we read wakes us at once.
                 changed, closed = log.changed, log.closed
-                piece = await log.read(offset)
+                try:
+                    piece = await log.read(offset)
+                except RequestError:
+                    if begun:
+                        return  # The offset was good: the log has been deleted since.
+                    raise
+                begun = True
                 if piece.data:
                     yield piece
                     offset = piece.offset + len(piece.data)

@@ -16,7 +16,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class ContentCheck(Protocol):
     """Takes a file's bytes in order, in any pieces, and raises FileContentError when they break the rules."""
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         """Takes the next bytes."""
 
     def finish(self) -> None:
@@ -39,7 +39,7 @@ class ArchiveCheck:
         self._start = b""
         self._check: ContentCheck | None = None
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         """Takes the next bytes.
 
         Raises:

@@ -27,25 +27,26 @@ class GzipTarCheck:
         self._stream = zlib.decompressobj(_GZIP)
         self._between_members = False
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         """Takes the next bytes.
 
         Raises:
             FileContentError: they are no gzip, unfold too far, or what unfolds is no tar.
         """
         self._taken += len(piece)
-        while piece:
+        left = bytes(piece)
+        while left:
             if self._between_members:
                 # Both ``gzip`` and Python pass over zeros after a member, and read one member after another.
-                piece = piece.lstrip(b"\0")
-                if not piece:
+                left = left.lstrip(b"\0")
+                if not left:
                     return
                 self._stream, self._between_members = zlib.decompressobj(_GZIP), False
-            self._unfold(piece)
+            self._unfold(left)
             if self._stream.eof:
-                piece, self._between_members = self._stream.unused_data, True
+                left, self._between_members = self._stream.unused_data, True
             else:
-                piece = self._stream.unconsumed_tail
+                left = self._stream.unconsumed_tail
 
     def finish(self) -> None:
         """Tells that there are no more bytes.

@@ -34,7 +34,7 @@ class Hdf5Check:
         self._window = bytearray()
         self._found = False
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         """Takes the next bytes.
 
         Raises:

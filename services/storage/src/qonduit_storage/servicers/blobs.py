@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from qonduit_api.internal.v1 import storage_pb2 as pb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qonduit_storage.servicers.desk import Desk
 
 STAT_LIMIT = 10_000
+SMALL_BYTES = 512 * 1024
 
 
 class BlobServicer(pb_grpc.BlobServiceServicer):
@@ -29,25 +31,55 @@ class BlobServicer(pb_grpc.BlobServiceServicer):
         self._desk = desk
         self._blobs = blobs
 
-    async def PutBlob(self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any) -> pb.PutBlobResponse:
+    async def PutBlob(
+        self, request_iterator: AsyncIterator[pb.PutBlobRequest | memoryview], context: Any
+    ) -> pb.PutBlobResponse:
         """Stores bytes."""
         async with self._desk.receiving(request_iterator, context) as (access, messages):
             access.write_blobs()
-            header = await header_of(messages)
+            header: pb.PutBlobHeader = await header_of(messages)
             blob = Blob(header.digest, header.size_bytes)
-            created = await self._blobs.put(blob, chunks_of(messages))
-            if created:
-                self._desk.metrics.stored.labels("blob").inc(blob.size_bytes)
+            created = await self._put(blob, chunks_of(messages))
             return pb.PutBlobResponse(digest=blob.digest, size_bytes=blob.size_bytes, created=created)
 
-    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[pb.GetBlobResponse]:
-        """Streams bytes."""
+    async def PutSmallBlob(self, request: pb.PutSmallBlobRequest, context: Any) -> pb.PutSmallBlobResponse:
+        """Stores bytes that came in one message."""
+
+        async def content() -> AsyncIterator[bytes]:
+            yield request.content
+
+        with self._desk.serving(context) as access:
+            access.write_blobs()
+            created = await self._put(Blob(request.digest, len(request.content)), content())
+            return pb.PutSmallBlobResponse(created=created)
+
+    async def _put(self, blob: Blob, chunks: AsyncIterator[bytes | memoryview]) -> bool:
+        created = await self._blobs.put(blob, chunks)
+        if created:
+            self._desk.metrics.stored.labels("blob").inc(blob.size_bytes)
+        return created
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[Any]:
+        """Streams bytes, which `wire.py` makes messages of."""
         with self._desk.serving(context) as access:
             access.read_blobs()
             served = self._desk.metrics.served.labels("blob")
             async for piece in self._blobs.read(request.digest, request.offset):
-                yield pb.GetBlobResponse(chunk=piece)
+                yield piece
                 served.inc(len(piece))
+
+    async def GetSmallBlob(self, request: pb.GetSmallBlobRequest, context: Any) -> pb.GetSmallBlobResponse:
+        """Returns bytes in one message."""
+        with self._desk.serving(context) as access:
+            access.read_blobs()
+            content = bytearray()
+            async with aclosing(self._blobs.read(request.digest, 0)) as pieces:
+                async for piece in pieces:
+                    content += piece
+                    if len(content) > SMALL_BYTES:
+                        raise RequestError(f"The blob has more than {SMALL_BYTES:,} bytes. Stream it.", field="digest")
+            self._desk.metrics.served.labels("blob").inc(len(content))
+            return pb.GetSmallBlobResponse(content=bytes(content))
 
     async def StatBlobs(self, request: pb.StatBlobsRequest, context: Any) -> pb.StatBlobsResponse:
         """Tells which blobs are there."""

@@ -36,7 +36,7 @@ class LogServicer(pb_grpc.LogServiceServicer):
             first = await self._logs.until(anext(messages, None))
             if first is None:
                 return
-            access.use_log(first.log)
+            access.write_log(first.log)
             async with self._logs.open(first.log) as log:
                 writing = Writing(self._logs, log, sync_interval_s=self._sync_interval_s)
                 try:
@@ -48,7 +48,7 @@ class LogServicer(pb_grpc.LogServiceServicer):
     async def ReadLog(self, request: pb.ReadLogRequest, context: Any) -> AsyncIterator[pb.ReadLogResponse]:
         """Streams a log."""
         with self._desk.serving(context) as access:
-            access.use_log(request.log)
+            access.read_log(request.log)
             served = self._desk.metrics.served.labels("log")
             if request.tail_lines < 0:
                 raise RequestError(
@@ -62,7 +62,7 @@ class LogServicer(pb_grpc.LogServiceServicer):
     async def CloseLog(self, request: pb.CloseLogRequest, context: Any) -> pb.CloseLogResponse:
         """Marks a log as complete, unless a newer attempt than the caller's writes it."""
         with self._desk.serving(context) as access:
-            access.use_log(request.log)
+            access.write_log(request.log)
             async with self._logs.open(request.log) as log:
                 await log.close(request.attempt)
             return pb.CloseLogResponse()

@@ -28,13 +28,15 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         self._desk = desk
         self._spaces = spaces
 
-    async def PutFile(self, request_iterator: AsyncIterator[pb.PutFileRequest], context: Any) -> pb.PutFileResponse:
+    async def PutFile(
+        self, request_iterator: AsyncIterator[pb.PutFileRequest | memoryview], context: Any
+    ) -> pb.PutFileResponse:
         """Stores a file."""
         async with self._desk.receiving(request_iterator, context) as (access, messages):
-            header = await header_of(messages)
+            header: pb.PutFileHeader = await header_of(messages)
             access.write_space(header.space)
             offer = OfferedFile(header.space, header.name, header.size_bytes, header.digest, header.offset)
-            record = await self._spaces.put(offer, chunks_of(messages), limit_bytes=access.space_limit_bytes)
+            record = await self._spaces.put(offer, chunks_of(messages), limit_bytes=access.limit_bytes(header.space))
             self._desk.metrics.stored.labels("file").inc(record.size_bytes)
             return pb.PutFileResponse(file=_to_proto(record))
 
@@ -43,18 +45,18 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         with self._desk.serving(context) as access:
             access.write_space(request.space)
             offer = OfferedFile(request.space, request.name, request.size_bytes, request.digest)
-            received = await self._spaces.received_bytes(offer, limit_bytes=access.space_limit_bytes)
+            received = await self._spaces.received_bytes(offer, limit_bytes=access.limit_bytes(request.space))
             return pb.StatUploadResponse(received_bytes=received)
 
-    async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[pb.GetFileResponse]:
-        """Streams a file."""
+    async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[Any]:
+        """Streams a file: what it is, then its bytes, which `wire.py` makes messages of."""
         with self._desk.serving(context) as access:
             access.read_space(request.space)
             served = self._desk.metrics.served.labels("file")
             async with self._spaces.read(request.space, request.name, request.offset) as (record, pieces):
                 yield pb.GetFileResponse(file=_to_proto(record))
                 async for piece in pieces:
-                    yield pb.GetFileResponse(chunk=piece)
+                    yield piece
                     served.inc(len(piece))
 
     async def ListSpace(self, request: pb.ListSpaceRequest, context: Any) -> pb.ListSpaceResponse:
@@ -75,7 +77,8 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         with self._desk.serving(context) as access:
             access.read_space(request.space)
             count, used = await self._spaces.usage(request.space)
-            return pb.GetSpaceUsageResponse(file_count=count, used_bytes=used, limit_bytes=access.space_limit_bytes)
+            limit = access.limit_bytes(request.space)
+            return pb.GetSpaceUsageResponse(file_count=count, used_bytes=used, limit_bytes=limit)
 
     async def DeleteSpaceFile(self, request: pb.DeleteSpaceFileRequest, context: Any) -> pb.DeleteSpaceFileResponse:
         """Deletes a file."""

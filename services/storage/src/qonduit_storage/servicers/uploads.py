@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any
 
 from qonduit_storage.errors import RequestError
 
@@ -12,33 +12,30 @@ if TYPE_CHECKING:
     from qonduit_api.internal.v1 import storage_pb2 as pb
 
 
-@overload
-async def header_of(messages: AsyncIterator[pb.PutBlobRequest]) -> pb.PutBlobHeader: ...
-@overload
-async def header_of(messages: AsyncIterator[pb.PutFileRequest]) -> pb.PutFileHeader: ...
-async def header_of(
-    messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest],
-) -> pb.PutBlobHeader | pb.PutFileHeader:
+async def header_of(messages: AsyncIterator[Any]) -> Any:
     """The header that starts an upload.
 
     Raises:
         RequestError: there is none.
     """
     first = await anext(messages, None)
-    if first is None or first.WhichOneof("part") != "header":
+    if first is None or isinstance(first, memoryview) or first.WhichOneof("part") != "header":
         raise RequestError("An upload starts with a header: name, size and sha256 of what follows.", field="header")
     return first.header
 
 
 async def chunks_of(
-    messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest],
-) -> AsyncIterator[bytes]:
+    messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest | memoryview],
+) -> AsyncIterator[bytes | memoryview]:
     """The chunks after the header.
 
     Raises:
         RequestError: there is a second header.
     """
     async for message in messages:
+        if isinstance(message, memoryview):
+            yield message
+            continue
         if message.WhichOneof("part") == "header":
             raise RequestError("An upload has one header, and this is a second one.", field="header")
         yield message.chunk

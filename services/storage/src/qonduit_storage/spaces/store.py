@@ -64,7 +64,9 @@ class SpaceStore:
         self._unfold = unfold
         self._spaces: dict[str, asyncio.Task[Space]] = {}
 
-    async def put(self, offer: OfferedFile, chunks: AsyncIterator[bytes], *, limit_bytes: int = 0) -> FileRecord:
+    async def put(
+        self, offer: OfferedFile, chunks: AsyncIterator[bytes | memoryview], *, limit_bytes: int = 0
+    ) -> FileRecord:
         """Stores a file once its name, its content and its digest are found good.
 
         The bytes are read even if they are here already: who names a digest has not shown that they hold the bytes.
@@ -99,7 +101,7 @@ class SpaceStore:
             except (asyncio.CancelledError, CutOffError, IdleError, StoreUnavailableError):
                 # Its sender is gone, or the store is, and may come back. Of a connection that broke the end of the
                 # stream may be seen before the cancellation.
-                await in_thread(self._partials.keep, upload.path, offer)
+                await in_thread(self._partials.keep, upload, offer)
                 raise
 
     def _path_for(self, offer: OfferedFile) -> Path:

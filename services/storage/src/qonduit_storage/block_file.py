@@ -1,0 +1,91 @@
+"""A file that is written past the page cache."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BLOCK_BYTES: Final = 1024 * 1024
+_ALIGNMENT: Final = 4096
+"""What file systems ask of memory, offset and size at most, as a rule."""
+
+
+class BlockFile:
+    """A file that grows at its end, block by block; its methods block.
+
+    A whole block goes straight to the disk: the cache would need new memory for each page and a second copy, drive
+    out what others use, and leave its writing to the end, when somebody waits for it. What fills no block, and all of
+    a file on a file system that knows no such way, goes through the cache.
+    """
+
+    def __init__(self, path: Path, *, offset: int) -> None:
+        self._file = path.open("r+b" if offset else "x+b", buffering=0)
+        self._file.truncate(offset)
+        self._block = memoryview(mmap.mmap(-1, _BLOCK_BYTES))
+        # What is not written yet, as places in the file; each byte stands in the block where it will in the file's.
+        self._start = self._end = offset
+        self._direct_works = True
+        self._is_direct = False
+
+    def read(self, size_bytes: int) -> bytes:
+        """The next bytes of what was there at the beginning; before anything is written."""
+        return self._file.read(size_bytes)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Takes the next bytes, and writes the block that they fill."""
+        left = memoryview(piece)
+        while left:
+            place = self._end % _BLOCK_BYTES
+            taken = left[: _BLOCK_BYTES - place]
+            self._block[place : place + len(taken)] = taken
+            self._end += len(taken)
+            left = left[len(taken) :]
+            if self._end % _BLOCK_BYTES == 0:
+                self._put(direct=self._start % _ALIGNMENT == 0)
+
+    def flush(self) -> None:
+        """Writes what fills no block; nothing can be written after it."""
+        self._put(direct=False)
+
+    def sync(self) -> None:
+        """Writes what fills no block and makes all durable."""
+        self.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Lets go of the file, and of what was not written; safe to call twice."""
+        self._file.close()
+
+    def _put(self, *, direct: bool) -> None:
+        place = self._start % _BLOCK_BYTES
+        left = self._block[place : place + self._end - self._start]
+        self._choose(direct=direct and self._direct_works)
+        while left:
+            try:
+                written = os.write(self._file.fileno(), left)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._is_direct:
+                    raise
+                self._direct_works = False
+                self._choose(direct=False)
+                continue
+            left = left[written:]
+            self._start += written
+
+    def _choose(self, *, direct: bool) -> None:
+        if direct == self._is_direct:
+            return
+        try:
+            fcntl.fcntl(self._file.fileno(), fcntl.F_SETFL, os.O_DIRECT if direct else 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._direct_works = False
+        else:
+            self._is_direct = direct

@@ -1,0 +1,57 @@
+"""Chunks as they are on the wire: the same to protobuf and to us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_storage.servicers.wire import ChunkCodec
+
+UPLOADS = [pb.PutBlobRequest, pb.PutFileRequest]
+DOWNLOADS = [pb.GetBlobResponse, pb.GetFileResponse]
+SIZES = [0, 1, 127, 128, 16_383, 16_384, 1024**2, 2_097_151, 2_097_152, 4 * 1024**2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", UPLOADS)
+def test_a_chunk_that_protobuf_wrote_is_read(kind: Any, size: int) -> None:
+    chunk = bytes(range(256)) * (size // 256 + 1)
+    found = ChunkCodec(kind).read(kind(chunk=chunk[:size]).SerializeToString())
+    assert isinstance(found, memoryview)
+    assert found == chunk[:size]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", DOWNLOADS)
+def test_protobuf_reads_a_chunk_that_was_written(kind: Any, size: int) -> None:
+    chunk = bytes(range(256)) * (size // 256 + 1)
+    assert kind.FromString(ChunkCodec(kind).write(chunk[:size])) == kind(chunk=chunk[:size])
+
+
+def test_other_messages_stay_messages() -> None:
+    header = pb.PutFileRequest(header=pb.PutFileHeader(space="users/ada", name="a.tar"))
+    assert ChunkCodec(pb.PutFileRequest).read(header.SerializeToString()) == header
+    assert ChunkCodec(pb.PutFileRequest).read(b"") == pb.PutFileRequest()
+    answer = pb.GetFileResponse(file=pb.SpaceFile(name="a.tar"))
+    assert ChunkCodec(pb.GetFileResponse).write(answer) == answer.SerializeToString()
+
+
+@given(
+    st.lists(st.builds(lambda chunk: pb.PutFileRequest(chunk=chunk).SerializeToString(), st.binary(max_size=300)))
+    | st.lists(st.binary(max_size=8)),
+    st.binary(max_size=3),
+)
+def test_whatever_comes_is_what_protobuf_takes_it_for(parts: list[bytes], rest: bytes) -> None:
+    data = b"".join(parts) + rest
+    try:
+        expected = pb.PutFileRequest.FromString(data)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            ChunkCodec(pb.PutFileRequest).read(data)
+        return
+    found = ChunkCodec(pb.PutFileRequest).read(data)
+    assert (pb.PutFileRequest(chunk=bytes(found)) if isinstance(found, memoryview) else found) == expected
