@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from qiskit import QuantumCircuit
 from qiskit_ibm_runtime import RuntimeEncoder
-from qonduit_qpu_broker.local.process import Limits, SimulatorDiedError, SimulatorProcess
+from qonduit_qpu_broker.local.launching import Limits
+from qonduit_qpu_broker.local.process import SimulatorDiedError, SimulatorProcess
 from qonduit_qpu_broker.simulator import engine as engines
 from qonduit_qpu_broker.simulator.frames import SimulationRequest
 
@@ -89,7 +90,7 @@ def _body(qubits: int) -> bytes:
 
 async def test_a_confined_simulator_simulates_and_the_next_job_runs_after_one_that_hangs(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    limits = Limits(max_qubits=24, memory_bytes=2 * 1024**3, time_limit_s=60, threads=1, hidden=(data,))
+    limits = Limits(max_qubits=24, memory_bytes=2 * 1024**3, time_limit_s=200, threads=1, hidden=(data,))
     process = SimulatorProcess(limits, data / "simulator")
     request = SimulationRequest("sampler", "ibm_torino", noisy=False)
     reply, result = await process.simulate(request, _body(2))

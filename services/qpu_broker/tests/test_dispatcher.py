@@ -100,8 +100,8 @@ async def test_a_job_whose_body_is_waited_for_can_be_cancelled(tmp_path: Path) -
     async with _dispatching(ledger, storage, _Device(asyncio.Event().wait)) as dispatcher:
         job = await _submitted(ledger, JOB)
         dispatcher.enqueue(job)
-        await asyncio.wait_for(storage.asked.wait(), 5)
-        await asyncio.wait_for(dispatcher.cancel(job, "Not wanted."), 5)
+        await asyncio.wait_for(storage.asked.wait(), 60)
+        await asyncio.wait_for(dispatcher.cancel(job, "Not wanted."), 60)
         ended = await ledger.run(lambda open_: jobs.get(open_, job.qpu_job_id))
         assert ended is not None
         assert (ended.state, ended.qpu_s) == (QpuState.CANCELLED, 0.0)
@@ -122,7 +122,7 @@ async def test_a_paid_result_outlasts_a_full_disk(tmp_path: Path) -> None:
         done, _ = await asyncio.wait([ending], timeout=0.2)
         assert not done
         await ledger.run(lambda open_: open_.execute("PRAGMA max_page_count = 1000000").fetchone())
-        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(ending, 60)
         ended = await ledger.run(lambda open_: jobs.get(open_, job.qpu_job_id))
         assert ended is not None
         assert (ended.state, ended.qpu_s) == (QpuState.COMPLETED, 3.0)

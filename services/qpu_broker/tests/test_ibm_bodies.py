@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 from qonduit_qpu_broker.ibm.bodies import prepared
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-DOCUMENTS = st.dictionaries(st.text() | st.sampled_from(["tags", "cost", "runtime"]), VALUES)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+DOCUMENTS = st.dictionaries(st.text() | st.sampled_from(["tags", "cost", "runtime"]), VALUES, max_size=6)
 REPLACED = {"runtime", "start_session", "session_time", "cost"}
 
 

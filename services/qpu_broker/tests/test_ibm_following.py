@@ -39,7 +39,7 @@ async def test_a_job_that_a_shifted_list_does_not_hold_is_asked_for_itself() -> 
     async def started(_at: float) -> None:
         raise AssertionError("it was never seen running")
 
-    ended = await asyncio.wait_for(follower.until_final("d2", started, asyncio.Event()), 10)
+    ended = await asyncio.wait_for(follower.until_final("d2", started, asyncio.Event()), 60)
     await follower.stop()
     assert ended["state"]["status"] == "Completed"
     assert instance.asked[:3] == ["/jobs", "/jobs", "/jobs/d2"]

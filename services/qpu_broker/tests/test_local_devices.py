@@ -11,7 +11,8 @@ from qiskit import QuantumCircuit
 from qiskit_ibm_runtime import RuntimeEncoder
 from qonduit_qpu_broker.local.catalog import DeviceCatalog
 from qonduit_qpu_broker.local.devices import LocalDevices
-from qonduit_qpu_broker.local.process import Limits, SimulatorProcess
+from qonduit_qpu_broker.local.launching import Limits
+from qonduit_qpu_broker.local.process import SimulatorProcess
 from qonduit_qpu_broker.upstream import Submission
 from qonduit_service_kit.messages import QpuState
 
@@ -25,7 +26,7 @@ class Watched(SimulatorProcess):
     """A real process; tells when it has started and ended."""
 
     def __init__(self, scratch: Path) -> None:
-        super().__init__(Limits(max_qubits=24, memory_bytes=2 * 1024**3, time_limit_s=60, threads=1), scratch)
+        super().__init__(Limits(max_qubits=24, memory_bytes=2 * 1024**3, time_limit_s=200, threads=1), scratch)
         self.steps: asyncio.Queue[str] = asyncio.Queue()
 
     async def _ready(self) -> asyncio.subprocess.Process:

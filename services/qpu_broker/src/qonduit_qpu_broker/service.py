@@ -22,7 +22,10 @@ from qonduit_qpu_broker.inbox import Inbox
 from qonduit_qpu_broker.ledger.thread import LedgerThread
 from qonduit_qpu_broker.local.catalog import DeviceCatalog
 from qonduit_qpu_broker.local.devices import LocalDevices
-from qonduit_qpu_broker.local.process import Limits, SimulatorProcess
+from qonduit_qpu_broker.local.launching import Limits
+from qonduit_qpu_broker.local.noise_files import NoiseFiles
+from qonduit_qpu_broker.local.noise_making import NoiseMaker
+from qonduit_qpu_broker.local.process import SimulatorProcess
 from qonduit_qpu_broker.metrics import BrokerMetrics
 from qonduit_qpu_broker.observing import LOOK_S, Observer
 from qonduit_qpu_broker.outbox import Outbox
@@ -140,6 +143,11 @@ def local_devices(settings: QpuBrokerSettings, *, prefix: str = "") -> Upstream:
         threads=settings.simulator_threads,
         hidden=tuple(path for path in (settings.data_dir, key_file, settings.ibm_accounts_file) if path is not None),
     )
-    process = SimulatorProcess(limits, settings.data_dir / "simulator")
+    catalog, scratch = DeviceCatalog(), settings.data_dir / "simulator"
     noisy = settings.simulator_noise == "noisy"
-    return LocalDevices(DeviceCatalog(), process, noisy=noisy, idle_s=settings.simulator_idle_s, prefix=prefix)
+    files = maker = None
+    if noisy and settings.simulator_noise_cache_bytes:
+        files = NoiseFiles(settings.data_dir / "noise_models", catalog, settings.simulator_noise_cache_bytes)
+        maker = NoiseMaker(files, limits, scratch)
+    process = SimulatorProcess(limits, scratch, files)
+    return LocalDevices(catalog, process, noisy=noisy, idle_s=settings.simulator_idle_s, prefix=prefix, noise=maker)

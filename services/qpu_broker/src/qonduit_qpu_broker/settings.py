@@ -20,6 +20,9 @@ class QpuBrokerSettings(ServiceSettings):
     simulator_noise: Literal["ideal", "noisy"] = Field(
         "ideal", description="Whether local devices show the errors that their properties tell of."
     )
+    simulator_noise_cache_bytes: int = Field(
+        64 * 1024**2, ge=0, description="Most that kept noise models may take on disk; 0 keeps none."
+    )
     queue_delay_s: float = Field(0.3, ge=0, description="Seconds a job waits at least for a local device.")
     max_qubits: int = Field(24, ge=1, le=40, description="Most qubits that one simulated circuit may use.")
     simulator_memory_bytes: int = Field(4 * 1024**3, ge=1024**3, description="Memory of the simulator's process.")

@@ -5,6 +5,7 @@ The package is located, not imported: its import costs seconds and 170 MB, its f
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -79,10 +80,19 @@ class DeviceCatalog:
             properties["backend_name"] = name
         return properties
 
+    def digest(self, name: str) -> str:
+        """Return a digest of all that is described of a device, its calibration included."""
+        paths = (self._path(name, "conf"), self._path(name, "props"))
+        described = [hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"" for path in paths]
+        return hashlib.sha256(b"".join(described)).hexdigest()
+
     def _load(self, name: str, kind: str) -> dict[str, Any] | None:
-        folder = self.facts(name).folder
-        path = folder / f"{kind}_{folder.name}.json"
+        path = self._path(name, kind)
         return json.loads(path.read_bytes()) if path.is_file() else None
+
+    def _path(self, name: str, kind: str) -> Path:
+        folder = self.facts(name).folder
+        return folder / f"{kind}_{folder.name}.json"
 
 
 def mock_of(name: str) -> str:

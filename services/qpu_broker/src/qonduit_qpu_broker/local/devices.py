@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from qonduit_qpu_broker.local.catalog import DeviceCatalog
+    from qonduit_qpu_broker.local.noise_making import NoiseMaker
     from qonduit_qpu_broker.upstream import Description, Query
 
 _log = get_logger("local-devices")
@@ -38,11 +39,19 @@ class LocalDevices:
     programs = frozenset({"sampler", "estimator", "executor"})
 
     def __init__(
-        self, catalog: DeviceCatalog, process: SimulatorProcess, *, noisy: bool, idle_s: float, prefix: str = ""
+        self,
+        catalog: DeviceCatalog,
+        process: SimulatorProcess,
+        *,
+        noisy: bool,
+        idle_s: float,
+        prefix: str = "",
+        noise: NoiseMaker | None = None,
     ) -> None:
         self._catalog = catalog
         self._process = process
         self._noisy = noisy
+        self._noise = noise
         self._devices = {prefix + facts.name: (facts, False) for facts in catalog.devices()}
         """By the name for programs, with a prefix where the real ones are a provider's; and whether it is a mock."""
         for name, (facts, _) in tuple(self._devices.items()):
@@ -66,6 +75,8 @@ class LocalDevices:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._noise is not None:
+            await self._noise.stop()
         await self._process.stop()
 
     def devices(self) -> tuple[Device, ...]:
@@ -171,6 +182,8 @@ class LocalDevices:
                 reason=str(error),
                 code=_DIED_CODE,
             )
+        if self._noisy and self._noise is not None:
+            self._noise.want(facts.name)
         if reply.ok:
             return Outcome(QpuState.COMPLETED, reply.charged_s, result=result)
         return Outcome(QpuState.FAILED, 0.0, result=result, reason=reply.reason, code=reply.code)

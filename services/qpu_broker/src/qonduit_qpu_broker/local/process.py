@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.logs import get_logger
 
+from qonduit_qpu_broker.local.launching import Limits, launch
 from qonduit_qpu_broker.simulator.frames import (
     MAX_HEADER_BYTES,
     MAX_RESULT_BYTES,
@@ -24,6 +22,8 @@ from qonduit_qpu_broker.simulator.frames import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qonduit_qpu_broker.local.noise_files import NoiseFiles
+
 _log = get_logger("simulator")
 _START_TIMEOUT_S = 120.0
 _STDERR_TAIL = 4096
@@ -35,24 +35,15 @@ class SimulatorDiedError(Exception):
     """The simulator's process ended in the middle of a job; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one simulator process may use."""
-
-    max_qubits: int
-    memory_bytes: int
-    time_limit_s: float
-    threads: int
-    hidden: tuple[Path, ...] = ()
-    """The broker's own files, which it must not find."""
-
-
 class SimulatorProcess:
     """One process that runs one job at a time; `simulate` starts it if it isn't there."""
 
-    def __init__(self, limits: Limits, scratch: Path) -> None:
+    def __init__(self, limits: Limits, scratch: Path, noise: NoiseFiles | None = None) -> None:
         self._limits = limits
         self._scratch = scratch
+        self._noise = noise
+        self._told: set[str] = set()
+        """Devices whose noise the process has been given."""
         self._process: asyncio.subprocess.Process | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stderr = b""
@@ -73,6 +64,8 @@ class SimulatorProcess:
             process = await self._ready()
             try:
                 async with asyncio.timeout(self._limits.time_limit_s):
+                    if request.noisy:
+                        await self._tell_noise(process, request.backend)
                     return await self._exchange(process, pack(request, body))
             except TimeoutError:
                 await self._end()
@@ -100,21 +93,10 @@ class SimulatorProcess:
         process = self._process
         if process is not None and process.returncode is None:
             return process
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "qonduit_qpu_broker.simulator"),
-            *("--max-qubits", str(self._limits.max_qubits)),
-            *("--memory-bytes", str(self._limits.memory_bytes)),
-            *("--parent", str(os.getpid())),
-            *(argument for path in self._limits.hidden for argument in ("--hide", str(path.absolute()))),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment(),
-            cwd="/",
-        )
+        process = await launch(self._limits, self._scratch)
         self._process = process
         self._stderr = b""
+        self._told.clear()
         self._draining = asyncio.create_task(self._drain(process))
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
@@ -127,19 +109,16 @@ class SimulatorProcess:
         _log.info("the simulator is ready", pid=process.pid)
         return process
 
-    def _environment(self) -> dict[str, str]:
-        """Return an environment without anything secret: only what Python and the maths libraries need."""
-        threads = str(self._limits.threads)
-        return {
-            "PATH": os.defpath,
-            "HOME": str(self._scratch.absolute()),
-            "LANG": "C.UTF-8",
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "RAYON_NUM_THREADS": threads,
-            "QISKIT_PARALLEL": "FALSE",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+    async def _tell_noise(self, process: asyncio.subprocess.Process, device: str) -> None:
+        """Give the process a device's noise, if that was kept: it reads no file of the broker's."""
+        if self._noise is None or device in self._told:
+            return
+        if table := await asyncio.to_thread(self._noise.read, device):
+            self._told.add(device)
+            request = SimulationRequest("", device, noisy=True, noise_table=True)
+            reply, _ = await self._exchange(process, pack(request, table))
+            if not reply.ok:
+                self._noise.drop(device, reply.reason)
 
     async def _exchange(self, process: asyncio.subprocess.Process, frame: bytes) -> tuple[SimulationReply, bytes]:
         if process.stdin is None:

@@ -1,6 +1,6 @@
-"""The simulator's process: jobs in on stdin, results out on stdout.
+"""The simulator's process: jobs in on stdin, results out on stdout; or one table of noise out, and no job in.
 
-Started by `local.process`; not for people.
+Started by `local.launching`; not for people.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from qonduit_qpu_broker.simulator.confinement import confine
 from qonduit_qpu_broker.simulator.frames import SimulationReply, SimulationRequest, pack, read_frame
 
 _PR_SET_PDEATHSIG = 1
+_LOW_PRIORITY = 10
+"""A tenth of what a job gets beside it: not so low that on a busy machine it never ends."""
 
 
 def main() -> None:
@@ -31,6 +33,11 @@ def main() -> None:
     from qonduit_qpu_broker.simulator.warmup import warm_up  # noqa: PLC0415
 
     engine = Engine(max_qubits=arguments.max_qubits)
+    if arguments.noise_table_of:
+        os.nice(_LOW_PRIORITY)
+        results.write(engine.noise_table(arguments.noise_table_of))
+        results.flush()
+        return
     warm_up(engine)
     results.write(pack(SimulationReply(ok=True, ready=True)))
     results.flush()
@@ -47,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-bytes", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--hide", action="append", default=[])
+    parser.add_argument("--noise-table-of", metavar="DEVICE", default="")
     return parser.parse_args()
 
 

@@ -10,11 +10,13 @@ from qiskit.circuit.library import standard_gates
 from qiskit.providers import BackendV2, Options, QubitProperties
 from qiskit.transpiler import InstructionProperties, Target
 from qiskit_aer.noise import NoiseModel
+from qiskit_aer.noise.device import basic_device_gate_errors
 
 from qonduit_qpu_broker.local.catalog import DeviceCatalog
+from qonduit_qpu_broker.simulator.noise_table import NoiseTable, TableWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from qiskit.circuit import Gate, QuantumCircuit
 
@@ -36,6 +38,7 @@ class DeviceModel:
             (entry["gate"], tuple(entry["qubits"])): _values(entry["parameters"])
             for entry in (properties or {}).get("gates", [])
         }
+        self._table: NoiseTable | None = None
         self.noise_for = lru_cache(maxsize=64)(self._noise_for)
 
     def gate_length_s(self, name: str, qubits: tuple[int, ...]) -> float:
@@ -44,12 +47,33 @@ class DeviceModel:
             return self._qubits[qubits[0]].get("readout_length", _DEFAULT_GATE_S)
         return self._gates.get((name, qubits), {}).get("gate_length", _DEFAULT_GATE_S)
 
-    def _noise_for(self, active: tuple[int, ...]) -> NoiseModel:
-        # Building the noise of all of a large device's gates takes seconds, that of the qubits in use
-        # milliseconds; programs run the same layout again and again, so models are kept.
-        return NoiseModel.from_backend(_DescribedBackend(self._target(frozenset(active))))
+    def take_noise(self, table: NoiseTable) -> None:
+        """Load noise from a table from now on, instead of making it."""
+        self._table = table
 
-    def _target(self, active: frozenset[int]) -> Target:
+    def noise_table(self) -> bytes:
+        """Return the table of all gates' errors; takes as long as a model of the whole device, UntabledError."""
+        writer = TableWriter()
+        everywhere = frozenset(range(self.qubits))
+        for name in _known_gates():
+            # One gate after the other, so that never all circuits of a large device are in memory.
+            writer.add(basic_device_gate_errors(target=self._target(everywhere, [name])))
+        return writer.packed()
+
+    def _noise_for(self, active: tuple[int, ...]) -> NoiseModel:
+        # Making the noise of all of a large device's gates takes half a minute, that of a few qubits a second;
+        # programs run the same layout again and again, so models are kept.
+        used = frozenset(active)
+        if self._table is None:
+            return NoiseModel.from_backend(_DescribedBackend(self._target(used, _known_gates())))
+        # Without gates: Aer adds what is made quickly, errors of readout and of delays.
+        model = NoiseModel.from_backend(_DescribedBackend(self._target(used, [])))
+        model.add_basis_gates([name for name in _known_gates() if self._gate_properties(name, used)])
+        for name, qubits, error in self._table.errors(used):
+            model.add_quantum_error(error, name, qubits)
+        return model
+
+    def _target(self, active: frozenset[int], gates: Iterable[str]) -> Target:
         target = Target(
             num_qubits=self.qubits,
             dt=self._dt_s,
@@ -58,18 +82,21 @@ class DeviceModel:
             ]
             or None,
         )
-        for name, gate in _known_gates().items():
-            errors = {
-                qubits: InstructionProperties(error=values.get("gate_error"), duration=values.get("gate_length"))
-                for (gate_name, qubits), values in self._gates.items()
-                if gate_name == name and active.issuperset(qubits)
-            }
+        for name in gates:
+            errors = self._gate_properties(name, active)
             if errors:
-                target.add_instruction(gate, errors, name=name)
+                target.add_instruction(_known_gates()[name], errors, name=name)
         target.add_instruction(Measure(), {(q,): self._readout(q) for q in active if q < len(self._qubits)})
         target.add_instruction(Delay(Parameter("t")), {(q,): None for q in active})
         target.add_instruction(Reset(), {(q,): None for q in active})
         return target
+
+    def _gate_properties(self, name: str, active: frozenset[int]) -> dict[tuple[int, ...], InstructionProperties]:
+        return {
+            qubits: InstructionProperties(error=values.get("gate_error"), duration=values.get("gate_length"))
+            for (gate_name, qubits), values in self._gates.items()
+            if gate_name == name and active.issuperset(qubits)
+        }
 
     def _readout(self, qubit: int) -> InstructionProperties:
         values = self._qubits[qubit]

@@ -14,6 +14,7 @@ from qonduit_qpu_broker.simulator.circuits import active_qubits, is_clifford
 from qonduit_qpu_broker.simulator.device import DeviceModel, DeviceModels
 from qonduit_qpu_broker.simulator.estimator import run_estimator
 from qonduit_qpu_broker.simulator.frames import MAX_RESULT_BYTES, SimulationReply, SimulationRequest
+from qonduit_qpu_broker.simulator.noise_table import BadTableError, NoiseTable
 from qonduit_qpu_broker.simulator.refusals import InvalidInputError, SimulationError, TooLargeError, UnsupportedError
 from qonduit_qpu_broker.simulator.sampler import run_sampler
 
@@ -55,6 +56,8 @@ class Engine:
 
     def run(self, request: SimulationRequest, body: bytes) -> tuple[SimulationReply, bytes]:
         """Return how a job ended and its result; never raises for what a program submitted."""
+        if request.noise_table:
+            return self._take_noise(request.backend, body), b""
         try:
             result, charged = self._simulate(request, body)
             encoded = _encoded(result)
@@ -68,6 +71,17 @@ class Engine:
             text = traceback.format_exc()[-_MAX_TRACEBACK:]
             reason = f"{type(error).__name__}: {error}"[:1000]
             return SimulationReply(ok=False, reason=reason, code=SimulationError.code), text.encode()
+
+    def _take_noise(self, backend: str, packed: bytes) -> SimulationReply:
+        try:
+            self._devices.get(backend).take_noise(NoiseTable(packed))
+        except BadTableError as error:
+            return SimulationReply(ok=False, reason=str(error))
+        return SimulationReply(ok=True)
+
+    def noise_table(self, backend: str) -> bytes:
+        """Return the table of a device's noise; takes a while."""
+        return self._devices.get(backend).noise_table()
 
     def _simulate(self, request: SimulationRequest, body: bytes) -> tuple[Any, float]:
         try:

@@ -11,6 +11,8 @@ PREFIX = struct.Struct(">IQ")
 """Length of the header, length of the body."""
 MAX_RESULT_BYTES = 256 * 1024**2
 MAX_HEADER_BYTES = 1024**2
+NOISE_FORM = 1
+"""Of the tables in which noise is kept; raised with each change to `noise_table`, or to the target made in `device`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class SimulationRequest:
     program: str
     backend: str
     noisy: bool
+    noise_table: bool = False
+    """Set when this is no job: the body is the device's noise, to be loaded from now on."""
 
 
 @dataclass(frozen=True, slots=True)
