@@ -215,6 +215,9 @@ class World:
             self.inbox.extend(worker.demands.values())
         elif isinstance(message, m.DriverGranted | m.ExecutorGranted):
             self._take(worker, message)
+        elif isinstance(message, m.DemandRefused):
+            # The driver's agent ends these tasks.
+            worker.demands.pop((message.job_id, message.attempt, message.shape), None)
         elif isinstance(message, m.LeaseRevoked) and message.lease_id in worker.leases:
             worker.ending.add(message.lease_id)
             if message.now or worker.leases[message.lease_id].idle_since is not None:

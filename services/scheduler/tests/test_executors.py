@@ -33,6 +33,14 @@ def test_executors_are_told_what_the_function_depends_on(running: Any) -> None:
     assert (granted.qpu_budget_s, granted.user_qpu_budget_s) == (60.0, 600.0)
 
 
+def test_executors_are_told_where_the_files_of_their_programs_are(running: Any) -> None:
+    running.want("j1", 1, space="functions/acme/solver/ada", provider_space="providers/acme/solver")
+    running.drain()
+    granted = running.bodies(m.ExecutorGranted)[0]
+    assert granted.space == "functions/acme/solver/ada"
+    assert granted.provider_space == "providers/acme/solver"
+
+
 def test_no_more_executors_than_fit_and_more_when_room_comes(running: Any) -> None:
     running.want("j1", 100, mem=0.1)
     running.drain()

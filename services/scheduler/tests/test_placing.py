@@ -273,3 +273,16 @@ def test_the_report_of_a_large_cluster_comes_in_pages_that_fit_a_message(world: 
     assert sum(len(page.workers) for page in pages) == 301
     assert sum(len(page.waiting) for page in pages) == 399
     assert {page.waiting_total for page in pages} == {399}
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_an_idle_cluster_takes_all_that_fits(new_world: Callable[..., Any], job: Any, count: int) -> None:
+    world = new_world()
+    for number in range(count):
+        world.start_worker(f"w{number}", cpu=2, mem=3)
+    world.drain()
+    world.tick(3.0)
+    for number in range(2 * count + 1):
+        world.submit(job(f"j{number}", user=f"user{number % 7}"))
+    world.drain()
+    assert len(world.core.picture.line) == 1

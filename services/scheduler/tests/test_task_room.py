@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qonduit_service_kit import messages as m
 
@@ -109,7 +109,7 @@ def test_the_operator_decides_how_much_is_left(new_world: Callable[..., Any], jo
         assert sum(world.driver_of(f"j{number}") is not None for number in range(4)) == expected
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     workers=st.lists(st.sampled_from([4, 6, 7.5, 16]), min_size=1, max_size=4),
     drivers=st.lists(st.sampled_from([0.5, 1, 2, 2.5, 3]), min_size=1, max_size=24),

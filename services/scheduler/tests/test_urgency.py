@@ -157,7 +157,7 @@ def test_the_service_runs_the_policy_that_the_simulator_measures() -> None:
 small = st.tuples(st.sampled_from([0.5, 1, 2, 5]), st.integers(1, 12), st.sampled_from(["ada", "bob", "eve"]))
 
 
-@examples(max_examples=30, deadline=None)
+@examples(max_examples=30)
 @given(big=st.integers(9, 16), stream=st.lists(small, min_size=3, max_size=8), slow=st.booleans())
 def test_nothing_waits_for_ever_behind_a_stream_of_small_ones(
     new_world: Callable[..., Any], job: Any, big: int, stream: list[tuple[float, int, str]], *, slow: bool

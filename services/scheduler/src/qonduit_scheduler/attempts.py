@@ -16,6 +16,7 @@ from qonduit_service_kit.messages import (
     RunningAttempt,
     Shape,
     TaskDemand,
+    UserLimited,
 )
 
 from qonduit_scheduler.picture import Attempt, Demand, MissedExecutor, Phase, Picture, Unanswered
@@ -41,12 +42,19 @@ def submit(picture: Picture, spec: JobSpec, now: float, *, hold_back: bool = Fal
     """
     _answered(picture, spec.job_id, spec.attempt - 1)
     if not _is_news(picture, spec):
+        waiting = picture.attempts.get(spec.job_id)
+        if waiting is not None and waiting.spec.attempt == spec.attempt and waiting.phase is Phase.QUEUED:
+            # What is told again of one that has waited for long has a ticket that is good for longer.
+            waiting.spec = spec
         return
     older = picture.attempts.get(spec.job_id)
     if older is not None:
         close(picture, older, now, "a newer attempt replaces this one")
+    picture.limit_running(spec.user, spec.user_running_jobs)
     attempt = picture.attempts[spec.job_id] = Attempt(spec, Phase.QUEUED, fresh=not hold_back)
-    if not hold_back:
+    if hold_back:
+        picture.take_place(spec.user, spec.job_id)
+    else:
         enqueue(picture, attempt, now)
 
 
@@ -57,6 +65,14 @@ def expect(picture: Picture, running: RunningAttempt, now: float) -> None:
     until = now + picture.settings.lease_ttl_s + picture.settings.grace_s
     attempt = Attempt(running.spec, Phase.EXPECTED, expected_on=running.worker_id, expected_until=until)
     picture.attempts[running.spec.job_id] = picture.expected[running.spec.job_id] = attempt
+    picture.limit_running(running.spec.user, running.spec.user_running_jobs)
+    picture.take_place(running.spec.user, running.spec.job_id)
+
+
+def limit_user(picture: Picture, message: UserLimited, now: float) -> None:
+    """Take a user's new limit; what runs goes on."""
+    del now
+    picture.limit_running(message.user, message.running_jobs)
 
 
 def _is_news(picture: Picture, spec: JobSpec) -> bool:
@@ -150,6 +166,7 @@ def close(picture: Picture, attempt: Attempt, now: float, cause: str) -> None:
             picture.revoke(lease, now, cause, at_once=True)
     del picture.attempts[spec.job_id]
     picture.expected.pop(spec.job_id, None)
+    picture.running.give_back(spec.user, spec.job_id)
     picture.with_executors.pop(spec.job_id, None)
     picture.closed.remember(spec.job_id, spec.attempt)
 

@@ -16,6 +16,7 @@ from qonduit_service_kit.messages import (
     RunningAttempt,
     SchedulerElected,
     TaskDemand,
+    UserLimited,
     WorkerHeartbeat,
     WorkerStopped,
 )
@@ -61,6 +62,7 @@ Event: TypeAlias = (
     | LeaseEnded
     | TaskDemand
     | DriverWaiting
+    | UserLimited
     | Tick
     | Undeliverable
 )
@@ -73,6 +75,7 @@ CONSUMED: Final = (
     LeaseEnded,
     TaskDemand,
     DriverWaiting,
+    UserLimited,
 )
 """The messages among the events."""
 
@@ -147,4 +150,5 @@ _HANDLERS: dict[type, Callable[[Picture, Any, float], None]] = {
     LeaseEnded: workers.lease_ended,
     TaskDemand: attempts.demand,
     DriverWaiting: workers.driver_waiting,
+    UserLimited: attempts.limit_user,
 }

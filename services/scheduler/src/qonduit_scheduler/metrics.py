@@ -32,9 +32,9 @@ class SchedulerMetrics:
 
         self.leader = gauge("leader", "1 while this scheduler leads.")
         self.term = gauge("term", "Its term of leadership; 0 while it doesn't lead.")
-        self.waiting = gauge("waiting", "Drivers, and executors of a job and shape, that wait.", "kind")
+        self.waiting = gauge("waiting", "Drivers, and executors of a job and shape, that wait for room.", "kind")
         self.wanted = gauge(
-            "waiting_resources", "What all that waits needs together: cores, bytes, devices.", "resource"
+            "waiting_resources", "What all that waits for room needs together: cores, bytes, devices.", "resource"
         )
         self.oldest = gauge(
             "oldest_waiting_seconds", "How long the longest waiting of the most urgent of each shape has waited."
@@ -93,6 +93,8 @@ class SchedulerMetrics:
         waiting = dict.fromkeys(LeaseKind, 0)
         cpu_millis = mem_bytes = gpus = 0  # Plain numbers: there may be a hundred thousand entries.
         for entry in picture.line.entries.values():
+            if picture.line.is_held(entry):
+                continue  # More workers would not help it.
             waiting[entry.kind] += entry.count
             cpu_millis += entry.asked.cpu_millis * entry.count
             mem_bytes += entry.asked.mem_bytes * entry.count
@@ -106,7 +108,9 @@ class SchedulerMetrics:
         for kind in LeaseKind:
             self.waiting.labels(kind.value).set(waiting[kind])
             self.leases.labels(kind.value).set(leases[kind])
-        self.oldest.set(max((now - entry.waiting_since for entry in picture.line.heads()), default=0.0))
+        self.oldest.set(
+            max((now - picture.line.wants_room_since(entry) for entry in picture.line.heads()), default=0.0)
+        )
         draining = sum(worker.draining for worker in picture.fleet.workers.values())
         self.workers.labels("draining").set(draining)
         self.workers.labels("ready").set(len(picture.fleet.workers) - draining)

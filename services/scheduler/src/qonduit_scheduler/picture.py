@@ -17,6 +17,7 @@ from qonduit_scheduler.fairness import Fairness
 from qonduit_scheduler.fleet import Fleet, Lease, Worker
 from qonduit_scheduler.memory import Memory
 from qonduit_scheduler.prediction import RunTimes, TaskHabits
+from qonduit_scheduler.running import RunningJobs
 from qonduit_scheduler.shapes import NOTHING, add, fits, subtract, times_in
 from qonduit_scheduler.waiting import Entry, EntryKey, WaitingLine
 
@@ -155,6 +156,7 @@ class Picture:
         self.run_times = RunTimes(settings.unknown_s)
         self.habits = TaskHabits()
         self.line = WaitingLine()
+        self.running = RunningJobs()
         self.hope: dict[Shape, list[str] | None] = {}
         """Waiting shapes that may fit now: on these workers, or (None) anywhere. Others are known not to fit."""
         self.reservations: dict[str, Reservation] = {}
@@ -197,13 +199,10 @@ class Picture:
 
     def enter(self, entry: Entry) -> None:
         """Let an entry wait."""
-        if not self.line.has_shape(entry.shape):
-            self.hope[entry.shape] = None
-        else:
-            # Its shape is known not to fit, unless it is short enough for a worker that is kept for another.
-            for worker_id in self.reservations:
-                self._hope_for(entry.shape, self.fleet.workers[worker_id])
+        known = self.line.has_shape(entry.shape)
         self.line.add(entry)
+        if not self.line.is_held(entry):
+            self._hope_anew(entry.shape, known=known)
         self.fairness.start_waiting(entry.user)
         self.changed = True
 
@@ -253,6 +252,52 @@ class Picture:
             if hoped is not None and worker.worker_id not in hoped:
                 hoped.append(worker.worker_id)
 
+    def _hope_anew(self, shape: Shape, *, known: bool) -> None:
+        """Note that something of a shape waits for room from now on; `known` if something of it did before."""
+        if not known:
+            self.hope[shape] = None
+            return
+        # Its shape is known not to fit, unless it is short enough for a worker that is kept for another.
+        for worker_id in self.reservations:
+            self._hope_for(shape, self.fleet.workers[worker_id])
+
+    # --- Users' running jobs ---
+
+    def limit_running(self, user: str, most: int | None) -> None:
+        """Set how many jobs of a user may have a place at a time; None for no limit. What has one keeps it."""
+        self.running.set_most(user, most)
+        self._hold_if_full(user)
+
+    def take_place(self, user: str, place: str) -> None:
+        """Count a place for one of a user's jobs; if it is the last, the others of them no longer wait for room."""
+        self.running.take(user, place)
+        self._hold_if_full(user)
+
+    def _hold_if_full(self, user: str) -> None:
+        if user in self.line.held or not self.running.full(user):
+            return
+        self.line.hold(user)
+        for reservation in list(self.reservations.values()):
+            if reservation.user == user and self.line.is_held(self.line.entries[reservation.key]):
+                self.drop_reservation(reservation)
+        for shape in self.line.lanes.get(user, ()):
+            if not self.line.has_shape(shape):
+                self.hope.pop(shape, None)
+        self.changed = True
+
+    def admit_again(self, now: float) -> None:
+        """Let the drivers of users wait for room whose jobs may have a place again."""
+        freed, self.running.freed = self.running.freed, {}
+        for user in freed:
+            if user not in self.line.held or self.running.full(user):
+                continue
+            lanes = self.line.lanes.get(user, {})
+            known = {shape: self.line.has_shape(shape) for shape, lane in lanes.items() if lane.drivers}
+            self.line.admit(user, now)
+            for shape, was_known in known.items():
+                self._hope_anew(shape, known=was_known)
+            self.changed = True
+
     # --- Leases ---
 
     def attach(self, lease: Lease) -> None:
@@ -263,6 +308,8 @@ class Picture:
         self.fairness.take(lease.user, lease.held)
         if lease.kind is LeaseKind.EXECUTOR:
             self.executors_of.setdefault(lease.user, {})[lease.lease_id] = lease
+        else:
+            self.running.take(lease.user, lease.lease_id)
         attempt = self.attempt_of(lease)
         if attempt is not None and lease.kind is LeaseKind.EXECUTOR:
             attempt.executors[lease.lease_id] = lease
@@ -272,6 +319,8 @@ class Picture:
         elif attempt is not None:
             attempt.driver, attempt.phase = lease, Phase.PLACED
             self.expected.pop(lease.job_id, None)
+            self.running.give_back(lease.user, lease.job_id)
+        self._hold_if_full(lease.user)
         self.changed = True
 
     def release(self, lease: Lease) -> None:
@@ -286,6 +335,8 @@ class Picture:
             del theirs[lease.lease_id]
             if not theirs:
                 del self.executors_of[lease.user]
+        else:
+            self.running.give_back(lease.user, lease.lease_id)
         attempt = self.attempt_of(lease)
         if attempt is not None and attempt.executors.pop(lease.lease_id, None) is not None:
             attempt.executors_use = subtract(attempt.executors_use, lease.held)

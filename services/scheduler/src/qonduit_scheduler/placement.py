@@ -31,6 +31,7 @@ def place_all(picture: Picture, now: float) -> None:
     room only shrinks, so a shape without a place stays without one to the end, but for those short enough to pass
     one that a worker is kept for.
     """
+    picture.admit_again(now)
     _serve_reservations(picture, now)
     if not picture.hope:
         return
@@ -103,8 +104,8 @@ class _Search:
         lane = line.lanes[user][shape]
         limit_s = self._limits_s.get(shape)
         if limit_s is None:
-            return line.entries[lane[0]]
-        entries = (line.entries[key] for key in islice(lane, _ENTRIES_COMPARED))
+            return None if lane.head is None else line.entries[lane.head]
+        entries = (line.entries[key] for key in islice(lane.keys(), _ENTRIES_COMPARED))
         return next((entry for entry in entries if entry.holds_s <= limit_s), None)
 
 
@@ -127,8 +128,9 @@ def _serve_reservations(picture: Picture, now: float) -> None:
     while _servable(picture):
         renew(picture, now)
         for reservation in _servable(picture):
-            entry = picture.line.entries.get(reservation.key)
-            if entry is not None:  # Else its job has come to its limit with the one before.
+            # With the one before its job, or its user, may have come to a limit.
+            if reservation.key in picture.reserved_for:
+                entry = picture.line.entries[reservation.key]
                 grant(picture, entry, picture.fleet.workers[reservation.worker_id], now)
                 served = True
     if served:
@@ -195,7 +197,7 @@ def grant(picture: Picture, entry: Entry, worker: Worker, now: float) -> None:
     if entry.key in picture.reserved_for:
         picture.drop_reservation(picture.reserved_for[entry.key])
     picture.tally.placements[entry.kind] += 1
-    picture.tally.waits_s.append((entry.kind, now - entry.waiting_since))
+    picture.tally.waits_s.append((entry.kind, now - picture.line.wants_room_since(entry)))
     if entry.kind is LeaseKind.DRIVER:
         picture.withdraw(entry)
         attempt.entry = None
@@ -227,5 +229,7 @@ def _executor_grant(term: int, attempt: Attempt, lease: Lease, worker: Worker) -
         user_qpu_budget_s=message.user_qpu_budget_s,
         files=message.files,
         traceparent=message.traceparent,
+        space=message.space,
+        provider_space=message.provider_space,
         incarnation=worker.incarnation,
     )

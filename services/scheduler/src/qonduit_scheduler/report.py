@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapq import merge
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.messages import ClusterReport, LeaseKind, Shape, TaskDemand, WaitingView, WorkerView
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qonduit_scheduler.fleet import Worker
     from qonduit_scheduler.picture import Picture
-    from qonduit_scheduler.waiting import Entry
+    from qonduit_scheduler.waiting import Entry, EntryKey
 
 REPORTED_WAITING: Final = 500
 REPORTED_WORKERS: Final = 16
@@ -43,10 +43,10 @@ def cluster_reports(picture: Picture, now: float) -> Iterator[ClusterReport]:
 
 
 def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
-    """Yield what waits for room, then what waits for its own job's limit."""
+    """Yield what waits for room, then what waits for its user's jobs to end, then for its own job's limit."""
     reasons = Reasons(picture)
     position = 0
-    for position, entry in enumerate(in_line(picture), start=1):
+    for position, entry in enumerate(chain(in_line(picture), _held(picture)), start=1):
         yield WaitingView(
             job_id=entry.job_id,
             attempt=entry.attempt,
@@ -75,12 +75,21 @@ def _all_waiting(picture: Picture) -> Iterator[WaitingView]:
 
 def in_line(picture: Picture) -> Iterator[Entry]:
     """Yield what waits about as it would be served: users in turn, smallest share first."""
-    line = picture.line
-    each_users = [merge(*line.lanes[user].values()) for _, user in picture.fairness.order]
+    lanes = picture.line.lanes
+    return _in_turns(picture, [merge(*(lane.keys() for lane in lanes[u].values())) for _, u in picture.fairness.order])
+
+
+def _held(picture: Picture) -> Iterator[Entry]:
+    """Yield the drivers of users who have as many jobs running as they may."""
+    lanes, users = picture.line.lanes, (user for _, user in picture.fairness.order if user in picture.line.held)
+    return _in_turns(picture, [merge(*(lane.drivers for lane in lanes[user].values())) for user in users])
+
+
+def _in_turns(picture: Picture, each_users: list[Iterator[EntryKey]]) -> Iterator[Entry]:
     for turn in zip_longest(*each_users):
         for key in turn:
             if key is not None:
-                yield line.entries[key]
+                yield picture.line.entries[key]
 
 
 def _worker_view(worker: Worker) -> WorkerView:
@@ -108,6 +117,8 @@ class Reasons:
     def of(self, entry: Entry) -> str:
         """Return what an entry waits for: room, a worker that is kept for another, or those who hold less."""
         picture = self._picture
+        if picture.line.is_held(entry):
+            return _held_by_user(picture, entry.user)
         if not picture.fleet.workers:
             return "no worker is connected"
         if not self._most_free:
@@ -161,6 +172,14 @@ def _closed(picture: Picture) -> str:
         else:
             said.append(f"{name} has not yet confirmed that this scheduler leads")
     return ", ".join(said)
+
+
+def _held_by_user(picture: Picture, user: str) -> str:
+    running = picture.running.count(user)
+    jobs = "job" if running == 1 else "jobs"
+    return (
+        f"{user} has {running} {jobs} running and may have {picture.running.most[user]}; this one waits for their end"
+    )
 
 
 def _at_limit(used: Shape, message: TaskDemand) -> str:

@@ -49,7 +49,7 @@ def renew(picture: Picture, now: float) -> None:
         if kept >= most:
             break
         held = picture.reserved_for.get(entry.key)
-        if held is not None and (held.head or entry.waiting_since > claimed):
+        if held is not None and (held.head or picture.line.wants_room_since(entry) > claimed):
             continue
         if held is not None:
             picture.drop_reservation(held)
@@ -60,7 +60,7 @@ def renew(picture: Picture, now: float) -> None:
             picture.grew(picture.fleet.workers[worker_id])
     for reservation in list(picture.reservations.values()):
         entry = picture.line.entries[reservation.key]
-        if reservation.head and entry.waiting_since <= claimed:
+        if reservation.head and picture.line.wants_room_since(entry) <= claimed:
             _ask_executors_back(picture, entry, picture.fleet.workers[reservation.worker_id], now, users=None)
 
 
@@ -221,12 +221,13 @@ def _longest_waiting(picture: Picture, user: str, now: float) -> Entry | None:
     """Return a user's entry that has waited past the bound and for which nobody was asked lately."""
     bound = now - picture.settings.yield_after_s
     line = picture.line
-    heads = (line.entries[lane[0]] for lane in line.lanes[user].values())
+    heads = (line.entries[lane.head] for lane in line.lanes[user].values() if lane.head is not None)
     return min(
         (
             entry
             for entry in heads
-            if entry.waiting_since <= bound and (entry.asked_for_room_at is None or entry.asked_for_room_at <= bound)
+            if line.wants_room_since(entry) <= bound
+            and (entry.asked_for_room_at is None or entry.asked_for_room_at <= bound)
         ),
         key=lambda entry: entry.key,
         default=None,

@@ -63,6 +63,7 @@ def _settle(picture: Picture, now: float) -> None:
         for lease in list(attempt.executors.values()):
             picture.revoke(lease, now, "the job's program doesn't run", at_once=True)
         if attempt.entry is None:
+            picture.running.give_back(attempt.spec.user, attempt.spec.job_id)
             attempts.enqueue(picture, attempt, now)
     refuse_impossible(picture, now)
 
@@ -89,7 +90,7 @@ def take_back_idle(picture: Picture, now: float) -> None:
     """
     if not picture.settled:
         return
-    patience = 0.0 if picture.line.entries else picture.settings.idle_s
+    patience = 0.0 if picture.line.due else picture.settings.idle_s
     for attempt in picture.with_executors.values():
         for lease in _surplus(attempt):
             if lease.idle_seen_at is not None and now - lease.idle_seen_at >= patience:
