@@ -81,6 +81,44 @@ async def test_files_of_others_are_out_of_reach(boxes: Sandboxes) -> None:
     assert (output, end.exit_code) == ("True\n", 0)
 
 
+async def test_the_agents_unix_socket_is_reached_by_its_path(boxes: Sandboxes) -> None:
+    spec = boxes.spec("import os, socket; socket.socket(socket.AF_UNIX).connect(os.environ['AGENT']); print('reached')")
+    agent = boxes.zygote.inside(spec.directory).agent_socket
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(agent))
+        server.listen()
+        sandbox = await boxes.zygote.fork(replace(spec, environment={**spec.environment, "AGENT": str(agent)}))
+        assert await sandbox.output.read() == b"reached\n"
+        await sandbox.wait()
+
+
+@ONLY_B
+async def test_a_providers_files_can_be_read_and_not_changed(boxes: Sandboxes) -> None:
+    spec = boxes.spec("""
+        import os
+        model, run = os.environ["MODEL"], os.path.dirname(os.path.dirname(os.environ["MODEL"]))
+        print(open(model).read())
+        for act in (
+            lambda: open(model, "r+"), lambda: os.truncate(model, 0), lambda: os.remove(model),
+            lambda: open(model + "2", "w"), lambda: os.rename(model, "../data/model"), lambda: os.mkdir(run + "/x"),
+        ):
+            try:
+                act()
+                print("done")
+            except OSError as error:
+                print(type(error).__name__)
+    """)
+    function_data = boxes.zygote.inside(spec.directory).function_data
+    function_data.mkdir()
+    model = function_data / "model.tar"
+    model.write_text("weights")
+    sandbox = await boxes.zygote.fork(replace(spec, environment={**spec.environment, "MODEL": str(model)}))
+    output = (await sandbox.output.read()).decode()
+    assert output.split() == ["weights", *["PermissionError"] * 6]
+    assert (await sandbox.wait()).exit_code == 0
+    assert model.read_text() == "weights"
+
+
 async def test_a_layer_of_packages_is_imported_from_where_it_is(boxes: Sandboxes, worker_folder: Path) -> None:
     packages = worker_folder / "state" / "environments" / "digest" / "site-packages"
     packages.mkdir(parents=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.sandbox import CgroupTree
 
-_PATIENCE_S = 30
+_PATIENCE_S = 100
 _RULES = BuildRules()
 
 
@@ -253,6 +253,7 @@ async def test_what_a_killed_worker_left_is_removed(make: Make, worker_folder: P
     assert names(worker_folder) == [layer.digest]
 
 
+@pytest.mark.slow
 async def test_room_is_made_by_removing_what_was_used_longest_ago_and_is_not_in_use(
     make: Make, wheels: Path, worker_folder: Path
 ) -> None:

@@ -97,9 +97,9 @@ async def test_threads_share_a_channel_also_once_pushes_come(server: ProgramServ
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         loop.call_soon_threadsafe(functools.partial(server.push, "news", number=7))
-        assert pushed.wait(10)
+        assert pushed.wait(60)
         return results
 
     loop = asyncio.get_running_loop()
@@ -192,13 +192,13 @@ async def test_requests_that_take_long_hold_a_bounded_number_of_bytes(server: Pr
     connections = [await asyncio.open_unix_connection(server._path) for _ in range(20)]
     for _, writer in connections:
         writer.write(frame)
-    await asyncio.wait_for(full.wait(), 10)
+    await asyncio.wait_for(full.wait(), 60)
     for _ in range(1000):  # Turns of the event loop in which the others could come in.
         await asyncio.sleep(0)
     assert len(held) == MAX_REQUEST_BYTES // MAX_FRAME_BYTES
     go_on.set()
     for reader, writer in connections:
-        await asyncio.wait_for(reader.readexactly(4), 10)
+        await asyncio.wait_for(reader.readexactly(4), 60)
         writer.close()
     assert len(held) == 20
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.program_channel import ProgramSession
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Driver:
@@ -113,7 +113,7 @@ async def test_values_are_decoded_while_others_are_on_their_way_each_place_its_o
     driver.done(third.task_id, value=Noted(3))  # Not next: it is decoded in its turn.
     async with asyncio.timeout(PATIENCE_S):
         while decoded != [1]:  # noqa: ASYNC110 - Another thread decodes.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
     assert not waiting.done()
     driver.done(second.task_id, value=Noted(2))
     values = await asyncio.wait_for(waiting, PATIENCE_S)

@@ -30,7 +30,7 @@ async def test_the_two_streams_keep_one_order(sandboxes: Sandboxes) -> None:
 
 
 async def test_lines_arrive_while_the_program_runs(sandboxes: Sandboxes) -> None:
-    sandbox = await sandboxes.fork("print('first'); import time; time.sleep(60)")
+    sandbox = await sandboxes.fork("print('first'); import time; time.sleep(600)")
     assert await sandbox.output.readline() == b"first\n"
     sandbox.kill()
     assert (await sandbox.wait()).signal == signal.SIGKILL
@@ -77,7 +77,7 @@ async def test_terminate_reaches_the_program_which_may_clean_up(sandboxes: Sandb
         import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
         print("ready")
-        time.sleep(60)
+        time.sleep(600)
     """
     sandbox = await sandboxes.fork(code)
     await sandbox.output.readline()

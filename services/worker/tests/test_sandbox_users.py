@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # Each runs whole files.
 
 HERE = Path(__file__).parent
 NOBODY = 65534
@@ -16,6 +16,8 @@ PYTEST = (
     "-m",
     "pytest",
     "-q",
+    "-m",
+    "not slow",  # That programs transpile has nothing to do with users.
     "-p",
     "no:cacheprovider",
     "--rootdir",
@@ -29,7 +31,7 @@ AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can become anot
 def run_as(uid: int, *arguments: str, **environment: str) -> str:
     command = [sys.executable, str(HERE / "programs" / "as_other.py"), str(uid), sys.executable, *arguments]
     environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", **environment}  # noqa: S108
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd="/", timeout=110)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd="/", timeout=850)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

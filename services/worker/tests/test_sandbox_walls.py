@@ -50,11 +50,17 @@ async def test_the_agent_serves_into_the_sandbox(sandboxes: Sandboxes) -> None:
             print(s.makefile().read(), end="")
     """
     sandbox = await sandboxes.fork(code, environment={"PORT": "@QONDUIT_PORT@"})
-    server = await asyncio.start_server(answer, sock=sandbox.listener.dup())
+    server = await asyncio.start_server(answer, sock=sandbox.open_listener())
     assert await sandbox.output.read() == b"hello program\n"
     assert (await sandbox.wait()).exit_code == 0
     server.close()
     await server.wait_closed()
+
+
+async def test_a_program_may_be_over_before_its_agent_serves(sandboxes: Sandboxes) -> None:
+    sandbox = await sandboxes.fork("pass")
+    await sandbox.wait()
+    assert sandbox.open_listener() is None
 
 
 async def test_the_agents_unix_socket_is_reached_by_its_path(sandboxes: Sandboxes) -> None:
@@ -100,8 +106,29 @@ async def test_other_folders_of_the_machine_are_not_there(sandboxes: Sandboxes, 
     assert output == "[]\n"
 
 
+async def test_a_providers_files_are_at_their_place_and_read_only(sandboxes: Sandboxes) -> None:
+    code = """
+        import os
+        print(os.path.exists("/function_data"))
+        try:
+            print(open("/function_data/model.tar").read())
+            open("/function_data/model.tar", "w")
+        except OSError as error:
+            print(type(error).__name__, error.strerror)
+    """
+    spec = sandboxes.spec(code)
+    function_data = spec.directory / "run" / "function_data"
+    function_data.mkdir()
+    (function_data / "model.tar").write_text("weights")
+    sandbox = await sandboxes.zygote.fork(spec)
+    assert (await sandbox.output.read()).decode().splitlines() == ["True", "weights", "OSError Read-only file system"]
+    await sandbox.wait()
+    output, _end = await sandboxes.run(code)
+    assert output.splitlines() == ["False", "FileNotFoundError No such file or directory"]
+
+
 async def test_only_its_own_processes_are_seen(sandboxes: Sandboxes) -> None:
-    neighbour = await sandboxes.fork("print('here', flush=True); import time; time.sleep(60)")
+    neighbour = await sandboxes.fork("print('here', flush=True); import time; time.sleep(600)")
     await neighbour.output.readline()
     code = """
         import os

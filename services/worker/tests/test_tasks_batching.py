@@ -72,6 +72,14 @@ def test_the_mean_rises_fast_and_falls_slowly() -> None:
     assert known.last_two_s("unknown") == 0.0
 
 
+def test_a_short_wait_for_large_values_is_no_work_and_a_long_one_is() -> None:
+    known = RunTimes()
+    known.note("f", 0.015, 0.0145)
+    known.note("g", 1.0, 0.999)
+    assert batch_size(tasks(1000), known, 2)[0] > 30, "a busy agent gets no message for each"
+    assert batch_size(tasks(1000, "g"), known, 2)[0] == 1, "a network is as slow for each"
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("fgh"), st.integers(0, 50_000)), min_size=1, max_size=600),
     st.dictionaries(st.sampled_from("fgh"), st.floats(0, 1)),

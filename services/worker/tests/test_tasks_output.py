@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qonduit_worker.tasks.output import Prefixer
+from qonduit_worker.tasks.output import Prefixer, whole_lines
 
 
 def mark(number: int, name: str = "f") -> bytes:
     return b"\x1eqonduit-task %d %b\x1f" % (number, name.encode())
 
 
-def printed(*chunks: bytes) -> bytes:
-    prefixer = Prefixer()
+def printed(*chunks: bytes, tagged: bool = False) -> bytes:
+    prefixer = Prefixer(tagged=tagged)
     return b"".join([*map(prefixer.feed, chunks), prefixer.rest()])
 
 
@@ -69,11 +69,56 @@ def test_a_long_line_goes_out_in_pieces() -> None:
 
 
 @given(
-    st.lists(st.one_of(st.binary(max_size=30), st.integers(0, 99).map(mark), st.just(b"\n")), max_size=20),
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.integers(0, 99).map(mark),
+            st.sampled_from([b"\n", b"[PUBLIC] ", b"\n[private]"]),
+        ),
+        max_size=20,
+    ),
+    st.booleans(),
     st.data(),
 )
-def test_it_makes_no_difference_how_the_output_is_cut_in_chunks(parts: list[bytes], data: st.DataObject) -> None:
+def test_it_makes_no_difference_how_the_output_is_cut_in_chunks(
+    parts: list[bytes],
+    tagged: bool,  # noqa: FBT001 - Drawn by hypothesis.
+    data: st.DataObject,
+) -> None:
     whole = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     chunks = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert printed(*chunks) == printed(whole)
+    assert printed(*chunks, tagged=tagged) == printed(whole, tagged=tagged)
+
+
+def test_a_tag_comes_before_the_task_and_every_line_has_one() -> None:
+    text = b"[PUBLIC] of none\nplain\n" + mark(3) + b"[public] one\n[PRIVATE] two\nthree\n [PUBLIC] four\n"
+    assert printed(text, tagged=True).splitlines() == [
+        b"[PUBLIC] of none",
+        b"[PRIVATE] plain",
+        b"[PUBLIC] [task 3 f] one",
+        b"[PRIVATE] [task 3 f] two",
+        b"[PRIVATE] [task 3 f] three",
+        b"[PRIVATE] [task 3 f]  [PUBLIC] four",
+    ]
+    assert printed(mark(1) + b"[PUBLIC] one\n") == b"[task 1 f] [PUBLIC] one\n", "nothing is split for own functions"
+
+
+def test_no_name_of_a_task_and_no_border_of_two_pieces_makes_a_line_public() -> None:
+    named = mark(1, "f] [PUBLIC] x") + b"secret\n"
+    assert printed(named, tagged=True) == b"[PRIVATE] [task 1 f] [PUBLIC] x] secret\n"
+    long = printed(b"x" * 5000, b"[PUBLIC] rest\n" + b"[PUBLIC] " + b"y" * 5000, b"[PRIVATE] more\n", tagged=True)
+    lines = long.splitlines()
+    assert [line.partition(b" ")[0] for line in lines] == [b"[PRIVATE]", b"[PRIVATE]", b"[PUBLIC]", b"[PUBLIC]"]
+    assert lines[1] == b"[PRIVATE] [PUBLIC] rest"
+    assert lines[3] == b"[PUBLIC] [PRIVATE] more"
+
+
+@given(st.lists(st.integers(0, 100)), st.integers(1, 120))
+def test_pieces_of_lines_end_where_lines_end(lengths: list[int], most_bytes: int) -> None:
+    lines = b"".join(b"x" * length + b"\n" for length in lengths)
+    pieces = list(whole_lines(lines, most_bytes))
+    assert b"".join(pieces) == lines
+    for piece in pieces:
+        assert piece.endswith(b"\n")
+        assert len(piece) <= most_bytes + 101

@@ -15,8 +15,8 @@ def tasks(count: int) -> list[Task]:
     ]
 
 
-def pages_of(several: list[Task]) -> TaskPages:
-    pages = TaskPages("job", 2)
+def pages_of(several: list[Task], provider: str = "") -> TaskPages:
+    pages = TaskPages("job", 2, provider=provider)
     for one in several:
         pages.add(one)
     return pages
@@ -62,6 +62,16 @@ def test_a_record_says_how_a_task_went() -> None:
     assert (record.stage, record.shape) == (Stage.MAPPING, SHAPE)
     assert record.text.endswith("ValueError: no")
     assert len(record.text) <= 200
+
+
+def test_what_a_task_of_a_providers_function_raised_is_not_shown_to_its_users() -> None:
+    raised, lost = tasks(2)
+    pages = pages_of([raised, lost], provider="lamps")
+    pages.finished(end(raised, "ERROR", "ValueError: a secret"), 1.0)
+    pages.finished(end(lost, "TIMEOUT", "ran longer than 3 s"), 1.0)
+    ((first, second),) = [page.tasks for page in pages.due()]
+    assert first.text == "The function's own code failed; its provider can see why."
+    assert second.text == "ran longer than 3 s", "the system's own words are for everybody"
 
 
 def test_a_full_page_is_forgotten_once_its_last_end_was_told() -> None:

@@ -17,6 +17,7 @@ from qonduit_worker.tasks.requests import (
 )
 
 DIGEST = "a" * 64
+LOCAL = "local-17"
 FUNCTION = {
     "function_id": "f",
     "name": "transpile",
@@ -74,10 +75,11 @@ def test_a_function_that_makes_no_sense_is_refused_with_a_text(fields: dict[str,
 
 def test_tasks_are_read_as_they_were_submitted() -> None:
     inputs = [["other", None, ""], ["", b"v", ""], ["", None, DIGEST]]
-    rows = [["t", b"call", "", inputs, []], ["u", None, DIGEST, [], [DIGEST]]]
+    rows = [["t", b"call", "", inputs, []], ["u", None, DIGEST, [], [DIGEST]], ["v", None, LOCAL, [], [LOCAL]]]
     assert read_tasks({"function": "f", "tasks": rows}) == (
         SubmittedTask("t", "f", b"call", "", (TaskInput("other"), TaskInput("", b"v"), TaskInput("", None, DIGEST))),
         SubmittedTask("u", "f", None, DIGEST, (), (DIGEST,)),
+        SubmittedTask("v", "f", None, LOCAL, (), (LOCAL,)),
     )
 
 

@@ -31,6 +31,7 @@ print(json.dumps([len(done), done[0].num_qubits, time.monotonic() - started]))
 """
 
 
+@pytest.mark.slow
 async def test_programs_transpile_in_a_fork(
     sandbox_config: SandboxConfig, cgroups: CgroupTree, make_sandboxes: Callable[[Zygote], Sandboxes]
 ) -> None:
@@ -63,7 +64,8 @@ print(json.dumps(done))
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_children_of_the_warm_zygote_transpile_at_every_level(
     sandbox_config: SandboxConfig, cgroups: CgroupTree, make_sandboxes: Callable[[Zygote], Sandboxes]
 ) -> None:
@@ -76,7 +78,7 @@ async def test_children_of_the_warm_zygote_transpile_at_every_level(
         for threads in (1, 2):  # A program may raise the number by itself: the pool is made with what it asks for.
             code = WARM_TRANSPILE.replace("LEVELS", str(levels))
             environment = {"RAYON_NUM_THREADS": str(threads), "QISKIT_PARALLEL": "FALSE"}
-            async with asyncio.timeout(100):
+            async with asyncio.timeout(300):
                 output, end = await sandboxes.run(code, limits=ROOMY, environment=environment)
             assert end.exit_code == 0, output
             assert json.loads(output) == {str(level): True for level in levels}
@@ -100,8 +102,13 @@ print(json.dumps({
 """
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("cpu_millis", "threads"), [(500, 1), (1000, 1), (4000, 4)])
+@pytest.mark.parametrize(("cpu_millis", "threads"), [(500, 1), (1000, 1), (1001, 2), (4000, 4)])
+def test_a_program_may_have_a_thread_for_each_cpu_that_was_begun(cpu_millis: int, threads: int) -> None:
+    assert threads_of(Shape(cpu_millis, 2**30)) == threads
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("cpu_millis", "threads"), [(500, 1), pytest.param(4000, 4, marks=pytest.mark.slow)])
 async def test_libraries_start_as_many_threads_as_the_target_has_cpus(
     cpu_millis: int,
     threads: int,
@@ -118,7 +125,7 @@ async def test_libraries_start_as_many_threads_as_the_target_has_cpus(
     occupant = Occupant(LeaseKind.EXECUTOR, "job", 1, shape)
     environment = program_environment(occupant, zygote.inside(sandbox_config.state_dir), qpu={}, own={})
     sandboxes = make_sandboxes(zygote)
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(300):
         output, end = await sandboxes.run(THREADS, limits=ROOMY, environment=environment)
     assert end.exit_code == 0, output
     told = json.loads(output)

@@ -14,7 +14,7 @@ from qonduit_worker.stages import Reading, StageClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qonduit_service_kit.messages import QpuTransition, StageUsage
+    from qonduit_service_kit.messages import QpuTransition, StageUsage, ToldError
 
     from qonduit_worker.events import EventOutbox
     from qonduit_worker.sandbox import Usage
@@ -62,6 +62,15 @@ class Accounts:
                 self._over(before)
             text = wording(transition)
             self._events.emit(EventKind.STAGE, stage=self._clock.stage, text=text, usage=self._clock.usage())
+
+    def program_told(self, error: ToldError) -> None:
+        """Take an error that the program tells its users, in the present stage."""
+        if self._clock is not None:
+            self._book(self._clock)
+            text = f"[{error.code}] {error.message}".splitlines()[0][:_REASON_LENGTH]
+            self._events.emit(
+                EventKind.STAGE, stage=self._clock.stage, text=text, usage=self._clock.usage(), error=error
+            )
 
     def book_task(self, stage: Stage, cpu_s: float, peak_mem_bytes: int) -> None:
         """Book a task to the stage it was submitted in."""

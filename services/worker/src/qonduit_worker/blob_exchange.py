@@ -1,4 +1,4 @@
-"""Between workers: who misses a blob in storage asks the driver's worker to bring it there."""
+"""Between workers: who is given a blob that is on the driver's worker alone asks that to bring it to storage."""
 
 from __future__ import annotations
 
@@ -48,41 +48,41 @@ class BlobExchange:
         self._cache = cache
         self._ask_again_s = ask_again_s
         self._patience_s = patience_s
-        self._asking: dict[_Key, asyncio.Task[None]] = {}
+        self._asking: dict[_Key, asyncio.Task[str]] = {}
         self._answers: dict[_Key, asyncio.Queue[BlobReady]] = {}
         self._askers: dict[_Key, set[str]] = {}
         self.worker_id = worker_id
 
-    async def ask(self, home: str, job_id: str, attempt: int, digest: str) -> None:
-        """Return once the worker `home` has brought a blob to storage; calls for one blob share one question.
+    async def ask(self, home: str, job_id: str, attempt: int, name: str) -> str:
+        """Return a blob's sha256 once the worker `home` has brought it to storage; calls for one share one question.
 
         Raises:
             StorageError: It will not come: the worker is gone (BLOB_LOST) or said why.
         """
-        key = job_id, attempt, digest
+        key = job_id, attempt, name
         task = self._asking.get(key)
         if task is None:
             task = asyncio.create_task(self._ask(home, key))
             self._asking[key] = task
             task.add_done_callback(lambda task: self._asked(key, task))
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _asked(self, key: _Key, task: asyncio.Task[None]) -> None:
+    def _asked(self, key: _Key, task: asyncio.Task[str]) -> None:
         self._asking.pop(key, None)
         self._answers.pop(key, None)
         if not task.cancelled():
             task.exception()  # Whoever waited was told; maybe nobody waits any more.
 
-    async def _ask(self, home: str, key: _Key) -> None:
-        job_id, attempt, digest = key
+    async def _ask(self, home: str, key: _Key) -> str:
+        job_id, attempt, name = key
         answers = self._answers[key] = asyncio.Queue()
-        wanted = BlobWanted(job_id, attempt, digest, self.worker_id)
+        wanted = BlobWanted(job_id, attempt, name, self.worker_id)
         silent_s = 0.0
         while silent_s < self._patience_s:
             try:
                 await self._bus.publish(worker(home), wanted)
             except UnroutableError:
-                raise _lost(digest, home, "is gone") from None
+                raise _lost(name, home, "is gone") from None
             except BusError as error:
                 raise StorageError("UNAVAILABLE", f"worker {home} cannot be asked: {error}", transient=True) from error
             answer = await self._next(answers)
@@ -91,11 +91,11 @@ class BlobExchange:
                 answer = await self._next(answers)
             if answer is None:  # The question or its answer may be lost.
                 silent_s += self._ask_again_s
-            elif answer.ready:
-                return
+            elif answer.stored_as:
+                return answer.stored_as
             else:
-                raise StorageError("BLOB_NOT_FOUND", f"worker {home} cannot bring blob {digest}: {answer.text}")
-        raise _lost(digest, home, f"has not answered for {self._patience_s:.0f} s")
+                raise StorageError("BLOB_NOT_FOUND", f"worker {home} cannot bring blob {name}: {answer.text}")
+        raise _lost(name, home, f"has not answered for {self._patience_s:.0f} s")
 
     async def _next(self, answers: asyncio.Queue[BlobReady]) -> BlobReady | None:
         try:
@@ -127,22 +127,22 @@ class BlobExchange:
             done, _ = await asyncio.wait({sharing}, timeout=self._ask_again_s / 4)
             if not done:
                 await self._answer(key, {wanted.worker_id})
-            await sharing
+            digest = await sharing
         except StorageError as error:
             await self._answer(key, askers, text=str(error))
         else:
-            await self._answer(key, askers, ready=True)
+            await self._answer(key, askers, stored_as=digest)
         finally:
             del self._askers[key]
 
-    async def _answer(self, key: _Key, askers: set[str], *, ready: bool = False, text: str = "") -> None:
-        message = BlobReady(*key, ready=ready, text=text)
+    async def _answer(self, key: _Key, askers: set[str], *, stored_as: str = "", text: str = "") -> None:
+        message = BlobReady(*key, ready=bool(stored_as), text=text, stored_as=stored_as)
         for asker in list(askers):
             try:
                 await self._bus.publish(worker(asker), message)
             except BusError as error:  # Who is still there asks again.
-                _log.info("blob_answer_not_sent", asker=asker, digest=key[2], reason=str(error))
+                _log.info("blob_answer_not_sent", asker=asker, blob=key[2], reason=str(error))
 
 
-def _lost(digest: str, home: str, why: str) -> StorageError:
-    return StorageError("BLOB_LOST", f"blob {digest} is only on worker {home}, which {why}: start the job again")
+def _lost(name: str, home: str, why: str) -> StorageError:
+    return StorageError("BLOB_LOST", f"blob {name} is only on worker {home}, which {why}: start the job again")

@@ -14,8 +14,8 @@ from qonduit.program.blobs import MAX_MESSAGE_BYTES, PART_BYTES, WINDOW_BYTES
 from qonduit.program.channel import short_path
 from qonduit_service_kit.logs import get_logger
 
-from qonduit_worker.program_channel import RequestError, count_field
-from qonduit_worker.program_ops import digest_field
+from qonduit_worker.blob_names import is_name
+from qonduit_worker.program_channel import RequestError, count_field, text_field
 from qonduit_worker.storage import StorageError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class _Session:
     async def _call(self, message: Mapping[str, Any]) -> tuple[Any, int]:
         match message.get("op"):
             case "open":
-                descriptor = await self._blobs.open(digest_field(message))
+                descriptor = await self._blobs.open(_name_field(message))
                 return os.fstat(descriptor).st_size, descriptor
             case "window":
                 return None, os.dup(self._own_window())
@@ -155,7 +155,7 @@ class _Session:
         return self._window
 
     async def _part(self, message: Mapping[str, Any]) -> str | None:
-        """Take the next part of a blob, which begins with its first one; return its digest with the last one."""
+        """Take the next part of a blob, which begins with its first one; return its name with the last one."""
         size = count_field(message, "size", most=PART_BYTES)
         offset = count_field(message, "at", most=WINDOW_BYTES - size)
         if self._upload is None:
@@ -184,6 +184,13 @@ class _Session:
         if self._window >= 0:
             os.close(self._window)
             self._window = -1
+
+
+def _name_field(message: Mapping[str, Any]) -> str:
+    name = text_field(message, "digest", most=64)
+    if not is_name(name):
+        raise RequestError("INVALID_REQUEST", "digest must be the name that was told when the blob was stored")
+    return name
 
 
 def _copy(window: int, offset: int, size: int, add: Callable[[bytes | memoryview], None]) -> None:

@@ -2,12 +2,12 @@
 
 Two kinds of files. *Local* ones belong to one attempt (`AttemptScope`): they were made here, are nowhere else, and stay
 until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed.
-A local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters either,
-so that no job can make another read something else than it asked for.
+A local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters the
+cache, so that no job can make another read something else than it asked for.
 
-Where a local blob may be: on the driver's worker alone. What an executor on another worker stores is in storage before
-its digest is told to anybody, because that worker may be lost, and its lease may end, long before the driver asks. So
-who misses a blob in storage knows whom to ask for it: the driver's worker.
+Where a local blob may be: on the driver's worker alone, where its name is a number. What an executor on another worker
+stores is named by its sha256 and in storage before anybody is told, because that worker may be lost, and its lease may
+end, long before the driver asks. So a name tells where its bytes are: in storage, or with the driver's worker.
 """
 
 from __future__ import annotations
@@ -16,31 +16,28 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from itertools import count
+from typing import TYPE_CHECKING
+
+import xxhash
 
 from qonduit_worker import metrics
+from qonduit_worker.blob_names import is_digest, local_name
 from qonduit_worker.blob_scope import AttemptScope
 from qonduit_worker.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from qonduit_worker.blob_exchange import BlobExchange
+    from qonduit_worker.blob_names import Hash
     from qonduit_worker.blob_scope import LocalUpload
-    from qonduit_worker.storage import Storage
-
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-
-
-def is_digest(text: str) -> bool:
-    """Tell whether a text could be a sha256 in hexadecimal."""
-    return _DIGEST.fullmatch(text) is not None
+    from qonduit_worker.storage import Storage, StoredFile
 
 
 class BlobCache:
@@ -49,11 +46,13 @@ class BlobCache:
     It also counts what the scopes of attempts hold, so that both together stay within the capacity.
     """
 
-    def __init__(self, folder: Path, *, capacity_bytes: int) -> None:
+    def __init__(self, folder: Path, *, capacity_bytes: int, quick_hash: Callable[[], Hash] = xxhash.xxh3_128) -> None:
         self._folder = folder
+        self._quick_hash = quick_hash
+        self._numbers = count(1)
         self._scopes_folder = folder / "scopes"
         self._capacity_bytes = capacity_bytes
-        self._fetching: dict[str, asyncio.Task[Path]] = {}
+        self._fetching: dict[tuple[str, ...], asyncio.Task[Path]] = {}
         self._pins: Counter[str] = Counter()
         self._scopes: dict[tuple[str, int], AttemptScope] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,26 +79,40 @@ class BlobCache:
 
         Several calls for one blob share one transfer.
         """
-        if (found := self.find(digest)) is not None:
-            return found
-        task = self._fetching.get(digest)
+
+        async def bring(part: Path) -> str:
+            await storage.get_blob(digest, part)
+            _count_fetched(part)
+            return digest
+
+        return self.find(digest) or await self._once((digest,), bring)
+
+    async def fetch_file(self, storage: Storage, space: str, file: StoredFile) -> Path:
+        """Return a file's bytes as `fetch` does: those that were told of, or what has taken their place since."""
+
+        async def bring(part: Path) -> str:
+            return (await storage.get_file(space, file.name, part)).digest
+
+        # Who waits for a file of one space never gets what has taken its place in another.
+        return self.find(file.digest) or await self._once((file.digest, space, file.name), bring)
+
+    async def _once(self, what: tuple[str, ...], bring: Callable[[Path], Awaitable[str]]) -> Path:
+        task = self._fetching.get(what)
         if task is None:
-            task = asyncio.create_task(self._fetch(storage, digest))
-            self._fetching[digest] = task
-            task.add_done_callback(lambda task: self._fetched(digest, task))
+            task = asyncio.create_task(self._bring(bring))
+            self._fetching[what] = task
+            task.add_done_callback(lambda task: self._fetched(what, task))
         return await asyncio.shield(task)
 
-    def _fetched(self, digest: str, task: asyncio.Task[Path]) -> None:
-        self._fetching.pop(digest, None)
+    def _fetched(self, what: tuple[str, ...], task: asyncio.Task[Path]) -> None:
+        self._fetching.pop(what, None)
         if not task.cancelled():
             task.exception()  # Whoever waited was told; maybe nobody waits any more.
 
-    async def _fetch(self, storage: Storage, digest: str) -> Path:
+    async def _bring(self, bring: Callable[[Path], Awaitable[str]]) -> Path:
         part = self.new_part()
         try:
-            await storage.get_blob(digest, part)
-            metrics.BLOB_BYTES.labels("fetched").inc(part.stat().st_size)
-            return self._keep(part, digest)
+            return self.adopt(part, await bring(part))
         finally:
             part.unlink(missing_ok=True)
 
@@ -148,12 +161,21 @@ class BlobCache:
 
     # --- Attempts ------------------------------------------------------------------------------
 
-    def hold(self, job_id: str, attempt: int, storage: Storage) -> AttemptScope:
-        """Return the scope of an attempt; it lasts until all who hold it have let go."""
+    def hold(self, job_id: str, attempt: int, storage: Storage, *, at_home: bool) -> AttemptScope:
+        """Return the scope of an attempt; it lasts until all who hold it have let go.
+
+        Args:
+            job_id: The job.
+            attempt: Its attempt.
+            storage: Where its blobs go, and come from.
+            at_home: Whether its driver is on this worker.
+        """
         key = job_id, attempt
         scope = self._scopes.get(key)
         if scope is None:
-            scope = self._scopes[key] = AttemptScope(self, self._scopes_folder / uuid.uuid4().hex, storage)
+            quick_hash = self._quick_hash if at_home else None
+            folder = self._scopes_folder / uuid.uuid4().hex
+            scope = self._scopes[key] = AttemptScope(self, folder, storage, quick_hash=quick_hash)
         scope.holders += 1
         return scope
 
@@ -164,6 +186,10 @@ class BlobCache:
         if scope.holders == 0:
             del self._scopes[job_id, attempt]
             await scope.close()
+
+    def new_name(self) -> str:
+        """Return a name for a local blob, which no other one has in this life of the worker."""
+        return local_name(next(self._numbers))
 
     def scope(self, job_id: str, attempt: int) -> AttemptScope | None:
         """Return the scope of an attempt that runs here, or None."""
@@ -209,8 +235,8 @@ class BlobCache:
 
     async def _spill(self, size_bytes: int) -> None:
         for scope in self._scopes.values():
-            if (digest := scope.oldest) is not None:
-                await scope.share(digest)
+            if (name := scope.oldest) is not None:
+                await scope.share(name)
                 return
         raise StorageError(
             "CACHE_FULL",
@@ -221,6 +247,10 @@ class BlobCache:
     def give_back(self, size_bytes: int) -> None:
         """Count a local blob as gone."""
         self._local_bytes -= size_bytes
+
+
+def _count_fetched(part: Path) -> None:
+    metrics.BLOB_BYTES.labels("fetched").inc(part.stat().st_size)
 
 
 class JobBlobs:
@@ -235,7 +265,7 @@ class JobBlobs:
         self._job_id = job_id
         self._attempt = attempt
         self._home = home
-        self._scope = cache.hold(job_id, attempt, storage)
+        self._scope = cache.hold(job_id, attempt, storage, at_home=self.at_home)
         self._closed = False
 
     @property
@@ -267,14 +297,14 @@ class JobBlobs:
         return await self._scope.begin(size_bytes)
 
     async def commit(self, upload: LocalUpload) -> str:
-        """Keep an upload; return its digest once whoever is told it can get the bytes."""
-        digest = upload.commit()
+        """Keep an upload; return its name once whoever is told it can get the bytes."""
+        name = await upload.commit()
         if not self.at_home:
-            await self.share(digest)
-        return digest
+            await self.share(name)
+        return name
 
     async def put_local(self, *parts: bytes | memoryview) -> str:
-        """Store the parts one after another for this attempt and return the digest; raises StorageError."""
+        """Store the parts one after another for this attempt and return the name; raises StorageError."""
         size = sum(memoryview(part).nbytes for part in parts)
         upload = await self.begin(size)
         try:
@@ -283,43 +313,43 @@ class JobBlobs:
         finally:
             upload.discard()
 
-    async def share(self, digest: str) -> None:
-        """Return once a blob that is here is in storage; raises StorageError. Calls for one share one upload."""
-        await self._scope.share(digest)
+    async def share(self, name: str) -> str:
+        """Return a blob's sha256 once it is in storage; raises StorageError. Calls for one share one upload."""
+        return await self._scope.share(name)
 
-    def release(self, digest: str) -> None:
-        """Say that one `put_local` of this digest is of no use any more; with the last one it is deleted here."""
-        self._scope.release(digest)
+    def release(self, name: str) -> None:
+        """Say that one `put_local` that gave this name is of no use any more; with the last one it is deleted here."""
+        self._scope.release(name)
 
     # --- Reading -------------------------------------------------------------------------------
 
-    async def path(self, digest: str) -> Path:
-        """Return the file of a blob, only to be read: from here, from storage, or from the driver's worker through it.
+    async def open(self, name: str) -> int:
+        """Return a read-only descriptor, which is the caller's.
+
+        Nobody can change these bytes: the file is the worker's own, and whoever made them never had it.
 
         Raises:
             StorageError: BLOB_NOT_FOUND, BLOB_LOST when the driver's worker is gone, or storage's own reasons.
         """
-        if (local := self._scope.find(digest)) is not None:
-            return local
-        try:
-            return await self._cache.fetch(self._storage, digest)
-        except StorageError as error:
-            if error.reason != "BLOB_NOT_FOUND" or self.at_home:
-                raise
-        await self._exchange.ask(self._home, self._job_id, self._attempt, digest)
-        return await self._cache.fetch(self._storage, digest)
-
-    async def open(self, digest: str) -> int:
-        """Return a read-only descriptor, which is the caller's; raises as `path`.
-
-        Nobody can change these bytes: the file is the worker's own, and whoever made them never had it.
-        """
+        if (local := self._scope.find(name)) is not None:
+            return os.open(local, os.O_RDONLY | os.O_CLOEXEC)
+        digest = name if is_digest(name) else await self._stored_as(name)
         with self._cache.pinned(digest):
-            return os.open(await self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(await self._cache.fetch(self._storage, digest), os.O_RDONLY | os.O_CLOEXEC)
 
-    async def get(self, digest: str) -> bytes:
-        """Return the bytes of a blob; raises as `path`."""
-        with os.fdopen(await self.open(digest), "rb") as file:
+    async def _stored_as(self, name: str) -> str:
+        """Return the sha256 of a blob that was local; the driver's worker brings it to storage, if it is not there."""
+        digest = self._scope.stored_as(name)
+        if digest is None:
+            if self.at_home:
+                raise StorageError("BLOB_NOT_FOUND", f"no blob {name} of this job's attempt is on this worker")
+            digest = await self._exchange.ask(self._home, self._job_id, self._attempt, name)
+            self._scope.know(name, digest)
+        return digest
+
+    async def get(self, name: str) -> bytes:
+        """Return the bytes of a blob; raises as `open`."""
+        with os.fdopen(await self.open(name), "rb") as file:
             return await asyncio.to_thread(file.read)
 
     async def close(self) -> None:

@@ -100,20 +100,12 @@ class DataFolder:
 
     async def _copy(self, file: StoredFile) -> None:
         try:
-            cached = self._cache.find(file.digest) or await self._download(file.name)
+            cached = await self._cache.fetch_file(self._storage, self._space, file)
         except StorageError as error:
             if error.reason == "FILE_NOT_FOUND":
                 return  # Deleted since it was listed.
             raise
         await asyncio.to_thread(self._place, cached, file.name, cached.name)
-
-    async def _download(self, name: str) -> Path:
-        part = self._cache.new_part()
-        try:
-            file = await self._storage.get_file(self._space, name, part)
-            return self._cache.adopt(part, file.digest)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _place(self, source: Path, name: str, digest: str) -> None:
         self._known[name] = _trace(copy_file(source, self._folder / name, owner=self._folder.stat()), digest)
@@ -121,9 +113,8 @@ class DataFolder:
     async def open(self, name: str) -> tuple[Path, StoredFile]:
         """Return a copy on this machine of a file as storage has it; raises StorageError."""
         file = await self._storage.stat_file(self._space, name)
-        cached = self._cache.find(file.digest)
-        if cached is None:
-            cached = await self._download(name)
+        cached = await self._cache.fetch_file(self._storage, self._space, file)
+        if cached.name != file.digest:
             file = StoredFile(name, cached.stat().st_size, cached.name)
         return cached, file
 

@@ -22,18 +22,18 @@ from qonduit_service_kit.messages import (
 from qonduit_worker import metrics
 from qonduit_worker.accounting import Accounts
 from qonduit_worker.archive import BadArchiveError
-from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.driver_ops import DriverOps
-from qonduit_worker.environment import Occupant, program_environment, threads_of
+from qonduit_worker.environment import Occupant, own_variables, program_environment, threads_of
 from qonduit_worker.events import EventOutbox
-from qonduit_worker.log_pump import LogPump
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.outcome import Ending, Verdict, clip, judge
 from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.program_files import ProgramFiles
 from qonduit_worker.qpu_gate import qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.sandbox import SandboxError, SandboxStartError
+from qonduit_worker.split_log import open_log
 from qonduit_worker.storage import StorageError
 from qonduit_worker.workshop import DRIVER_ENTRY
 
@@ -74,8 +74,8 @@ class Driver:
         self._events = EventOutbox(workshop.bus, job_id=spec.job_id, attempt=spec.attempt, worker_id=workshop.worker_id)
         self._room = Room.make(workshop.rooms, LeaseKind.DRIVER)
         self._server = ProgramServer(self._room.socket)
-        self._data = DataFolder(self._room.data, f"users/{spec.user}", self._storage, workshop.cache, names=spec.files)
-        self._pump = LogPump(self._storage, log=spec.job_id, attempt=spec.attempt)
+        self._files = ProgramFiles(self._room, spec, self._storage, workshop.cache)
+        self._pump = open_log(self._storage, spec)
         self._accounts = Accounts(self._events)
         self._ops = DriverOps(
             grant,
@@ -83,7 +83,7 @@ class Driver:
             storage=self._storage,
             room=self._room,
             server=self._server,
-            data=self._data,
+            data=self._files.data,
             accounts=self._accounts,
             pump=self._pump,
             post=post,
@@ -140,9 +140,10 @@ class Driver:
             await self._unless_stopped(self._prepare())
             await self._unless_stopped(self._shop.zygotes.ready(threads_of(self.spec.shape)))
         except BadArchiveError as error:
-            return Verdict(Reason.INTERNAL, f"The function cannot be started: {error}. Upload it again.")
+            text = f"The function cannot be started: {error}. Upload it again."
+            return Verdict(Reason.INTERNAL, text, for_author=True)
         except DependencyError as error:
-            return Verdict(Reason.DEPENDENCY_ERROR, clip(str(error)))
+            return Verdict(Reason.DEPENDENCY_ERROR, clip(str(error)), for_author=True)
         forked = await self._fork()
         metrics.PREPARE_SECONDS.observe(time.monotonic() - begun)
         return await self._accompany(forked)
@@ -152,7 +153,7 @@ class Driver:
         limit = self.spec.time_limit_s if self.spec.time_limit_s > 0 else None
         try:
             async with asyncio.timeout(limit):
-                self._layer = await self._shop.layers.hold(self.spec.dependencies, self._pump.note)
+                self._layer = await self._shop.layers.hold(self.spec.dependencies, self._pump.note_to_author)
         except TimeoutError:
             self.stop(Reason.TIMEOUT, grace_s=0.0)
             raise StoppedError from None
@@ -164,7 +165,7 @@ class Driver:
                 self._ops.blob_server.start(),
                 self._bring_artifact(),
                 self._bring_arguments(),
-                self._data.fill(),
+                self._files.fill(),
             )
         except StorageError as error:
             if error.transient:
@@ -184,12 +185,13 @@ class Driver:
 
     async def _fork(self) -> Forked:
         spec = self.spec
-        occupant = Occupant(LeaseKind.DRIVER, spec.job_id, spec.attempt, spec.shape, spec.entrypoint)
+        provided = bool(spec.provider_space)
+        occupant = Occupant(LeaseKind.DRIVER, spec.job_id, spec.attempt, spec.shape, spec.entrypoint, provided)
         environment = program_environment(
             occupant,
             self._shop.zygotes.inside(self._room.directory, self._layer),
             qpu=qpu_environment(self._ops.qpu),
-            own=spec.environment,
+            own=own_variables(spec),
         )
         sandbox = self._shop.sandbox(self._room, spec.shape, environment, DRIVER_ENTRY, self._layer)
         try:
@@ -206,7 +208,7 @@ class Driver:
         sandboxed = forked.sandboxed
         self._accounts.start(sandboxed.usage)
         self._events.emit(EventKind.RUNNING)
-        await self._ops.qpu.start(sandboxed.listener.dup())
+        await self._ops.qpu.start(sandboxed.open_listener())
         pumping = asyncio.create_task(self._pump.pump(sandboxed.output))
         reporting = asyncio.create_task(self._report_usage())
         try:
@@ -257,7 +259,7 @@ class Driver:
                 mem_limit_bytes=self.spec.shape.mem_bytes,
                 time_limit_s=self.spec.time_limit_s,
                 stopped=self._stop_cause,
-                error_text=self._ops.error_text,
+                error_text=self._ops.words.traceback,
                 result_error=self._ops.results.error,
             )
         )
@@ -265,9 +267,9 @@ class Driver:
     async def _return_files(self, end: Exit) -> None:
         """Send back what the program left in /data, unless it was cut off, maybe in the middle of a file."""
         if end.signal is None:
-            refused = await self._data.send_back()
+            refused = await self._files.data.send_back()
         else:
-            refused = await asyncio.to_thread(self._data.cut_off)
+            refused = await asyncio.to_thread(self._files.data.cut_off)
         for each in refused[:_MOST_NOTES]:
             await self._pump.note(each.text)
         if len(refused) > _MOST_NOTES:
@@ -292,15 +294,20 @@ class Driver:
         result = self._ops.results.result
         if not self._silent:
             await self._until_fenced(self._ops.desk.settle())
+            text, error = self._ops.words.end_of(verdict)
+            if verdict.text not in {text, self._ops.words.traceback}:  # A traceback is in the log already.
+                await self._until_fenced(self._print(verdict.text))
             self._events.emit(
                 EventKind.FINISHED,
                 stage=self._accounts.stage,
                 reason=verdict.reason,
-                text=verdict.text,
+                text=text,
+                error=error,
                 exit_code=verdict.exit_code,
                 signal=verdict.signal,
                 result_digest=result.digest,
                 result_bytes=result.size_bytes,
+                result=result.small if verdict.reason is Reason.NONE else None,
                 usage=self._accounts.usage(),
             )
             await self._until_fenced(self._events.flush())
@@ -313,6 +320,13 @@ class Driver:
             exit_code=verdict.exit_code,
             signal=verdict.signal,
         )
+
+    async def _print(self, text: str) -> None:
+        """Say to a provider what its users don't read, among what its program printed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._shop.settings.log_patience_s):
+                await self._pump.write(f"{text}\n".encode())
+                await self._pump.flush()
 
     async def _report_lost(self, why: str) -> None:
         """Have the gateway queue the job again: the program is not to blame."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qonduit_service_kit.messages import QpuReply, QpuTransition, SchedulerElected, Stage
+from qonduit_service_kit.messages import QpuReply, QpuTransition, SchedulerElected
 
 from qonduit_worker.blob_server import BlobServer
-from qonduit_worker.outcome import clip
-from qonduit_worker.program_channel import RequestError, text_field
+from qonduit_worker.environment import own_variables
 from qonduit_worker.program_ops import FileOps, ResultOps
+from qonduit_worker.program_words import ProgramWords
 from qonduit_worker.qpu_gate import qpu_endpoint
 from qonduit_worker.tasks import DriverCallbacks, DriverContext, TaskDesk
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from qonduit_worker.log_pump import LogPump
     from qonduit_worker.program_channel import ProgramServer, ProgramSession
     from qonduit_worker.room import Room
+    from qonduit_worker.split_log import SplitLog
     from qonduit_worker.storage import Storage
     from qonduit_worker.tasks import Post
     from qonduit_worker.workshop import Workshop
-
-_MOST_ERROR_CHARACTERS = 64 * 1024
 
 
 class Reconnected:
@@ -47,18 +46,17 @@ class DriverOps:
         server: ProgramServer,
         data: DataFolder,
         accounts: Accounts,
-        pump: LogPump,
+        pump: LogPump | SplitLog,
         post: Post,
     ) -> None:
         self._accounts = accounts
-        self.error_text = ""
-        """The traceback that ended the program."""
         spec = grant.spec
         blobs = workshop.blobs(storage, job_id=spec.job_id, attempt=spec.attempt, home=workshop.worker_id)
         self._blobs = blobs
         self.blob_server = BlobServer(room.blob_socket, blobs)
         settings = workshop.settings
         self.results = ResultOps(blobs, room.parts, most_bytes=settings.result_bytes)
+        self.words = ProgramWords(spec, accounts, self.results, pump.note)
         callbacks = DriverCallbacks(
             push=server.push,
             unsent=lambda: server.unsent_bytes,
@@ -67,13 +65,12 @@ class DriverOps:
             keep=blobs.put_local,
             release=blobs.release,
             write_log=pump.write,
+            note_log=pump.note,
         )
-        self.qpu = qpu_endpoint(workshop, blobs, spec, on_transition=self._qpu_step)
+        self.qpu = qpu_endpoint(workshop, blobs, spec, on_transition=self._qpu_step, words=self.words)
         self.desk = TaskDesk(_context(grant, workshop.worker_id), workshop.bus, post, callbacks)
-        self.results.register(server)
+        self.words.register(server)
         FileOps(data, room.parts, most_bytes=settings.file_bytes).register(server)
-        server.register("stage", self._stage)
-        server.register("error_text", self._error_text)
         server.listen("task_function", lambda _, fields: self.desk.define(fields))
         server.listen("tasks_submit", self._submit)
         server.listen("tasks_cancel", lambda _, fields: self.desk.cancel(fields))
@@ -105,15 +102,6 @@ class DriverOps:
     async def _qpu_step(self, transition: QpuTransition) -> None:
         self._accounts.qpu_says(transition)
 
-    async def _stage(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
-        name = text_field(fields, "stage", most=64)
-        if name not in Stage.__members__:
-            raise RequestError("INVALID_REQUEST", f"there is no stage {name!r}")
-        self._accounts.program_says(Stage[name])
-
-    async def _error_text(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
-        self.error_text = clip(text_field(fields, "text", most=_MOST_ERROR_CHARACTERS))
-
     def _submit(self, session: ProgramSession, fields: Mapping[str, Any]) -> Awaitable[object] | None:
         session.wants_pushes = True
         return self.desk.submit(fields)
@@ -135,10 +123,13 @@ def _context(grant: DriverGranted, worker_id: str) -> DriverContext:
         storage_ticket=spec.storage_ticket,
         artifact_digest=spec.artifact_digest,
         # Executors look for modules where the driver does: beside the entrypoint.
-        environment={**spec.environment, "QONDUIT_ENTRYPOINT": spec.entrypoint},
+        environment={**own_variables(spec), "QONDUIT_ENTRYPOINT": spec.entrypoint},
         dependencies=spec.dependencies,
         qpu_budget_s=spec.qpu_budget_s,
         user_qpu_budget_s=spec.user_qpu_budget_s,
         files=spec.files,
         traceparent=spec.traceparent,
+        space=spec.space,
+        provider_space=spec.provider_space,
+        provider=spec.provider,
     )

@@ -11,7 +11,7 @@ from qonduit_service_kit.messages import LeaseKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qonduit_service_kit.messages import Shape
+    from qonduit_service_kit.messages import JobSpec, Shape
 
     from qonduit_worker.sandbox import InsidePaths
 
@@ -29,6 +29,8 @@ _THREAD_SETTINGS: Final = (
 STEADY: Final = {"PYTHONHASHSEED": "0"}
 """Sets have the same order each time: QPY writes some, and a program that runs again gets the QPU jobs back that it has
 paid for only where it posts the same bytes."""
+_NO_SIZES: Final = {"ENV_JOB_FUNCTION_SIZE": "", "ENV_JOB_COMPUTE_PROFILE": ""}
+"""What Qiskit Serverless tells of a run's size: its functions have sizes, and ours targets."""
 _MILLIS: Final = 1000
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -42,6 +44,13 @@ class Occupant:
     attempt: int
     shape: Shape
     entrypoint: str = ""
+    provided: bool = False
+    """Whether it finds files of its function's provider."""
+
+
+def own_variables(spec: JobSpec) -> dict[str, str]:
+    """Return the variables of a job's own, which its tasks get too: its function's, and whether it is a trial."""
+    return {**spec.environment, "ENV_ACCESS_TRIAL": str(spec.trial)}
 
 
 def program_environment(
@@ -63,6 +72,7 @@ def program_environment(
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **STEADY,
+        **_NO_SIZES,
         **_thread_settings(occupant.shape),
         **qpu,
         **own,
@@ -99,9 +109,14 @@ def _identity(occupant: Occupant, paths: InsidePaths) -> dict[str, str]:
         "QONDUIT_KIND": occupant.kind.value.lower(),
         "QONDUIT_JOB_FOLDER": str(paths.job),
         "ENV_JOB_ID_GATEWAY": occupant.job_id,
+        "ENV_JOB_ARGUMENTS": "{}",  # As that server has it: they are in the file.
         "DATA_PATH": str(paths.data),
     }
+    if occupant.provided:
+        identity["FUNCTION_DATA_PATH"] = str(paths.function_data)
     if occupant.kind is LeaseKind.DRIVER:
         identity["QONDUIT_ENTRYPOINT"] = occupant.entrypoint
         identity["ARGUMENTS_PATH"] = str(paths.agent_socket.parent / "arguments.json")
+        # On disk, as memory is counted, and under a name that no function brings along.
+        identity["RESULTS_PATH"] = str(paths.job / f".result-{occupant.job_id}.json")
     return identity

@@ -20,14 +20,15 @@ from qonduit_service_kit.messages import (
 
 from qonduit_worker import metrics
 from qonduit_worker.blob_server import BlobServer
-from qonduit_worker.data_folder import DataFolder
 from qonduit_worker.dependencies import DependencyError
 from qonduit_worker.environment import Occupant, program_environment, threads_of
 from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import ProgramServer
+from qonduit_worker.program_files import ProgramFiles
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
+from qonduit_worker.split_log import put_tag
 from qonduit_worker.tasks import ExecutorDesk, Surroundings
 from qonduit_worker.tasks.nested import NestedTasks
 from qonduit_worker.workshop import EXECUTOR_ENTRY
@@ -82,9 +83,7 @@ class Executor:
         self._storage = workshop.storage(grant.storage_ticket)
         self._room = Room.make(workshop.rooms, LeaseKind.EXECUTOR)
         self._server = ProgramServer(self._room.socket)
-        self._data = DataFolder(
-            self._room.data, f"users/{grant.user}", self._storage, workshop.cache, names=grant.files
-        )
+        self._files = ProgramFiles(self._room, grant, self._storage, workshop.cache)
         self._blobs = workshop.blobs(
             self._storage, job_id=grant.job_id, attempt=grant.attempt, home=grant.driver_worker_id
         )
@@ -193,18 +192,31 @@ class Executor:
         try:
             self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
         except DependencyError as error:
-            await self._tell(clip(f"an executor could not be started here. {error}"))
+            text = "an executor could not be started here"
+            await self._tell(clip(f"{text}. {error}"), for_users=f"{text}; the function's provider can see why")
             raise
-        await asyncio.gather(self._server.start(), self._blob_server.start(), self._bring_artifact(), self._data.fill())
+        await asyncio.gather(
+            self._server.start(), self._blob_server.start(), self._bring_artifact(), self._files.fill()
+        )
 
-    async def _tell(self, line: str) -> None:
-        """Put a line into the job's log, which only the driver's agent writes."""
+    async def _tell(self, line: str, *, for_users: str = "") -> None:
+        """Put a line into the job's log, which only the driver's agent writes.
+
+        It may name what the function consists of, so that users of a provider's function get `for_users` instead.
+        """
         grant, self._told = self.grant, self._told + 1
-        chunk = f"[qonduit] worker {self._shop.worker_id}: {line}\n".encode()
+        chunk = self._said(line)
+        if grant.provider_space:
+            lines = chunk.splitlines(keepends=True)
+            chunk = b"".join(put_tag(each, public=False) for each in lines)
+            chunk += put_tag(self._said(for_users), public=True) if for_users else b""
         # Its numbers are its own: those of the lease are the program's output.
         output = ExecutorOutput(grant.job_id, grant.attempt, f"{grant.lease_id}.build", self._told, chunk)
         with contextlib.suppress(UnroutableError):  # The driver's worker is gone for good.
             await self._shop.bus.publish(worker(grant.driver_worker_id), output)
+
+    def _said(self, line: str) -> bytes:
+        return f"[qonduit] worker {self._shop.worker_id}: {line}\n".encode()
 
     async def _bring_artifact(self) -> None:
         digest = self.grant.artifact_digest
@@ -215,14 +227,15 @@ class Executor:
 
     async def _fork(self) -> SandboxProcess:
         grant, shop = self.grant, self._shop
-        occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape)
+        provided = bool(grant.provider_space)
+        occupant = Occupant(LeaseKind.EXECUTOR, grant.job_id, grant.attempt, grant.shape, provided=provided)
         paths = shop.zygotes.inside(self._room.directory, self._layer)
         environment = program_environment(occupant, paths, qpu=qpu_environment(self._qpu), own=grant.environment)
         sandbox = shop.sandbox(self._room, grant.shape, environment, EXECUTOR_ENTRY, self._layer)
         forked = await shop.zygotes.fork(
             sandbox, threads=threads_of(grant.shape), kind=LeaseKind.EXECUTOR, layer=self._layer
         )
-        await self._qpu.start(forked.sandboxed.listener.dup())
+        await self._qpu.start(forked.sandboxed.open_listener())
         self._process = SandboxProcess(forked.sandboxed)
         self._desk = ExecutorDesk(grant, self._surroundings, self._process)
         self._started.set_result((self._process, self._desk))

@@ -65,6 +65,10 @@ class LogPump:
         """Add a line of the system's own."""
         await self.write(f"[qonduit] {text}\n".encode())
 
+    async def note_to_author(self, text: str) -> None:
+        """Add a line of the system's own that may name what the program consists of."""
+        await self.note(text)
+
     async def flush(self) -> None:
         """Wait until all that was written is durable.
 
@@ -102,7 +106,7 @@ class LogPump:
                 async for offset in self._storage.append_log(self._log, self._attempt, self._unsent()):
                     await self._confirm(offset)
             except StorageError as error:
-                if not error.transient and error.reason != "CANCELLED":
+                if not error.transient:
                     await self._give_up(error)
                     return
                 _log.info("log_stream_broke", job=self._log, reason=error.reason)

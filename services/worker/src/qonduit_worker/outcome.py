@@ -23,6 +23,8 @@ class Verdict:
     text: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    for_author: bool = False
+    """Whether the text names what the function consists of."""
 
 
 @dataclass(frozen=True, slots=True)

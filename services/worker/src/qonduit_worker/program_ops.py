@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from qonduit.program.channel import CHUNK_BYTES
+from qonduit_service_kit.messages import INLINE_LIMIT_BYTES
 
-from qonduit_worker.blobs import is_digest
+from qonduit_worker.blob_names import is_digest
 from qonduit_worker.program_channel import RequestError, bytes_field, count_field, text_field
 from qonduit_worker.uploads import Uploads
 
@@ -30,10 +31,12 @@ class Result:
 
     digest: str = ""
     size_bytes: int = 0
+    small: bytes | None = None
+    """Its bytes, if a message may carry them."""
 
 
 class ResultOps:
-    """result_begin, result_chunk, result_commit, result_failed; the last commit counts."""
+    """result_begin, result_chunk, result_commit, result_failed, result_saved; the last commit counts."""
 
     def __init__(self, blobs: JobBlobs, parts: Path, *, most_bytes: int) -> None:
         self._blobs = blobs
@@ -48,6 +51,12 @@ class ResultOps:
         server.register("result_chunk", self._chunk)
         server.register("result_commit", self._commit)
         server.register("result_failed", self._failed)
+        server.register("result_saved", self._saved)
+
+    async def keep(self, data: bytes) -> None:
+        """Make bytes that came otherwise the result."""
+        small = data if len(data) <= INLINE_LIMIT_BYTES else None
+        self.result, self.error = Result(await self._blobs.put(data), len(data), small), ""
 
     async def _begin(self, _: ProgramSession, fields: Mapping[str, Any]) -> str:
         return self._uploads.begin(count_field(fields, "size_bytes", most=_MOST_OFFSET))
@@ -60,13 +69,18 @@ class ResultOps:
         try:
             digest = upload.complete(str(fields.get("digest", "")))
             size = upload.path.stat().st_size
+            small = upload.path.read_bytes() if size <= INLINE_LIMIT_BYTES else None
             await self._blobs.put_file(digest, upload.path)
         finally:
             upload.discard()
-        self.result, self.error = Result(digest, size), ""
+        self.result, self.error = Result(digest, size, small), ""
 
     async def _failed(self, _: ProgramSession, fields: Mapping[str, Any]) -> None:
         self.error = str(fields.get("text", "")) or "it cannot be written as JSON"
+
+    async def _saved(self, _: ProgramSession, fields: Mapping[str, Any]) -> bool:
+        del fields
+        return bool(self.result.digest or self.error)
 
 
 class FileOps:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.messages import ExecutorGranted, JobSpec, QpuTransition
 
     from qonduit_worker.blobs import JobBlobs
+    from qonduit_worker.qpu_endpoint.job_routes import JobWords
     from qonduit_worker.workshop import Workshop
 
 _HOST = "127.0.0.1:"
@@ -24,6 +25,7 @@ def qpu_endpoint(
     given: JobSpec | ExecutorGranted,
     *,
     on_transition: Callable[[QpuTransition], Awaitable[None]],
+    words: JobWords | None = None,
 ) -> QpuEndpoint:
     """Return an endpoint for one sandbox, not started: a driver's or an executor's, by what its worker was given."""
     return QpuEndpoint(
@@ -40,6 +42,7 @@ def qpu_endpoint(
         ),
         devices=workshop.devices,
         on_transition=on_transition,
+        words=words,
     )
 
 

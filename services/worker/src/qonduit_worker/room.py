@@ -12,6 +12,7 @@ from qonduit.program.blobs import SOCKET_NAME
 
 from qonduit_worker.archive import unpack
 from qonduit_worker.data_folder import copy_file
+from qonduit_worker.zygote.layout import FUNCTION_DATA_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class Room:
     """One sandbox's folders: `job` (the artifact), `data` (the user's files), `run` (the agent's socket).
 
-    `parts` is for the agent alone: the program never sees it.
+    `function_data`, in `run`, is there for programs of a provider's function alone. `parts` is for the agent alone:
+    the program never sees it.
     """
 
     sandbox_id: str
@@ -51,8 +53,13 @@ class Room:
 
     @property
     def run(self) -> Path:
-        """The socket and the arguments."""
+        """The socket, the arguments, a provider's files: what the program may read and not change."""
         return self.directory / "run"
+
+    @property
+    def function_data(self) -> Path:
+        """The files of the function's provider."""
+        return self.run / FUNCTION_DATA_NAME
 
     @property
     def parts(self) -> Path:

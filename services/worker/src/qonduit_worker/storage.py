@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 1024**2
 _PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
-_TRANSIENT: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED})
+_TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,  # By storage, as it ends; a canceled task sees CancelledError.
+    }
+)
 
 Value = TypeVar("Value")
 

@@ -5,44 +5,58 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import uuid
 from typing import TYPE_CHECKING, Final
 
 from qonduit_worker.program_channel import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from qonduit_worker.blob_names import Hash
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Upload:
-    """One upload; it ends with `complete` or `discard`. Raises RequestError, also when the disk is full."""
+    """One upload; it ends with `complete` or `discard`. Raises RequestError, also when the disk is full.
 
-    def __init__(self, path: Path, size_bytes: int, *, digest: str = "", name: str = "") -> None:
+    Nobody may open its file to write, even while it grows.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size_bytes: int,
+        *,
+        digest: str = "",
+        name: str = "",
+        new_hash: Callable[[], Hash] = hashlib.sha256,
+    ) -> None:
         self.path = path
         self.name = name
         self._size_bytes = size_bytes
         self._digest = digest
-        self._file = path.open("wb")
+        self._file = open(path, "wb", opener=_open_read_only)  # noqa: SIM115 - A path takes no opener; it outlives this.
         self._received = 0
-        self._sha256 = hashlib.sha256()
+        self._hash = new_hash()
 
     def add(self, data: bytes | memoryview) -> None:
         """Take a piece; raises RequestError when it is more than was announced."""
         self._received += len(data)
         if self._received > self._size_bytes:
             raise RequestError("TOO_MANY_BYTES", f"more than the announced {self._size_bytes} bytes came")
-        self._sha256.update(data)
+        self._hash.update(data)
         with self._told_of_a_full_disk():
             self._file.write(data)
 
     def complete(self, digest: str = "") -> str:
-        """Close the file and return its sha256; raises RequestError when it is not what was announced."""
+        """Close the file and return its hash; raises RequestError when it is not what was announced."""
         with self._told_of_a_full_disk():
             self._file.close()
-        found = self._sha256.hexdigest()
+        found = self._hash.hexdigest()
         if self._received != self._size_bytes:
             raise RequestError("TOO_FEW_BYTES", f"{self._received} of {self._size_bytes} bytes came")
         if found not in {digest or found} & {self._digest or found}:
@@ -65,6 +79,11 @@ class Upload:
             raise RequestError(
                 "DISK_FULL", f"the worker's disk is full: {self._received:,} of {self._size_bytes:,} bytes came"
             ) from error
+
+
+def _open_read_only(path: str, flags: int) -> int:
+    """Open a new file that is read-only for all who open it later."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o400)
 
 
 class Uploads:

@@ -53,7 +53,7 @@ class _Nest:
             begun = time.monotonic()
             try:
                 await self.zygote.start()
-            except ZygoteStartError as error:
+            except (ZygoteStartError, OSError) as error:  # OSError: of memory, processes or descriptors none is left.
                 _log.error("zygote_does_not_start", zygote=self.name, reason=str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -11,6 +11,7 @@ from qonduit_worker.qpu_endpoint import identity as identities
 from qonduit_worker.qpu_endpoint.broker_calls import Blobs, BrokerCalls
 from qonduit_worker.qpu_endpoint.connections import listen
 from qonduit_worker.qpu_endpoint.context import ProgramContext
+from qonduit_worker.qpu_endpoint.job_routes import JobRoutes
 from qonduit_worker.qpu_endpoint.job_table import JobTable
 from qonduit_worker.qpu_endpoint.routes import Routes
 from qonduit_worker.qpu_endpoint.workloads import Workloads
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.qpu_endpoint.broker_calls import Publisher
     from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
+    from qonduit_worker.qpu_endpoint.job_routes import JobWords
 
 __all__ = ["Blobs", "ProgramContext", "QpuEndpoint"]
 
@@ -35,7 +37,7 @@ class QpuEndpoint:
 
     The port is chosen before the program exists, because its environment names it: inside a network namespace of its
     own any port is free, elsewhere the agent binds the listener first and gives its port. `on_transition` hears each
-    step of each QPU job once and in order.
+    step of each QPU job once and in order. `words` takes what the program says of its job; a task has none.
     """
 
     def __init__(
@@ -47,19 +49,22 @@ class QpuEndpoint:
         context: ProgramContext,
         devices: DeviceCache,
         on_transition: Callable[[QpuTransition], Awaitable[None]],
+        words: JobWords | None = None,
     ) -> None:
         self._port = port
         self._context = context
         self._identity = identities.Identity(context.job_id)
         self._calls = BrokerCalls(bus, blobs, context)
         self._jobs = JobTable()
+        workloads = Workloads(self._calls, context.user)
         self._routes = Routes(
             identity=self._identity,
             calls=self._calls,
             jobs=self._jobs,
             devices=devices,
             blobs=blobs,
-            workloads=Workloads(self._calls, context.user),
+            workloads=workloads,
+            own_job=JobRoutes(context.job_id, words, workloads),
             budget_s=context.qpu_budget_s,
         )
         self._on_transition = on_transition
@@ -70,8 +75,10 @@ class QpuEndpoint:
         """Return the variables that bring the program's client here."""
         return identities.environment(self._port, self._identity.token)
 
-    async def start(self, listener: socket.socket) -> None:
-        """Serve on a listening TCP socket, which is the endpoint's from now on."""
+    async def start(self, listener: socket.socket | None) -> None:
+        """Serve on a listening TCP socket, which is the endpoint's from now on; without one its program is over."""
+        if listener is None:
+            return
         runner = web.AppRunner(
             self._routes.application(),
             handle_signals=False,

@@ -57,6 +57,11 @@ class Identity:
             "scope": "ibm openid",
         }
 
+    def is_bearer(self, authorization: str) -> bool:
+        """Whether an Authorization header has the program's own token as the client of Qiskit Serverless sends one."""
+        scheme, _, credential = authorization.partition(" ")
+        return scheme.lower() == "bearer" and self.knows(credential.strip())
+
     def admits(self, authorization: str) -> bool:
         """Whether an Authorization header is this program's."""
         scheme, _, credential = authorization.partition(" ")
@@ -78,9 +83,13 @@ class Identity:
 
 
 def environment(port: int, token: str) -> dict[str, str]:
-    """Return the variables that bring the client to an endpoint on a loopback port."""
+    """Return the variables that bring the clients to an endpoint on a loopback port."""
     root = f"http://127.0.0.1:{port}"
     return {
+        "ENV_JOB_GATEWAY_HOST": root,
+        "ENV_JOB_GATEWAY_TOKEN": token,
+        "ENV_JOB_GATEWAY_INSTANCE": INSTANCE,
+        "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
         "QISKIT_IBM_TOKEN": token,
         "QISKIT_IBM_URL": root + BASE,
         "QISKIT_IBM_INSTANCE": INSTANCE,

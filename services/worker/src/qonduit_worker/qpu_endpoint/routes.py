@@ -13,6 +13,7 @@ from aiohttp import web
 from qonduit_service_kit.logs import get_logger
 
 from qonduit_worker.qpu_endpoint import identity as identities
+from qonduit_worker.qpu_endpoint import job_routes
 from qonduit_worker.qpu_endpoint.answers import in_memory, streamed
 from qonduit_worker.qpu_endpoint.bodies import (
     MAX_JOB_BYTES,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from qonduit_worker.qpu_endpoint.broker_calls import Blobs, BrokerCalls
     from qonduit_worker.qpu_endpoint.device_cache import DeviceCache
     from qonduit_worker.qpu_endpoint.identity import Identity
+    from qonduit_worker.qpu_endpoint.job_routes import JobRoutes
     from qonduit_worker.qpu_endpoint.job_table import JobTable
     from qonduit_worker.qpu_endpoint.workloads import Workloads
 
@@ -58,6 +60,7 @@ class Routes:
         devices: DeviceCache,
         blobs: Blobs,
         workloads: Workloads,
+        own_job: JobRoutes,
         budget_s: float | None,
     ) -> None:
         self._budget_s = budget_s
@@ -67,12 +70,13 @@ class Routes:
         self._devices = devices
         self._blobs = blobs
         self._workloads = workloads
+        self._own_job = own_job
         self._numbers = CallNumbers()
         self._big_bodies = asyncio.Semaphore(_BIG_BODIES)
 
     def application(self) -> web.Application:
         """Return the application with all its routes."""
-        application = web.Application(middlewares=[self._guard])
+        application = web.Application(middlewares=[self._guard], client_max_size=job_routes.MAX_RESULT_BYTES)
         application.router.add_post("/identity/token", self._token)
         application.router.add_post("/v3/resources/search", self._search)
         application.router.add_get(identities.CATALOG + "/{plan:.*}", self._catalog)
@@ -88,6 +92,8 @@ class Routes:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only the program's own token in, and answer every failure in the API's shape."""
+        if request.path.startswith(job_routes.PREFIX):
+            return await self._answer_of_job(request)
         if request.path != "/identity/token" and not self._identity.admits(request.headers.get("Authorization", "")):
             return unauthorized()
         if not _PATH.fullmatch(request.rel_url.raw_path):
@@ -102,6 +108,23 @@ class Routes:
                 return refusal
             _log.exception("a request failed", method=request.method, path=request.path)
             return problem(503, "The QPU endpoint could not answer; try again.")
+
+    async def _answer_of_job(self, request: web.Request) -> web.StreamResponse:
+        """Answer what is asked of the job itself, with refusals as the client of Qiskit Serverless reads them."""
+        if not self._identity.is_bearer(request.headers.get("Authorization", "")):
+            return job_routes.unauthorized()
+        try:
+            async with self._room(request):
+                return await self._own_job.answer(request)
+        except web.HTTPRequestEntityTooLarge:
+            return job_routes.refusal(413, f"A body has at most {job_routes.MAX_RESULT_BYTES:,} bytes here.")
+        except BrokerGoneError:
+            return job_routes.refusal(503, "This program is being stopped.")
+        except ConnectionError:
+            raise  # Whoever asked is gone.
+        except Exception:  # noqa: BLE001 -- the program gets an answer, the log gets the traceback.
+            _log.exception("a request failed", method=request.method, path=request.path)
+            return job_routes.refusal(503, "The worker could not answer; try again.")
 
     def _room(self, request: web.Request) -> AbstractAsyncContextManager[object]:
         """Return what is held while a request is answered; those with a large body wait for one another."""

@@ -46,7 +46,7 @@ class Workloads:
         limit = min(_MOST, max(1, int(query.get("limit", _DEFAULT_LIMIT))))
         offset = max(0, int(query.get("next") or query.get("previous") or 0))
         wanted = _Filter(query)
-        jobs = await self._jobs(api_version)
+        jobs = await self.jobs(api_version)
         sessions = await self._sessions(jobs, api_version)
         found = [*map(self._of_job, jobs), *map(self._of_session, sessions)]
         found = [workload for workload in found if wanted.takes(workload)]
@@ -62,7 +62,8 @@ class Workloads:
             page["previous"] = {"href": f"?previous={max(0, offset - limit)}"}
         return page
 
-    async def _jobs(self, api_version: str) -> list[dict[str, Any]]:
+    async def jobs(self, api_version: str) -> list[dict[str, Any]]:
+        """Return all of the program's QPU jobs as the broker tells them."""
         jobs: list[dict[str, Any]] = []
         while True:
             query = (("limit", str(_PAGE)), ("offset", str(len(jobs))), ("exclude_params", "true"), ("sort", "ASC"))

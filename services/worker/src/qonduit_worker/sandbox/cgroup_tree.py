@@ -46,6 +46,11 @@ class CgroupTree:
         """Whether the kernel enforces the memory limit."""
         return self.hierarchies.has("memory")
 
+    @property
+    def weighs_cpu(self) -> bool:
+        """Whether the kernel shares the cpu out among sandboxes, by what they asked for."""
+        return self.hierarchies.has("cpu")
+
     def prepare(self) -> None:
         """Make the worker's folders, and write down where they are for `sweep`.
 

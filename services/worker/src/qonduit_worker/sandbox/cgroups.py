@@ -15,7 +15,8 @@ from qonduit_worker.sandbox.model import Limits
 
 _V1_SHARES: Final = 1024
 _V2_WEIGHT: Final = 100
-_REMOVE_TRIES: Final = 200
+_REMOVE_PATIENCE_S: Final = 30.0
+"""On a busy machine the kernel may take seconds until it has let the last killed process go."""
 _REMOVE_PAUSE_S: Final = 0.005
 
 
@@ -141,14 +142,15 @@ class Cgroup:
 
 
 def _remove(folder: Path, group: Cgroup) -> None:
-    for attempt in range(_REMOVE_TRIES):
+    until = time.monotonic() + _REMOVE_PATIENCE_S
+    while True:
         try:
             folder.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
             # A process leaves its group a moment after its end can be seen.
-            if error.errno != errno.EBUSY or attempt == _REMOVE_TRIES - 1:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
                 raise
             group.kill()
             time.sleep(_REMOVE_PAUSE_S)

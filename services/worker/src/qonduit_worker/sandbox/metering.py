@@ -10,6 +10,8 @@ _NOTHING = Readings(None, None, None, None)
 class Meter:
     """Reads the control group of a sandbox, and /proc for what that does not count.
 
+    Memory that no group counts is read by `look`, now and then, as that takes long.
+
     Args:
         cgroup: The sandbox's group; it may have no folder at all.
         inherited_bytes: Memory that each process shares with the zygote.
@@ -17,7 +19,7 @@ class Meter:
 
     def __init__(self, cgroup: Cgroup, inherited_bytes: int) -> None:
         self._cgroup = cgroup
-        self._inherited_bytes = inherited_bytes
+        self._holdings = proctree.Holdings(inherited_bytes)
         self._roots: list[int] = []
         self._last = Usage(0.0, 0, 0)
 
@@ -29,20 +31,23 @@ class Meter:
         """The processes of the tree now."""
         return proctree.tree(self._roots)
 
+    def look(self) -> int:
+        """Read how many bytes the processes of the tree hold now; from one thread at a time, which may be any."""
+        return self._holdings.look(self.processes())
+
+    def saw(self, mem_bytes: int) -> None:
+        """Take what `look` returned."""
+        self._last = Usage(self._last.cpu_seconds, mem_bytes, max(self._last.peak_mem_bytes, mem_bytes))
+
     def read(self) -> Usage:
-        """What the tree has used until now."""
+        """What the tree has used until now, of memory no group counts what was seen last."""
         counted = self._counted()
-        pids = self._pids(counted)
         cpu_s = counted.cpu_seconds
         if cpu_s is None:
             # A process that was not waited for takes its time along; what was seen is not forgotten.
-            cpu_s = max(self._last.cpu_seconds, proctree.cpu_seconds(pids))
-        mem = counted.mem_bytes
-        if mem is None:
-            mem = proctree.mem_bytes(pids, self._inherited_bytes)
-        peak = counted.peak_mem_bytes
-        if peak is None:
-            peak = max(self._last.peak_mem_bytes, mem)
+            cpu_s = max(self._last.cpu_seconds, proctree.cpu_seconds(self.processes()))
+        mem = counted.mem_bytes if counted.mem_bytes is not None else self._last.mem_bytes
+        peak = counted.peak_mem_bytes if counted.peak_mem_bytes is not None else max(self._last.peak_mem_bytes, mem)
         self._last = Usage(cpu_s, mem, peak)
         return self._last
 
@@ -71,8 +76,3 @@ class Meter:
 
     def _counted(self) -> Readings:
         return self._cgroup.readings() if self._cgroup.folders else _NOTHING
-
-    def _pids(self, counted: Readings) -> list[int]:
-        if not self._roots or (counted.cpu_seconds is not None and counted.mem_bytes is not None):
-            return []
-        return self.processes()

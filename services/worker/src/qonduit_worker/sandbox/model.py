@@ -72,6 +72,7 @@ class InsidePaths:
     data: Path
     tmp: Path
     agent_socket: Path
+    function_data: Path
     layer: Path | None = None
 
     @classmethod
@@ -79,8 +80,10 @@ class InsidePaths:
         """The paths of the sandbox whose folder is `directory`, with a layer of packages or without."""
         if tier == "A":
             shown = Path(layout.LAYER) if layer is not None else None
-            return cls(Path(layout.JOB), Path(layout.DATA), Path(layout.TMP), Path(layout.RUN, "agent.sock"), shown)
-        return cls(directory / "job", directory / "data", directory / "tmp", directory / "run" / "agent.sock", layer)
+            job, data, tmp, run = map(Path, (layout.JOB, layout.DATA, layout.TMP, layout.RUN))
+            return cls(job, data, tmp, run / "agent.sock", Path(layout.FUNCTION_DATA), shown)
+        job, data, tmp, run = (directory / name for name in ("job", "data", "tmp", "run"))
+        return cls(job, data, tmp, run / "agent.sock", run / layout.FUNCTION_DATA_NAME, layer)
 
 
 @dataclass(frozen=True, slots=True)

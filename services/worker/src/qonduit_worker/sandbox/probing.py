@@ -22,7 +22,7 @@ _SENTENCES: Final = {
     "landlock_network": "Programs may connect to any TCP port of this machine (Landlock is {}): it needs Linux 6.7.",
     "uid": "Programs run under the worker's own user ({}), which no namespace keeps apart from it here.",
     "others": "A user for each sandbox could not read this interpreter ({}): install it where everyone may read.",
-    "memory": "No memory control group: a watchdog measures the memory of programs ten times a second instead.",
+    "memory": "No memory control group: a watchdog measures the memory of programs up to ten times a second instead.",
     "cpu": "No cpu control group: all programs share the CPUs alike, whatever they asked for.",
     "pids": "No pids control group: nothing bounds how many processes a program starts but its user's limit.",
 }

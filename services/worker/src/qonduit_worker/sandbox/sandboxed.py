@@ -10,13 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qonduit_service_kit.logs import get_logger
+
 from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import Exit, Usage
+from qonduit_worker.sandbox.watchdog import Watchdog
+from qonduit_worker.shielding import to_its_end
 from qonduit_worker.zygote import wire
 
-_WATCHDOG_PERIOD_S: Final = 0.1
+_log = get_logger(__name__)
+
 _OUTPUT_BUFFER_BYTES: Final = 256 * 1024
 
 
@@ -48,7 +53,8 @@ class Parts:
         cgroup: Its control group.
         meter: What measures it.
         listener: The listener, where the agent makes it; None where it comes out of the sandbox.
-        watched_bytes: Memory over which the tree is killed from here; None where the kernel does it.
+        mem_bytes: Memory over which the tree is killed.
+        watchdog: What sees to that; None where the kernel does.
         free: Called once every process is gone.
     """
 
@@ -57,7 +63,8 @@ class Parts:
     cgroup: Cgroup
     meter: Meter
     listener: socket.socket | None
-    watched_bytes: int | None
+    mem_bytes: int
+    watchdog: Watchdog | None
     free: Callable[[], None]
 
 
@@ -67,8 +74,7 @@ class Sandboxed:
     Attributes:
         sandbox_id: As given in its spec.
         output: Standard output and error of all its processes, as one ordered stream. Read it to its end.
-        listener: A TCP socket that listens on the loopback the program sees; closed when the sandbox ends.
-        port: The listener's port.
+        port: Of the TCP socket that listens on the loopback the program sees.
         pid: The sandbox's first process, as the agent numbers it; the end of that one is the end of all.
     """
 
@@ -88,21 +94,23 @@ class Sandboxed:
         self._doomed = False
         self._report: dict[str, Any] = {}
         self._over_limit = False
-        self._watchdog: asyncio.TimerHandle | None = None
         self._finishing: asyncio.Task[None] | None = None
         parts.control.setblocking(False)  # noqa: FBT003 - the standard library's signature.
         self._loop.add_reader(parts.control.fileno(), self._read_control)
 
-    @property
-    def listener(self) -> socket.socket:
-        """A TCP socket that listens on the loopback the program sees.
+    def open_listener(self) -> socket.socket | None:
+        """Return the caller's own copy of the TCP socket that listens on the loopback the program sees.
+
+        None once the sandbox has ended: a program may be over before its agent asks.
 
         Raises:
             RuntimeError: The sandbox has not started.
         """
+        if self._finishing is not None:
+            return None
         if self._listener is None:
             raise RuntimeError(f"Sandbox {self.sandbox_id} has not started.")
-        return self._listener
+        return self._listener.dup()
 
     async def started(self) -> None:
         """Wait until the program's process is about to begin.
@@ -192,8 +200,8 @@ class Sandboxed:
         if self._pidfd < 0 or self.port == 0 or self._started.done():
             return
         self._started.set_result(None)
-        if self._parts.watched_bytes is not None:
-            self._watch(self._parts.watched_bytes)
+        if self._parts.watchdog is not None:
+            self._parts.watchdog.watch(self)
 
     def _fail(self, text: str) -> None:
         if not self._started.done():
@@ -216,27 +224,34 @@ class Sandboxed:
             self._finishing = self._loop.create_task(self._finish())
 
     async def _finish(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._loop.remove_reader(self._parts.control.fileno())
-        wall_s = time.monotonic() - self._born
-        usage = self._parts.meter.settle(self._report.get("cpu_s", 0.0))
-        oom_killed = self._over_limit or self._parts.meter.oom_kills > 0
-        await self._free()
-        status = self._report.get("status")
-        code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+        """Tell the end. Whatever goes wrong is told as well: whoever waits for it would wait for ever."""
+        try:
+            self._ended.set_result(await self._end())
+        except Exception as error:  # noqa: BLE001 - see above.
+            self._ended.set_exception(error)
         if not self._started.done():
             self._started.set_exception(SandboxStartError(f"Sandbox {self.sandbox_id} was killed as it started."))
         self._started.exception()  # Looked at: there may be nobody left who waits for it.
-        self._ended.set_result(
-            Exit(
-                exit_code=code if code >= 0 else None,
-                signal=-code if code < 0 else None,
-                oom_killed=oom_killed,
-                cpu_seconds=usage.cpu_seconds,
-                peak_mem_bytes=usage.peak_mem_bytes,
-                wall_seconds=wall_s,
-            )
+
+    async def _end(self) -> Exit:
+        if self._parts.watchdog is not None:
+            self._parts.watchdog.forget(self)
+        self._loop.remove_reader(self._parts.control.fileno())
+        wall_s = time.monotonic() - self._born
+        try:
+            usage = self._parts.meter.settle(self._report.get("cpu_s", 0.0))
+            oom_killed = self._over_limit or self._parts.meter.oom_kills > 0
+        finally:
+            await self._free()
+        status = self._report.get("status")
+        code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+        return Exit(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            oom_killed=oom_killed,
+            cpu_seconds=usage.cpu_seconds,
+            peak_mem_bytes=usage.peak_mem_bytes,
+            wall_seconds=wall_s,
         )
 
     async def _free(self) -> None:
@@ -247,19 +262,32 @@ class Sandboxed:
             if descriptor >= 0:
                 os.close(descriptor)
         self._pidfd = self._program_pidfd = -1
-        if not self._parts.cgroup.try_remove():
-            await asyncio.to_thread(self._parts.cgroup.remove)
+        await discard(self._parts.cgroup)
         self._parts.free()
 
-    def _watch(self, limit_bytes: int) -> None:
-        """Kill the tree when it holds too much, on machines where the kernel doesn't."""
-        if self._finishing is not None:
-            return
-        if self._parts.meter.read().mem_bytes > limit_bytes:
+    def look(self) -> int:
+        """Read how many bytes it holds now; may run in a thread."""
+        return self._parts.meter.look()
+
+    def saw(self, mem_bytes: int) -> None:
+        """Take what it held a moment ago, and kill the tree if that is too much."""
+        self._parts.meter.saw(mem_bytes)
+        if mem_bytes > self._parts.mem_bytes:
             self._over_limit = True
             self.kill()
-            return
-        self._watchdog = self._loop.call_later(_WATCHDOG_PERIOD_S, self._watch, limit_bytes)
+
+
+async def discard(group: Cgroup) -> None:
+    """Remove a control group. One that stays busy is left to the sweep of the worker's next start.
+
+    What comes after must come even then: whoever waits for the end of its sandbox would wait for ever.
+    """
+    if group.try_remove():
+        return
+    try:
+        await to_its_end(asyncio.to_thread(group.remove))
+    except OSError as error:
+        _log.warning("control_group_left", folders=[str(folder) for folder in group.folders], error=str(error))
 
 
 def _send(pidfd: int, number: signal.Signals) -> None:

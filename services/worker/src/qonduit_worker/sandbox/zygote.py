@@ -18,11 +18,14 @@ from qonduit_worker.sandbox.cgroups import Cgroup
 from qonduit_worker.sandbox.errors import SandboxStartError, ZygoteDiedError, ZygoteStartError
 from qonduit_worker.sandbox.metering import Meter
 from qonduit_worker.sandbox.model import InsidePaths, SandboxSpec, Tier
-from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, open_output, pid_of
+from qonduit_worker.sandbox.sandboxed import Parts, Sandboxed, discard, open_output, pid_of
+from qonduit_worker.sandbox.watchdog import Watchdog
 from qonduit_worker.shielding import to_its_end
 from qonduit_worker.zygote import layout, wire
 
 _START_TIMEOUT_S: Final = 120.0
+_FORK_TIMEOUT_S: Final = 120.0
+"""A sandbox takes milliseconds; one that is not there by now never will be, even on a busy machine."""
 _PASSABLE: Final = 0o711
 # One thread in every library that would start a pool: children of a process that used one hang.
 _ENVIRONMENT: Final = {
@@ -97,6 +100,7 @@ class Zygote:
         self._sandboxes: dict[str, Sandboxed] = {}
         self._hastening: set[asyncio.Future[None]] = set()
         self._inherited_bytes = 0
+        self._watchdog = Watchdog()
 
     @property
     def running(self) -> bool:
@@ -211,6 +215,15 @@ class Zygote:
             sandbox.kill()
         self._died.set()
 
+    def _give_up(self, sandbox: Sandboxed) -> None:
+        """End a sandbox that does not become ready, and a zygote that does not even fork it."""
+        sandbox.kill()
+        sandbox.close_output()
+        if not sandbox.pid and self.running:
+            with contextlib.suppress(ProcessLookupError):  # It has just died by itself.
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._lost()
+
     def _open_channel(self) -> socket.socket:
         if self._channel is None:
             raise ZygoteDiedError("The zygote is not running.")
@@ -228,10 +241,10 @@ class Zygote:
         left = list(self._sandboxes.values())
         for sandbox in left:
             sandbox.kill()
-        await asyncio.gather(*(sandbox.wait() for sandbox in left))
+        await asyncio.gather(*(sandbox.wait() for sandbox in left), return_exceptions=True)
         for sandbox in left:
             sandbox.close_output()
-        await asyncio.gather(*self._hastening, return_exceptions=True)
+        await asyncio.gather(*self._hastening, self._watchdog.stop(), return_exceptions=True)
         await self._reap()
         self._died.set()
 
@@ -269,12 +282,16 @@ class Zygote:
             sandbox = await self._order(spec, group, slot)
         except BaseException:
             if group is not None:
-                group.remove()
+                await discard(group)
             if slot is not None:
                 slot.release()
             raise
         try:
-            await sandbox.started()
+            async with asyncio.timeout(_FORK_TIMEOUT_S):
+                await sandbox.started()
+        except TimeoutError:
+            self._give_up(sandbox)
+            raise SandboxStartError(f"Sandbox {spec.sandbox_id} was not ready after {_FORK_TIMEOUT_S:.0f} s.") from None
         except SandboxStartError:
             await sandbox.wait()
             sandbox.close_output()
@@ -309,7 +326,8 @@ class Zygote:
             cgroup=group,
             meter=Meter(group, self._inherited_bytes),
             listener=listener,
-            watched_bytes=None if self._cgroups.limits_memory else spec.limits.mem_bytes,
+            mem_bytes=spec.limits.mem_bytes,
+            watchdog=None if self._cgroups.limits_memory else self._watchdog,
             free=functools.partial(self._ended, spec.sandbox_id, slot),
         )
         sandbox = Sandboxed(spec.sandbox_id, parts)
@@ -346,6 +364,7 @@ class Zygote:
             port=listener.getsockname()[1] if listener is not None else None,
             environment=dict(spec.environment),
             entry=spec.entry,
+            gives_way=not self._cgroups.weighs_cpu,
             layer=str(spec.layer.absolute()) if spec.layer is not None else None,
         )
 

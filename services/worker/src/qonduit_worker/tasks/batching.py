@@ -17,6 +17,9 @@ MOST_TASKS: Final = 256
 MOST_BYTES: Final = 40 * 1024
 """Of the calls and functions of a batch, so that a message of several stays under 64 KiB."""
 LEAST_EXECUTORS: Final = 2
+SHORT_WAIT_S: Final = 0.02
+"""An executor that waits no longer than this for a large value waits for a busy agent, not for a network: that is no
+work of the task, and to send tasks one by one because of it would keep the agent busier still."""
 _RISE: Final = 0.5
 _FALL: Final = 0.1
 
@@ -32,8 +35,9 @@ class RunTimes:
         self._mean_s: dict[str, float] = {}
         self._last_s: dict[str, tuple[float, float]] = {}
 
-    def note(self, function_id: str, run_s: float) -> None:
-        """Note that a task has run so long."""
+    def note(self, function_id: str, run_s: float, waited_s: float = 0.0) -> None:
+        """Note that a task has run so long, and waited for large values for a part of that."""
+        run_s -= min(waited_s, SHORT_WAIT_S)
         mean_s = self._mean_s.get(function_id)
         if mean_s is None:
             self._mean_s[function_id] = run_s

@@ -44,6 +44,10 @@ class DriverContext:
     user_qpu_budget_s: float | None = None
     files: tuple[str, ...] | None = None
     traceparent: str = ""
+    space: str = ""
+    provider_space: str = ""
+    provider: str = ""
+    """Whose function it is; empty for the user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +67,6 @@ class DriverCallbacks:
     release: Callable[[str], None]
     """Say that a stored call is of no use any more."""
     write_log: Callable[[bytes], Awaitable[None]]
-    """Write to the job's log."""
+    """Write lines that tasks printed to the job's log."""
+    note_log: Callable[[str], Awaitable[None]]
+    """Write a line of the system's own to it."""

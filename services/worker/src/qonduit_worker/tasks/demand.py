@@ -149,6 +149,8 @@ class DemandTeller:
             user_qpu_budget_s=context.user_qpu_budget_s,
             files=context.files,
             traceparent=context.traceparent,
+            space=context.space,
+            provider_space=context.provider_space,
             task_name=function.name if function is not None else "",
             task_s=self._ledger.times.last_two_s(function.function_id) if function is not None else 0.0,
         )

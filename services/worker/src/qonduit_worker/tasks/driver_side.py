@@ -72,10 +72,10 @@ class TaskDesk:
         self._post = post
         self._callbacks = callbacks
         self._ledger = TaskLedger()
-        self._pages = TaskPages(context.job_id, context.attempt, place=tracing.current())
+        self._pages = TaskPages(context.job_id, context.attempt, place=tracing.current(), provider=context.provider)
         self._functions: dict[str, TaskFunction] = {}
         self._publisher = BatchPublisher(context, bus, self._ledger, callbacks.keep, self._refuse)
-        self._output = TaskOutput(callbacks.write_log)
+        self._output = TaskOutput(callbacks.write_log, callbacks.note_log)
         self._demand = DemandTeller(context, bus, self._ledger)
         self._reports = PageTeller(bus, self._pages)
         self._room = asyncio.Event()

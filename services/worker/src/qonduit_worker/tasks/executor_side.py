@@ -22,7 +22,7 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_worker.tasks.in_hand import FIELDS_OF_A_RESULT, InHand, death_of, ended, how_it_ended, returned
-from qonduit_worker.tasks.output import Prefixer
+from qonduit_worker.tasks.output import Prefixer, whole_lines
 from qonduit_worker.tasks.replies import ReplySender
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ HOLD_S = 0.2
 """A delivery waits this long for tasks in hand, then goes back; behind shorter ones the process gets it at once."""
 RECALL_S = 0.1
 """Tasks that lie this long behind one that takes longer than expected go back, too."""
+READY_S = 120.0
+"""A process that has not said by then that it is up never will: its job's tasks would wait for it for ever."""
 END_S = 5.0
 """How long a process that was told to end may take: a thread that a task left behind could keep it for ever."""
 CANCEL_S = 2.0
@@ -76,6 +78,7 @@ class ExecutorDesk:
         """When the first task in hand began, by the clock of the event loop."""
         self._patience_s = RECALL_S
         self._replies = ReplySender(grant, surroundings, process.usage, failed=process.kill)
+        self._unready: asyncio.TimerHandle | None = None
         self.idle_since: float | None = time.time()
         self.lends_cpu = False
 
@@ -86,9 +89,12 @@ class ExecutorDesk:
 
         When this returns the driver's agent has been told the end of each task that it knows to be here.
         """
+        if not self._process_is_up:
+            self._unready = asyncio.get_running_loop().call_later(READY_S, self._kill_unready)
         pump = asyncio.create_task(self._pump_output())
         self._spawn(self._consume())
         self._exited = await self._process.wait()
+        self._is_heard()
         self._revoked = True
         self._cancel_timer()
         self._settle_hand(self._exited)
@@ -117,9 +123,18 @@ class ExecutorDesk:
 
     def ready(self) -> None:
         """Note that the process is up and listens."""
+        self._is_heard()
         self._idle.set()
         if self._subscription is not None and not self._revoked:
             self._spawn(self._subscription.resume())  # A batch that came long before had it pause.
+
+    def _is_heard(self) -> None:
+        if self._unready is not None:
+            self._unready.cancel()
+
+    def _kill_unready(self) -> None:
+        _log.error("executor_not_ready", lease=self._grant.lease_id, job=self._grant.job_id, seconds=READY_S)
+        self._process.kill()
 
     async def revoke(self, *, now: bool) -> None:
         """Give the lease back: after the task in hand, or at once. May come again."""
@@ -369,15 +384,15 @@ class ExecutorDesk:
 
     async def _pump_output(self) -> None:
         """Carry what the process prints to the driver's agent, which alone writes the job's log."""
-        sequence, prefixer = 0, Prefixer()
+        sequence, prefixer = 0, Prefixer(tagged=bool(self._grant.provider_space))
         ended = False
         while not ended:
             chunk = await self._process.output.read(INLINE_LIMIT_BYTES)
             ended = not chunk
             lines = prefixer.feed(chunk) if chunk else prefixer.rest()
-            for start in range(0, len(lines), INLINE_LIMIT_BYTES):
+            for part in whole_lines(lines, INLINE_LIMIT_BYTES):
                 sequence += 1
-                grant, part = self._grant, lines[start : start + INLINE_LIMIT_BYTES]
+                grant = self._grant
                 await self._tell_driver(ExecutorOutput(grant.job_id, grant.attempt, grant.lease_id, sequence, part))
 
     async def _tell_driver(self, message: object) -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, ExecutorGranted, TaskFunction, TaskOutcome, TaskReply
 
-from qonduit_worker.blobs import is_digest
+from qonduit_worker.blob_names import is_name
 
 if TYPE_CHECKING:
     from qonduit_worker.sandbox import Exit
 
 _MIB = 1024**2
-FIELDS_OF_A_RESULT = 8
-"""Task, attempt, outcome, value, its digest, text, seconds that it ran and CPU seconds that its process burned."""
+FIELDS_OF_A_RESULT = 9
+"""Task, attempt, outcome, value, its name, text, seconds that it ran, CPU seconds that its process burned, and seconds
+that it waited for large values."""
 _TEXT_CHARACTERS = 16 * 1024
 _SAID_BY_PROCESSES = frozenset({TaskOutcome.OK, TaskOutcome.ERROR, TaskOutcome.CANCELED, TaskOutcome.RETURNED})
 
@@ -62,19 +63,20 @@ def how_it_ended(exited: Exit) -> str:
 
 def ended(task: InHand, row: list[Any], *, given_s: float, peak_mem_bytes: int) -> TaskReply:
     """Return the answer for a task whose process told its end (untrusted), `given_s` after it got the batch."""
-    _task_id, _attempt, outcome, value, digest, text, run_s, burned_s = row
+    _task_id, _attempt, outcome, value, digest, text, run_s, burned_s, waited_s = row
     wall_s = _seconds(run_s, most=given_s)
     return TaskReply(
         task_id=task.task_id,
         attempt=task.attempt,
         outcome=_outcome_of(outcome),
         value=value if isinstance(value, bytes) and len(value) <= INLINE_LIMIT_BYTES else None,
-        value_digest=digest if isinstance(digest, str) and is_digest(digest) else "",
+        value_digest=digest if isinstance(digest, str) and is_name(digest) else "",
         text=str(text)[-_TEXT_CHARACTERS:],
         started_at=time.time() - wall_s,
         cpu_s=_seconds(burned_s, most=wall_s * (os.cpu_count() or 1)),
         wall_s=wall_s,
         peak_mem_bytes=peak_mem_bytes,
+        waited_s=_seconds(waited_s, most=wall_s),
     )
 
 

@@ -236,7 +236,7 @@ class TaskLedger:
             return []
         if reply.outcome in _FINAL:
             if reply.outcome is TaskOutcome.OK:
-                self.times.note(task.function.function_id, reply.wall_s)
+                self.times.note(task.function.function_id, reply.wall_s, reply.waited_s)
             task.started_at = reply.started_at or task.started_at
             # Another attempt of it may run, after a loss that was none.
             other = [Interrupt(task, task.lease_id, task.worker_id)] if task.lease_id not in {"", lease_id} else []

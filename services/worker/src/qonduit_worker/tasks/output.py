@@ -8,8 +8,10 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from qonduit_worker.split_log import put_tag, take_tag
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from qonduit_service_kit.messages import ExecutorOutput
 
@@ -24,9 +26,17 @@ _LINE_BYTES: Final = 4096
 
 
 class Prefixer:
-    """Puts the number and the name of its task before each line that an executor prints, whole lines at a time."""
+    """Puts the number and the name of its task before each line that an executor prints, whole lines at a time.
 
-    def __init__(self) -> None:
+    Args:
+        tagged: Whether each line says first whom it is for, by a tag that it had, or else `[PRIVATE]`. So nothing that
+            stands in a name or at the border of two pieces of a line is taken for a tag later.
+    """
+
+    def __init__(self, *, tagged: bool = False) -> None:
+        self._tagged = tagged
+        self._goes_on: bool | None = None
+        """Whether the line of which a piece went out is for the user; None when there is none."""
         self._prefix = b""
         self._unread = b""
         self._line = b""
@@ -57,15 +67,38 @@ class Prefixer:
 
     def _take(self, text: bytes, lines: bytearray) -> None:
         *complete, self._line = (self._line + text).split(b"\n")
-        for line in complete:
-            lines += self._prefix + line + b"\n"
+        if self._tagged:
+            for line in complete:
+                lines += self._dressed(line)
+                self._goes_on = None
+        elif complete:
+            lines += self._prefix + (b"\n" + self._prefix).join(complete) + b"\n"
         if len(self._line) > _LINE_BYTES:
-            self._end_line(lines)
+            lines += self._dressed(self._line)
+            self._line = b""
 
     def _end_line(self, lines: bytearray) -> None:
         if self._line:
-            lines += self._prefix + self._line + b"\n"
+            lines += self._dressed(self._line)
             self._line = b""
+        self._goes_on = None
+
+    def _dressed(self, line: bytes) -> bytes:
+        if not self._tagged:
+            return self._prefix + line + b"\n"
+        self._goes_on, line = take_tag(line) if self._goes_on is None else (self._goes_on, line)
+        return put_tag(self._prefix + line + b"\n", public=self._goes_on)
+
+
+def whole_lines(lines: bytes, most_bytes: int) -> Iterator[bytes]:
+    """Yield lines in pieces of so many bytes, or of one line that is longer: none ends within a line."""
+    start = 0
+    while len(lines) - start > most_bytes:
+        end = (lines.rfind(b"\n", start, start + most_bytes) + 1) or (lines.index(b"\n", start + most_bytes) + 1)
+        yield lines[start:end]
+        start = end
+    if start < len(lines):
+        yield lines[start:]
 
 
 class TaskOutput:
@@ -74,8 +107,9 @@ class TaskOutput:
     All drivers of a worker share its inbox: the output of one job's tasks must not hold up another's cancel.
     """
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[bytes], Awaitable[None]], note: Callable[[str], Awaitable[None]]) -> None:
         self._write = write
+        self._note = note
         self._seen: dict[str, int] = {}
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
@@ -109,4 +143,4 @@ class TaskOutput:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 note = f"{dropped} bytes that tasks printed are missing here: storage took the log too slowly"
-                await self._write(f"\n[qonduit] {note}\n".encode())
+                await self._note(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.messages import TASKS_A_PAGE, TaskRecord, TasksPage
+from qonduit_service_kit.messages import TASKS_A_PAGE, TaskRecord, TasksPage, TaskState
 
 from qonduit_worker.tasks.meter import count
 from qonduit_worker.tasks.task import Task, record
@@ -13,15 +13,19 @@ from qonduit_worker.tasks.task import Task, record
 if TYPE_CHECKING:
     from qonduit_worker.tasks.task import Finished
 
+_NOT_SHOWN = "The function's own code failed; its provider can see why."
+
 
 class TaskPages:
     """Every task of an attempt, by number. A page whose tasks have all ended is forgotten once it was sent.
 
-    `place` is the attempt's in a trace, if it is in one.
+    `place` is the attempt's in a trace, if it is in one. Of a provider's function its users are not shown what a task
+    raised: like all of a traceback, it is the provider's.
     """
 
-    def __init__(self, job_id: str, job_attempt: int, *, place: str = "") -> None:
+    def __init__(self, job_id: str, job_attempt: int, *, place: str = "", provider: str = "") -> None:
         self._place = place
+        self._provider = provider
         self._job_id = job_id
         self._job_attempt = job_attempt
         self._pages: dict[int, list[Task | TaskRecord]] = {}
@@ -44,6 +48,8 @@ class TaskPages:
         """Note and count the end of a task."""
         page, index = divmod(finished.task.number, TASKS_A_PAGE)
         ended = record(finished.task, finished, now)
+        if self._provider and ended.state is TaskState.ERROR:
+            ended = replace(ended, text=_NOT_SHOWN)
         self._pages[page][index] = ended
         count(ended, finished.task.losses, self._place)
         self._unfinished[page] -= 1

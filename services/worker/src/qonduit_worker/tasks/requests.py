@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, Shape, SubmittedTask, TaskFunction, TaskInput, TaskResult
 
-from qonduit_worker.blobs import is_digest
+from qonduit_worker.blob_names import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,13 +105,13 @@ def _bytes_or_digest(value: object, digest: object) -> tuple[bytes | None, str]:
         if len(value) > INLINE_LIMIT_BYTES:
             raise BadTaskError(f"{len(value)} bytes are too many for a message: store them, and send their digest")
         return value, ""
-    if value is None and isinstance(digest, str) and is_digest(digest):
+    if value is None and isinstance(digest, str) and is_name(digest):
         return None, digest
     raise BadTaskError("there must be either bytes or the digest of bytes that were stored")
 
 
 def _is_stored(digest: object) -> bool:
-    return isinstance(digest, str) and is_digest(digest)
+    return isinstance(digest, str) and is_name(digest)
 
 
 def _shape_of(fields: Mapping[str, Any]) -> Shape:

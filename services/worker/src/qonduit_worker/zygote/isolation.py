@@ -11,6 +11,7 @@ from qonduit_worker.zygote import kernel, landlock, layout, seccomp
 from qonduit_worker.zygote.wire import Order
 
 _NAMESPACES: Final = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+_BEHIND_THE_AGENT: Final = 5
 _OPEN_FILES: Final = 4096
 _TMPFS_FILES: Final = 100_000
 _WRITABLE: Final = (layout.JOB, layout.DATA, layout.TMP, layout.SHM)
@@ -67,7 +68,9 @@ def _mount_room(order: Order, below_tmp: list[str]) -> None:
 
 
 def limit_resources(order: Order) -> None:
-    """Set the limits that each process of the program inherits."""
+    """Set the limits that each process of the program inherits, and its place behind the agent."""
+    if order.gives_way:
+        os.nice(_BEHIND_THE_AGENT)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, _OPEN_FILES)
     if order.file_bytes is not None:
@@ -129,6 +132,6 @@ def restrict_room_files() -> None:
 def restrict_host_files(order: Order, readable: list[str]) -> None:
     """Landlock on the machine's own tree: its own folders, its layer, the interpreter, and one TCP port."""
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    writable = (order.job, order.data, order.tmp, order.run, *_DEVICES)
+    writable = (order.job, order.data, order.tmp, *_DEVICES)
     layer = [order.layer] if order.layer is not None else []
-    landlock.restrict(readable=[*readable, *layer], writable=writable, port=order.port)
+    landlock.restrict(readable=[*readable, order.run, *layer], writable=writable, port=order.port)

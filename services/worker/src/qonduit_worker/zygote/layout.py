@@ -21,6 +21,10 @@ DATA: Final = "/data"
 TMP: Final = "/tmp"  # noqa: S108 - the sandbox's own tmpfs.
 SHM: Final = "/dev/shm"  # noqa: S108 - the sandbox's own tmpfs.
 RUN: Final = "/run/qonduit"
+FUNCTION_DATA_NAME: Final = "function_data"
+"""The folder in RUN with a provider's files, where there are any."""
+FUNCTION_DATA: Final = f"/{FUNCTION_DATA_NAME}"
+"""A link to it, which leads nowhere in the sandboxes of other functions: a tree that all share has one shape."""
 LAYER: Final = "/environment"
 """Packages of the program's own, over those of the interpreter."""
 
@@ -151,6 +155,7 @@ def _own_files(new: str) -> None:
     for path in (JOB, DATA, TMP, RUN, LAYER, "/proc", "/var", "/etc", SHM):
         Path(new + path).mkdir(parents=True, exist_ok=True)
     Path(new, "var/tmp").symlink_to(TMP)
+    Path(new + FUNCTION_DATA).symlink_to(f"{RUN}/{FUNCTION_DATA_NAME}")
     for path, text in _FILES.items():
         Path(new + path).write_text(text)
     localtime = Path(HOST, "etc/localtime")

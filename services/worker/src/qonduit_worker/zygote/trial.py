@@ -108,6 +108,7 @@ def _order(folder: str) -> wire.Order:
         port=None,
         environment={},
         entry="",
+        gives_way=False,
     )
 
 

@@ -61,6 +61,8 @@ class Order:
     port: int | None
     environment: dict[str, str]
     entry: str
+    gives_way: bool
+    """To the agent, where no control group weighs the cpu that programs get: many of them must not keep it waiting."""
     layer: str | None = None
 
     def to_memory(self) -> int:
