@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +19,7 @@ from qonduit_gateway.database import (
 )
 from qonduit_gateway.database.engine import Database
 from qonduit_gateway.database.outbox_rows import Lane
-from qonduit_gateway.functions.model import FunctionSpec, version_digest
+from qonduit_gateway.functions.model import FunctionName, FunctionSpec, version_digest
 from qonduit_gateway.jobs.model import Job, Program, Submission
 from qonduit_gateway.ledger import Change, JobLedger
 from qonduit_gateway.outgoing import OutgoingFactory
@@ -27,6 +30,7 @@ from qonduit_service_kit.messages import (
     Shape,
 )
 from qonduit_service_kit.tickets import TicketSigner
+from sqlalchemy import make_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -61,7 +65,12 @@ class Book:
         spec = FunctionSpec(title, "program.py", ("numpy",), {"A": "b"})
         version, _ = await self.database.write(
             lambda connection: function_rows.store(
-                connection, owner, spec, version_digest(spec, "a" * 64), ("a" * 64, 10), at=self.now
+                connection,
+                FunctionName(title, owner=owner),
+                spec,
+                version_digest(spec, "a" * 64),
+                ("a" * 64, 10),
+                at=self.now,
             )
         )
         program = Program(version.version_id, title, version.version, "a" * 64, "program.py", ("numpy",), {"A": "b"})
@@ -81,9 +90,29 @@ class Book:
         return [entry.status for entry in history]
 
 
+def put_tables(database_url: str) -> None:
+    """Have the tables there where that is a matter of copying a file."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).write_bytes(migrated())
+
+
+@cache
+def migrated() -> bytes:
+    """Make a database without rows, and return its file: to make one takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gateway.db"
+        database = Database(f"sqlite:///{path}")
+        with database.engine.begin() as connection:
+            migrate.upgrade(connection)
+        database.engine.dispose()
+        return path.read_bytes()
+
+
 @pytest.fixture
 async def book(database_url: str) -> AsyncIterator[Book]:
-    database = Database(database_url, busy_timeout_s=5)
+    put_tables(database_url)
+    database = Database(database_url, busy_timeout_s=60)
     await database.write(migrate.upgrade)
     made = Book(database)
     await made.user()

@@ -86,10 +86,15 @@ def pax_header(body: bytes) -> bytes:
 
 
 def test_headers_of_very_many_records_do_not_hold_up_the_service() -> None:
-    content = pax_header(b"5 a=\n" * 200_000) * 10 + packed([tarfile.TarInfo("program.py")])
-    begun = time.process_time()
-    assert [member.path for member in read(content, 1_000_000).members] == ["program.py"]
-    assert time.process_time() - begun < 10
+    def cpu_s_with(headers: bytes) -> float:
+        content = headers + packed([tarfile.TarInfo("program.py")])
+        begun = time.process_time()
+        assert [member.path for member in read(content, 1_000_000).members] == ["program.py"]
+        return time.process_time() - begun
+
+    record = b"5 a=\n"
+    in_ten, in_one = cpu_s_with(pax_header(record * 20_000) * 10), cpu_s_with(pax_header(record * 200_000))
+    assert in_one < 5 * in_ten, "a record costs the same in a header of whatever size"
 
 
 def test_a_size_beyond_all_files_is_not_believed() -> None:
@@ -99,7 +104,7 @@ def test_a_size_beyond_all_files_is_not_believed() -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(1, 700))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_read_or_refused(noise: bytes, step: int) -> None:
     valid = packed([tarfile.TarInfo(LONG)])
     for content in (noise, valid[:512] + noise, valid[: len(noise)] + noise):

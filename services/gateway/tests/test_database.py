@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import threading
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, 
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.database.schema import metadata
+from qonduit_gateway.functions.model import FunctionName
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Verdict
 from qonduit_gateway.ledger import KeyReusedError
@@ -40,9 +42,13 @@ from qonduit_service_kit.messages import (
     StageUsage,
 )
 from qonduit_service_kit.tickets import TicketSigner
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from gateway_book import Book
+    from sqlalchemy import Connection
 
 
 async def test_migrations_make_exactly_the_tables_of_the_schema(book: Book) -> None:
@@ -149,7 +155,12 @@ async def test_an_end_with_a_text_that_no_database_keeps_is_applied_all_the_same
 
 async def test_a_name_that_no_text_can_be_is_not_found_or_refused(book: Book) -> None:
     with suppress(UnstorableError):
-        assert await book.database.read(lambda connection: function_rows.find(connection, "ada", "a\0b")) == []
+        assert (
+            await book.database.read(
+                lambda connection: function_rows.find(connection, FunctionName("a\0b", owner="ada"))
+            )
+            == []
+        )
 
 
 async def test_usage_is_absolute_per_attempt_and_summed_over_attempts(book: Book) -> None:
@@ -250,9 +261,10 @@ async def test_functions_are_paged_newest_first(book: Book) -> None:
         await book.submission(title=title)
     book.now += 1
     await book.submission(title="a")
-    first = await book.database.read(lambda connection: function_rows.page(connection, "ada", size=2))
+    mine = function_rows.owned_by("ada")
+    first = await book.database.read(lambda connection: function_rows.page(connection, mine, size=2))
     rest = await book.database.read(
-        lambda connection: function_rows.page(connection, "ada", size=2, before=first[-1][1])
+        lambda connection: function_rows.page(connection, mine, size=2, before=first[-1][1])
     )
     assert [version.spec.title for version, _ in [*first, *rest]] == ["a", "c", "b"]
 
@@ -270,6 +282,74 @@ async def test_a_transaction_that_fails_leaves_nothing(book: Book) -> None:
     assert (await book.ledger.submit(submission, None))[1]
 
 
+async def test_parts_of_one_transaction_hold_or_fail_by_themselves(book: Book) -> None:
+    transactions: list[object] = []
+
+    def make(name: str) -> Callable[[Connection], bool]:
+        def work(connection: Connection) -> bool:
+            transactions.append(connection.get_transaction())
+            made = user_rows.create(connection, name, administrator=False, token_digest=name, at=NOW)
+            if name == "mallory":
+                raise LookupError(name)
+            return made
+
+        return work
+
+    async with _writer_held(book):
+        asked = [asyncio.create_task(book.database.write(make(name))) for name in ("bob", "mallory", "ada", "carol")]
+        await asyncio.sleep(0)  # So that all four are asked for.
+    bob, mallory, ada, carol = await asyncio.gather(*asked, return_exceptions=True)
+    assert (bob, ada, carol) == (True, False, True)
+    assert isinstance(mallory, LookupError)
+    assert len(transactions) == 4
+    assert len(set(map(id, transactions))) == 1
+    assert [user.name for user in await book.database.read(user_rows.all_users)] == ["ada", "bob", "carol"]
+
+
+async def test_a_transaction_that_is_lost_is_lost_for_all_its_parts(book: Book) -> None:
+    def make(connection: Connection) -> bool:
+        return user_rows.create(connection, "bob", administrator=False, token_digest="t", at=NOW)
+
+    def lose(connection: Connection) -> None:
+        connection.exec_driver_sql("ROLLBACK")
+
+    async with _writer_held(book):
+        asked = [asyncio.create_task(book.database.write(work)) for work in (make, lose, make)]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, DatabaseUnavailableError | DBAPIError) for each in outcomes), outcomes
+    assert [user.name for user in await book.database.read(user_rows.all_users)] == ["ada"]
+    assert await book.database.write(make)
+
+
+async def test_what_has_not_begun_is_dropped_with_its_caller(book: Book) -> None:
+    begun: list[str] = []
+    async with _writer_held(book):
+        dropped = asyncio.create_task(book.database.write(lambda _: begun.append("dropped")))
+        kept = asyncio.create_task(book.database.write(lambda _: begun.append("kept")))
+        await asyncio.sleep(0)
+        dropped.cancel()
+        await asyncio.wait([dropped])
+    await kept
+    assert begun == ["kept"]
+
+
+@asynccontextmanager
+async def _writer_held(book: Book) -> AsyncIterator[None]:
+    """Keep the thread that writes busy, so that what is asked for meanwhile waits."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: Connection) -> None:
+        begun.set()
+        go_on.wait(100)
+
+    holding = asyncio.create_task(book.database.write(hold))
+    await asyncio.to_thread(begun.wait, 100)
+    yield
+    go_on.set()
+    await holding
+
+
 async def test_a_change_is_told_though_its_caller_went_away(book: Book) -> None:
     submission = await book.submission()
     caller = asyncio.create_task(book.ledger.submit(submission, None))
@@ -278,7 +358,7 @@ async def test_a_change_is_told_though_its_caller_went_away(book: Book) -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     await book.database.write(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not book.told:  # noqa: ASYNC110 - the caller is gone, and with it whoever would be told.
             await asyncio.sleep(0.001)
     assert book.told[0].job.job_id == submission.job_id

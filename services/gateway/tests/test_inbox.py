@@ -39,6 +39,6 @@ async def test_an_end_that_waits_for_the_database_is_not_overtaken_by_a_loss_of_
         AttemptLost("j1", 1, "w1", "nobody heard how it ended"),
         AttemptLost("j2", 1, "w1", "silent"),
     ]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(inbox.handle(cast("Delivery", Received(each))) for each in messages))
     assert handled == ["j2 lost", "j1 finished", "j1 lost"]

@@ -15,6 +15,7 @@ import zstandard
 from qonduit_gateway.rest import envelopes
 from qonduit_gateway.rest.holding import HOLD_S, YOUNG_S, Polls
 from qonduit_gateway.rest.large_results import MAGIC, plain
+from starlette.responses import StreamingResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable
@@ -34,7 +35,16 @@ async def joined(stream: AsyncIterable[Any]) -> bytes:
 @pytest.mark.parametrize("size", CHUNKS)
 async def test_a_text_of_any_kind_comes_back_from_its_envelope(size: int) -> None:
     text = 'é "quoted" \\ back\n\x00 \U0001f600 ' * 20
-    answer = envelopes.enveloped({"id": "x"}, "result", pieces(text.encode(), size))
+    answer = await envelopes.enveloped({"id": "x"}, "result", pieces(text.encode(), size))
+    assert json.loads(bytes(answer.body)) == {"id": "x", "result": text}
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
+@pytest.mark.parametrize("size", [9_999, 10**9])
+async def test_a_long_text_streams(size: int) -> None:
+    text = 'é "quoted"\n' * 20_000
+    answer = await envelopes.enveloped({"id": "x"}, "result", pieces(text.encode(), size))
+    assert isinstance(answer, StreamingResponse)
     assert json.loads(await joined(answer.body_iterator)) == {"id": "x", "result": text}
 
 
@@ -113,7 +123,7 @@ async def test_what_is_held_is_answered_when_the_gateway_stops() -> None:
 
     async def held() -> str:
         try:
-            async with polls.holding(60):
+            async with polls.holding(10_000):
                 await asyncio.Event().wait()
         except TimeoutError:
             return "answered"
@@ -122,7 +132,7 @@ async def test_what_is_held_is_answered_when_the_gateway_stops() -> None:
     waiting = asyncio.create_task(held())
     await asyncio.sleep(0)
     polls.release()
-    assert await asyncio.wait_for(waiting, 5) == "answered"
+    assert await asyncio.wait_for(waiting, 60) == "answered"
     assert polls.hold_s("job", 0) == 0
 
 

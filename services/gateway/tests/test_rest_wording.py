@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from qonduit_api.v1 import functions_pb2, jobs_pb2, types_pb2
 from qonduit_gateway.jobs.model import JobState, status_text
 from qonduit_gateway.rest import bodies, errors, wording
-from qonduit_gateway.rest.programs import own_title
+from qonduit_gateway.rest.names import function_name
 from qonduit_service_kit.errors import ApiError
 from qonduit_service_kit.messages import Stage
 
@@ -79,6 +79,9 @@ def test_a_function_keeps_its_id_and_has_its_schema_as_text() -> None:
     made = wording.function(function)
     assert made["id"] == wording.function(again)["id"] != wording.function(other)["id"]
     assert (made["arguments_schema"], made["dependencies"], made["provider"]) == ("{}", ["numpy"], None)
+    shared = wording.function(functions_pb2.Function(spec=functions_pb2.FunctionSpec(title="f"), provider="alice"))
+    assert shared["id"] != made["id"]
+    assert (shared["provider"], shared["entrypoint"], shared["artifact"]) == ("alice", None, None)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +95,35 @@ def test_a_function_keeps_its_id_and_has_its_schema_as_text() -> None:
             404,
             {"message": "Qiskit Function f doesn't exist."},
         ),
+        (
+            "NOT_FOUND",
+            "FUNCTION_NOT_FOUND",
+            {"function_title": "acme/f"},
+            404,
+            {"message": "Qiskit Function acme/f doesn't exist."},
+        ),
+        (
+            "PERMISSION_DENIED",
+            "ROLE_MISSING",
+            {"provider": "acme", "function_title": "f"},
+            404,
+            {"message": "Qiskit Function acme/f doesn't exist."},
+        ),
+        ("NOT_FOUND", "PROVIDER_NOT_FOUND", {"provider": "acme"}, 404, {"message": "Provider acme doesn't exist."}),
+        ("FAILED_PRECONDITION", "FUNCTION_DISABLED", {"disabled_text": "Later."}, 423, {"message": "Later."}),
         ("NOT_FOUND", "FILE_NOT_FOUND", {}, 404, {"message": "Requested file was not found."}),
         ("UNAUTHENTICATED", "TOKEN_INVALID", {}, 401, {"detail": "Authorization token is not valid. ours"}),
         ("UNAUTHENTICATED", "TOKEN_MISSING", {}, 401, {"detail": "Authorization token was not provided. ours"}),
+        ("PERMISSION_DENIED", "USER_DISABLED", {}, 403, {"message": "ours"}),
         ("INVALID_ARGUMENT", "INVALID_FUNCTION", {}, 400, {"message": "ours"}),
         ("RESOURCE_EXHAUSTED", "ARTIFACT_TOO_LARGE", {}, 413, {"message": "ours"}),
+        (
+            "RESOURCE_EXHAUSTED",
+            "ACTIVE_JOB_LIMIT",
+            {"limit": "50", "active": "51"},
+            429,
+            {"message": "Active job limit reached. The maximum allowed is 50."},
+        ),
         ("UNAVAILABLE", "DATABASE_UNAVAILABLE", {}, 503, {"message": "ours"}),
         ("DATA_LOSS", "ANYTHING", {}, 500, {"message": "ours"}),
     ],
@@ -109,12 +136,24 @@ def test_a_refusal_is_an_object_with_their_words_where_they_have_some(
     assert (answer.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-def test_names_lose_what_theirs_lose_and_providers_have_none_here() -> None:
-    assert own_title("  my fn!", None) == "myfn"
-    assert own_title("f@stable", "") == "f@stable"
-    for title, provider in (("p/f", None), ("f", "p"), ("p/f", "p")):
-        with pytest.raises(ApiError, match=r"^Qiskit Function p/f doesn't exist\.$"):
-            own_title(title, provider)
+@pytest.mark.parametrize(
+    ("field", "theirs"),
+    [
+        ("spec.entrypoint", "Invalid entrypoint. It must be"),
+        ("spec.version_label", "Invalid version - expected format"),
+    ],
+)
+def test_what_is_wrong_with_a_function_is_said_in_their_words_and_in_ours(field: str, theirs: str) -> None:
+    error = ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FUNCTION", "Do this.", violations={field: "Do this."})
+    said = json.loads(bytes(errors.response(error).body))["message"]
+    assert (said.startswith(theirs), said.endswith(" Do this.")) == (True, True)
+
+
+def test_names_lose_what_theirs_lose_and_have_their_provider_before_them() -> None:
+    assert function_name("  my fn!", None) == "myfn"
+    assert function_name("f@stable", "") == "f@stable"
+    for title, provider in (("p/f", None), ("f", " p "), ("p/f", "p"), ("f!", "p?")):
+        assert function_name(title, provider) == "p/f"
 
 
 def test_fields_lose_the_blanks_around_them_and_are_what_they_must_be() -> None:

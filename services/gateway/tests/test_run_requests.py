@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from qonduit_api.v1 import jobs_pb2, types_pb2
-from qonduit_gateway.api.run_requests import RunLimits, qpu_budget_of, request_hash, shape_of
+from qonduit_gateway.api.run_requests import RunLimits, qpu_budget_of, request_hash, shape_of, time_limit_of
+from qonduit_gateway.database.user_rows import User
+from qonduit_gateway.jobs.model import UserLimit
 from qonduit_service_kit.errors import ApiError
 from qonduit_service_kit.messages import Shape
 
@@ -21,6 +23,25 @@ def test_memory_that_no_program_could_start_in_is_refused() -> None:
     assert "resources.mem_bytes" in refused.value.violations
     assert shape_of(asking_for(16 * 1024**2), LIMITS).mem_bytes == 16 * 1024**2
     assert shape_of(asking_for(0), LIMITS) == LIMITS.default_shape
+
+
+def test_a_time_limit_is_within_the_users_and_the_servers() -> None:
+    def limit_of(wanted: float, own: float | None) -> float:
+        user = User("ada", False, 0.0, UserLimit(time_limit_seconds=own))  # noqa: FBT003 - No administrator.
+        return time_limit_of(jobs_pb2.RunRequest(time_limit_seconds=wanted), LIMITS, user)
+
+    assert (limit_of(0, None), limit_of(600, None)) == (60, 600)
+    assert (limit_of(0, 30), limit_of(30, 30), limit_of(600, 9000)) == (30, 30, 600)
+    for wanted, own, text in (
+        (601, None, "at most 600, and is 601"),
+        (601, 9000, "at most 600, and is 601"),
+        (31, 30, "at most 30, the longest that ada may ask for, and is 31"),
+        (-1, None, "above 0 and at most 600, and is -1"),
+        (float("nan"), None, "and is nan"),
+    ):
+        with pytest.raises(ApiError, match=text) as refused:
+            limit_of(wanted, own)
+        assert (refused.value.reason, set(refused.value.violations)) == ("INVALID_TIME_LIMIT", {"time_limit_seconds"})
 
 
 def test_a_budget_is_finite_and_none_where_nothing_is_asked() -> None:

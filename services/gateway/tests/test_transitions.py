@@ -128,7 +128,7 @@ class Job(RuleBasedStateMachine):
 
 
 TestJob = Job.TestCase
-TestJob.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestJob.settings = settings(max_examples=200, stateful_step_count=30)
 
 
 def after(*events: JobEvent, progress: Progress | None = None) -> Progress:

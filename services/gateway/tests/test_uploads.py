@@ -50,7 +50,7 @@ async def test_an_upload_that_is_left_in_the_middle_is_ended(
         if idle:
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(20), channel(server.address) as client:
+    async with asyncio.timeout(60), channel(server.address) as client:
         call = client.stream_unary(
             "/demo.Uploads/Take",
             request_serializer=jobs_pb2.UploadArgumentsRequest.SerializeToString,

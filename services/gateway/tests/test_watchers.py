@@ -10,6 +10,7 @@ from qonduit_gateway.watchers import Watchers
 from qonduit_service_kit.messages import TaskState
 
 if TYPE_CHECKING:
+    import pytest
     from gateway_book import Book
 
 
@@ -32,7 +33,8 @@ async def test_a_flood_of_counts_is_few_updates_with_the_newest_at_the_end() -> 
     assert not watchers.watched("j")
 
 
-async def test_a_change_does_not_wait_for_the_pause_between_counts(book: Book) -> None:
+async def test_a_change_does_not_wait_for_the_pause_between_counts(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qonduit_gateway.watchers._TASKS_PAUSE_S", 10_000.0)
     watchers = Watchers()
     job = (await book.ledger.submit(await book.submission(), None))[0]
     with watchers.watch(job.job_id) as watch:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qonduit_service_kit.messages import EventKind, Reason
+from qonduit_service_kit.messages import EventKind, Reason, ToldError
 
 from qonduit_gateway.database import (
     garbage_rows,
@@ -16,10 +16,13 @@ from qonduit_gateway.database import (
     job_rows,
     outbox_rows,
     task_rows,
+    user_rows,
 )
+from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.jobs import transitions
 from qonduit_gateway.jobs.model import Entry, Job, Progress, Source
 from qonduit_gateway.jobs.transitions import Announce, Decision, Stop, Verdict
+from qonduit_gateway.lately_over import LatelyOver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
     from qonduit_gateway.database.engine import Database
     from qonduit_gateway.database.idempotency_rows import Claim
-    from qonduit_gateway.jobs.model import Submission
+    from qonduit_gateway.jobs.model import Submission, UserLimit
     from qonduit_gateway.outgoing import OutgoingFactory
 
 T = TypeVar("T")
@@ -39,6 +42,19 @@ _STOP_AGAIN_S = 30.0
 
 class KeyReusedError(Exception):
     """The idempotency key was used before, for another request."""
+
+
+class ActiveJobLimitError(Exception):
+    """The user has as many jobs that are not over as they may."""
+
+    def __init__(self, active: int, most: int) -> None:
+        super().__init__(f"{active} jobs are not over, of at most {most}")
+        self.active = active
+        self.most = most
+
+
+class UserDisabledError(Exception):
+    """The user is shut out."""
 
 
 class JobNotOverError(Exception):
@@ -56,8 +72,8 @@ class Change:
     at: float
     usage: tuple[StageUsage, ...] = ()
     """Totals of all attempts; set when the job ended with this change."""
-    effects: int = 0
-    """How many rows it wrote to the outbox."""
+    lanes: frozenset[Lane] = frozenset()
+    """Those of the outbox to which it wrote rows."""
 
     @property
     def ended(self) -> bool:
@@ -77,6 +93,7 @@ class JobLedger:
         *,
         max_attempts: int,
         tell_again_s: float,
+        limit_active_jobs: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -84,8 +101,10 @@ class JobLedger:
         self._told = told
         self._max_attempts = max_attempts
         self._tell_again_s = tell_again_s
+        self._limit_active_jobs = limit_active_jobs
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
+        self._lately_over = LatelyOver()
         self._stops_sent: dict[tuple[str, int, str], float] = {}
 
     async def submit(self, submission: Submission, claim: Claim | None) -> tuple[Job, bool]:
@@ -95,36 +114,65 @@ class JobLedger:
 
         Raises:
             KeyReusedError: The claim's key belongs to another request.
+            ActiveJobLimitError: The user has as many jobs as they may; a claim's key stays free.
+            UserDisabledError: The user was shut out since they called; the text says why.
             DatabaseUnavailableError: Nothing can be said; the same call again is safe with a claim.
         """
         now = self._clock()
-        job = Job(submission, Progress(queued_at=submission.created_at))
 
-        def accept(connection: Connection) -> Job | None:
+        def accept(connection: Connection) -> tuple[Job, bool]:
             if claim is not None:
                 held = idempotency_rows.claim(connection, claim, at=now)
                 if held.request_hash != claim.request_hash:
                     raise KeyReusedError(held.job_id)
-                if held.job_id != job.job_id:
-                    return job_rows.get(connection, held.job_id)
+                known = None if held.job_id == claim.job_id else job_rows.get(connection, held.job_id)
+                if known is not None:
+                    return known, False
+            limit = self._limit_with_room(connection, submission.owner)
+            job = Job(replace(submission, limit=limit), Progress(queued_at=submission.created_at))
             job_rows.insert(connection, job, tell_again_at=now + self._tell_again_s)
             history_rows.add(connection, job.job_id, _first_entry(job))
-            outbox_rows.add(connection, [self._outgoing.make(job, Announce())], at=now)
-            return None
-
-        async def write() -> tuple[Job, bool]:
-            known = await self._database.write(accept)
-            if known is not None:
-                return known, False
-            self._told(Change(job, None, Verdict.APPLIED, now, effects=1))
+            outbox_rows.add(connection, self._outgoing.make(job, Announce()), at=now)
             return job, True
 
+        async def write() -> tuple[Job, bool]:
+            job, is_new = await self._database.write(accept)
+            if is_new:
+                self._told(Change(job, None, Verdict.APPLIED, now, lanes=frozenset({Lane.BUS})))
+            return job, is_new
+
         return await self._to_the_end(write())
+
+    async def accepted(self, claim: Claim) -> Job | None:
+        """Return the job that the very same request made before under a claim's key."""
+
+        def read(connection: Connection) -> Job | None:
+            held = idempotency_rows.find(connection, claim)
+            same = held is not None and held.request_hash == claim.request_hash
+            return job_rows.get(connection, held.job_id) if held is not None and same else None
+
+        return await self._database.read(read)
+
+    def _limit_with_room(self, connection: Connection, owner: str) -> UserLimit:
+        """Return the limit of a user who may have one job more.
+
+        Until the transaction ends nobody else counts this user's jobs, so that together they stay within the limit, and
+        nobody shuts the user out, so that whoever cancels the jobs of one who was finds all of them.
+        """
+        user = user_rows.locked(connection, owner)
+        if user is None:
+            raise RuntimeError(f"the user {owner!r} is gone")
+        if user.disabled_text is not None:
+            raise UserDisabledError(user.disabled_text)
+        most = user.limit.active_jobs_over(self._limit_active_jobs)
+        if most and (active := job_rows.count_active(connection, owner)) >= most:
+            raise ActiveJobLimitError(active, most)
+        return user.limit
 
     async def apply(self, event: JobEvent) -> Verdict:
         """Apply a worker's event once; repeated, late and fenced-off ones change no state."""
         # What a program raised may hold a NUL, which PostgreSQL can't keep: its job must end all the same.
-        event = replace(event, text=event.text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+        event = replace(event, text=_without_nul(event.text), error=_storable(event.error))
 
         def move(connection: Connection) -> Change | None:
             job = job_rows.get(connection, event.job_id, lock=True)
@@ -139,7 +187,7 @@ class JobLedger:
                 history_rows.record_usage(connection, job.job_id, event.attempt, event.sequence, event.usage)
             return self._commit(connection, job, decision)
 
-        change = await self._to_the_end(self._write(move))
+        change = await self._to_the_end(self._write(move, event.result))
         if change is None:
             await self._stop_unknown(event)
             return Verdict.STALE
@@ -171,11 +219,14 @@ class JobLedger:
             idempotency_rows.forget(connection, job.submission.owner, job_id)
             digests = {job.submission.arguments_digest, job.progress.result_digest} - {""}
             garbage_rows.add(connection, digests, at=now)
-            outbox_rows.add(connection, [self._outgoing.delete_log(job_id)], at=now)
+            outbox_rows.add(connection, self._outgoing.delete_logs(job), at=now)
             return True
 
         async def write() -> bool:
-            return await self._database.write(bury)
+            try:
+                return await self._database.write(bury)
+            finally:
+                self._lately_over.forget(job_id)
 
         return await self._to_the_end(write())
 
@@ -200,6 +251,17 @@ class JobLedger:
             lambda before: transitions.on_refused(before, message.attempt, message.text, at=self._clock()),
         )
 
+    async def find(self, job_id: str) -> Job | None:
+        """Return a job, or None; one that ended lately from memory."""
+        over = self._lately_over.get(job_id)
+        if over is not None:
+            return over
+        return await self._database.read(lambda connection: job_rows.get(connection, job_id))
+
+    def small_result(self, job: Job) -> bytes | None:
+        """Return the result of a job that ended lately, if it is here; storage has it in any case."""
+        return self._lately_over.result(job.job_id) if job.progress.result_digest else None
+
     async def _decide(self, job_id: str, decide: Callable[[Progress], Decision]) -> Change | None:
         def move(connection: Connection) -> Change | None:
             job = job_rows.get(connection, job_id, lock=True)
@@ -207,9 +269,11 @@ class JobLedger:
 
         return await self._to_the_end(self._write(move))
 
-    async def _write(self, move: Callable[[Connection], Change | None]) -> Change | None:
+    async def _write(self, move: Callable[[Connection], Change | None], result: bytes | None = None) -> Change | None:
         change = await self._database.write(move)
         if change is not None:
+            if change.ended:
+                self._lately_over.add(change.job, result)
             self._told(change)
         return change
 
@@ -229,8 +293,9 @@ class JobLedger:
         if decision.entry is not None:
             history_rows.add(connection, job.job_id, decision.entry)
         effects = [effect for effect in decision.effects if self._worth_sending(job.job_id, decision.verdict, effect)]
-        outbox_rows.add(connection, [self._outgoing.make(after, effect) for effect in effects], at=now)
-        change = Change(after, job.progress, decision.verdict, now, effects=len(effects))
+        rows = [row for effect in effects for row in self._outgoing.make(after, effect)]
+        outbox_rows.add(connection, rows, at=now)
+        change = Change(after, job.progress, decision.verdict, now, lanes=frozenset(row.lane for row in rows))
         if not change.ended:
             return change
         usage = tuple(history_rows.usage(connection, job.job_id))
@@ -261,3 +326,11 @@ def _first_entry(job: Job) -> Entry:
     return Entry(
         progress.attempt, Source.GATEWAY, progress.revision, -1, job.submission.created_at, progress.state.value
     )
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable(error: ToldError | None) -> ToldError | None:
+    return None if error is None else ToldError(*(_without_nul(text) for text in astuple(error)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -19,15 +19,20 @@ from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.outgoing import DELETE_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from qonduit_service_kit.bus import Bus
+    from sqlalchemy import Connection
 
     from qonduit_gateway.database.engine import Database
     from qonduit_gateway.database.outbox_rows import Outgoing
 
 _BATCH = 100
 _AGAIN_S = 1.0
+_LINGER_S = 0.1
+"""Rows that were sent are deleted once nothing came for so long: what comes then does not wait for the disk."""
+_KEPT_S = 1.0
+"""So long, or as many as a batch, are kept at most while there is always more to send."""
 _NEVER = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
 _log = get_logger("outbox")
 
@@ -35,11 +40,11 @@ _log = get_logger("outbox")
 class Logs(Protocol):
     """Where logs are."""
 
-    async def close_log(self, job_id: str) -> None:
-        """Mark a job's log as complete; may be repeated."""
+    async def close_log(self, key: str) -> None:
+        """Mark a log as complete; may be repeated."""
 
-    async def delete_log(self, job_id: str) -> None:
-        """Delete a job's log; may be repeated."""
+    async def delete_log(self, key: str) -> None:
+        """Delete a log; may be repeated."""
 
 
 class OutboxRelay:
@@ -51,6 +56,8 @@ class OutboxRelay:
         self._logs = logs
         self._wakers = {lane: asyncio.Event() for lane in Lane}
         self._locks = {lane: asyncio.Lock() for lane in Lane}
+        self._arrived: dict[Lane, set[int]] = {lane: set() for lane in Lane}
+        self._delete_at = dict.fromkeys(Lane, 0.0)
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[BaseException] | None = None
 
@@ -75,10 +82,10 @@ class OutboxRelay:
             raise RuntimeError("the relay was not started")
         return await asyncio.shield(self._failed)
 
-    def wake(self) -> None:
-        """Look at the outbox now."""
-        for waker in self._wakers.values():
-            waker.set()
+    def wake(self, lanes: Iterable[Lane] = Lane) -> None:
+        """Look at some lanes of the outbox now, at all by default."""
+        for lane in lanes:
+            self._wakers[lane].set()
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -91,25 +98,26 @@ class OutboxRelay:
             self._failed.set_result(task.exception() or RuntimeError("the relay ended by itself"))
 
     async def _run(self, lane: Lane) -> None:
-        waker = self._wakers[lane]
+        waker, idle = self._wakers[lane], False
         while True:
             waker.clear()
+            at_once, until_again_s = False, None
             try:
                 async with self._locks[lane]:
-                    more = await self._send_batch(lane)
+                    at_once = await self._send_batch(lane, idle=idle)
+                if self._arrived[lane]:
+                    until_again_s = _LINGER_S
             except DatabaseUnavailableError as error:
                 _log.warning("the outbox can't be read, trying again", cause=str(error))
-                more = False
-                asyncio.get_running_loop().call_later(_AGAIN_S, waker.set)
-            if not more:
-                await waker.wait()
+                until_again_s = _AGAIN_S
+            idle = not at_once and not await _set_within(waker, until_again_s)
 
-    async def _send_batch(self, lane: Lane) -> bool:
+    async def _send_batch(self, lane: Lane, *, idle: bool) -> bool:
         """Send the oldest rows; tell whether more are waiting."""
-        rows = await self._database.read(lambda connection: outbox_rows.waiting(connection, lane, limit=_BATCH))
+        rows = await self._waiting(lane, idle=idle)
         if not rows:
             return False
-        numbers: list[int] = []
+        numbers: set[int] = set()
         # What is deleted is deleted last: all else is done to it before.
         for group in (
             [each for each in rows if each[1].type_name != DELETE_LOG],
@@ -117,13 +125,38 @@ class OutboxRelay:
         ):
             send = self._publish if lane is Lane.BUS else self._change_log
             arrived = await asyncio.gather(*(send(row) for _, row in group))
-            numbers += [number for (number, _), done in zip(group, arrived, strict=True) if done]
-        # A crash before this line sends the rows once more; receivers are idempotent.
-        await self._database.write(lambda connection: outbox_rows.remove(connection, numbers))
+            numbers.update(number for (number, _), done in zip(group, arrived, strict=True) if done)
+        self._keep(lane, numbers)
         if len(numbers) < len(rows):
             asyncio.get_running_loop().call_later(_AGAIN_S, self._wakers[lane].set)
             return False
         return len(rows) == _BATCH
+
+    def _keep(self, lane: Lane, numbers: set[int]) -> None:
+        """Remember rows that arrived until they are deleted."""
+        if not self._arrived[lane]:
+            self._delete_at[lane] = time.monotonic() + _KEPT_S
+        self._arrived[lane] |= numbers
+
+    async def _waiting(self, lane: Lane, *, idle: bool) -> list[tuple[int, Outgoing]]:
+        """Return the oldest rows that did not arrive; now and then those that did are deleted first.
+
+        A crash between their arrival and that sends them once more; receivers are idempotent.
+        """
+        arrived = self._arrived[lane]
+        due = idle or len(arrived) >= _BATCH or time.monotonic() >= self._delete_at[lane]
+        if not (arrived and due):
+            most = _BATCH + len(arrived)
+            rows = await self._database.read(lambda connection: outbox_rows.waiting(connection, lane, limit=most))
+            return [row for row in rows if row[0] not in arrived][:_BATCH]
+
+        def work(connection: Connection) -> list[tuple[int, Outgoing]]:
+            outbox_rows.remove(connection, arrived)
+            return outbox_rows.waiting(connection, lane, limit=_BATCH)
+
+        rows = await self._database.write(work)
+        self._arrived[lane] = set()
+        return rows
 
     async def _publish(self, row: Outgoing) -> bool:
         began = time.monotonic()
@@ -149,8 +182,16 @@ class OutboxRelay:
         except ApiError as error:
             what = row.type_name or "close"
             if error.code in _NEVER:
-                _log.error("a log can't be changed", what=what, job=log, cause=error.text)
+                _log.error("a log can't be changed", what=what, log=log, cause=error.text)
                 return True
-            _log.warning("a log could not be changed, trying again", what=what, job=log, cause=error.text)
+            _log.warning("a log could not be changed, trying again", what=what, log=log, cause=error.text)
             return False
         return True
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event, for so long at most; tell whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    return False

@@ -72,6 +72,14 @@ class GatewaySettings(ServiceSettings):
     limit_file_bytes: int = Field(
         default=100 * _GIB, ge=0, description="Most bytes that a user's files may have together; 0 for no limit."
     )
+    limit_active_jobs: int = Field(
+        default=1000, ge=0, description="Most jobs of a user that may not be over at a time; 0 for no limit."
+    )
+    limit_running_jobs: int = Field(
+        default=0,
+        ge=0,
+        description="Most jobs of a user that may have a place at a time, while the others wait; 0 for no limit.",
+    )
     default_time_limit_s: float = Field(default=24 * _HOUR_S, gt=0, description="Time limit of a job that sets none.")
     max_time_limit_s: float = Field(default=7 * 24 * _HOUR_S, gt=0, description="Longest time limit a job may set.")
     max_attempts: int = Field(default=4, gt=0, description="How often a job is tried whose workers are lost.")

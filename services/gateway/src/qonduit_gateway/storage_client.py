@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,8 @@ from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
 from qonduit_service_kit.errors import ApiError, from_rpc_error
 from qonduit_service_kit.rpc import channel
 from qonduit_service_kit.tickets import Ticket
+
+from qonduit_gateway.lately_stored import LatelyStored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
@@ -24,21 +27,37 @@ Request = TypeVar("Request")
 
 CHUNK_BYTES = 512 * 1024
 _CALL_TIMEOUT_S = 30.0
+_NO_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,  # By storage, as it ends; what is canceled here sees CancelledError.
+    }
+)
 _TICKET_S = 3600.0
 
 
 class StorageClient:
-    """Storage as the gateway uses it. Its refusals come through as ApiError, with their reason and text."""
+    """Storage as the gateway uses it. Its refusals come through as ApiError, with their reason and text.
 
-    def __init__(self, address: str, signer: TicketSigner, *, ca: Path | None = None) -> None:
+    What it has just stored it does not store again for `remember_s` seconds: as long as storage surely keeps it.
+    """
+
+    def __init__(self, address: str, signer: TicketSigner, *, ca: Path | None = None, remember_s: float = 0.0) -> None:
         self._address = address
+        self._lately = LatelyStored(remember_s)
         self._signer = signer
         self._ca = ca
         self._channel: grpc.aio.Channel | None = None
+        self._own_ticket = ""
+        self._own_ticket_until = 0.0
 
     async def start(self) -> None:
         """Open the channel; storage itself may come later."""
         self._channel = channel(self._address, ca=self._ca)
+        self._blobs = storage_pb2_grpc.BlobServiceStub(self._channel)
+        self._spaces = storage_pb2_grpc.SpaceServiceStub(self._channel)
+        self._logs = storage_pb2_grpc.LogServiceStub(self._channel)
 
     async def stop(self) -> None:
         """Close the channel; safe to call twice."""
@@ -49,16 +68,16 @@ class StorageClient:
     async def put_bytes(self, content: bytes) -> str:
         """Store bytes as a blob and return their digest, once they are durable."""
         digest = hashlib.sha256(content).hexdigest()
-
-        async def requests() -> AsyncIterator[storage_pb2.PutBlobRequest]:
-            yield storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=len(content)))
-            for start in range(0, len(content), CHUNK_BYTES):
-                yield storage_pb2.PutBlobRequest(chunk=content[start : start + CHUNK_BYTES])
-
+        if digest in self._lately:
+            return digest
+        asked_at = self._lately.now()
+        how: dict[str, Any] = {"metadata": self._service(), "timeout": _CALL_TIMEOUT_S, "wait_for_ready": True}
         with self._translated():
-            await self._blobs.PutBlob(
-                requests(), metadata=self._service(), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
-            )
+            if len(content) <= CHUNK_BYTES:
+                await self._blobs.PutSmallBlob(storage_pb2.PutSmallBlobRequest(digest=digest, content=content), **how)
+            else:
+                await self._blobs.PutBlob(_parts(digest, content), **how)
+        self._lately.add(digest, asked_at)
         return digest
 
     def open_blob(self, digest: str, size_bytes: int) -> Upload:
@@ -68,13 +87,19 @@ class StorageClient:
         return Upload(self, call, header, lambda chunk: storage_pb2.PutBlobRequest(chunk=chunk))
 
     def open_file(self, user: str, header: storage_pb2.PutFileHeader, *, limit_bytes: int) -> Upload:
-        """Begin to store a user's file piece by piece; all of their files may have `limit_bytes` (0: no limit)."""
-        call = self._spaces.PutFile(metadata=self._for_user(user, limit_bytes))
+        """Begin to store a file piece by piece; all files of its space may have `limit_bytes` (0: no limit)."""
+        call = self._spaces.PutFile(metadata=self._for_space(user, header.space, limit_bytes))
         first = storage_pb2.PutFileRequest(header=header)
         return Upload(self, call, first, lambda chunk: storage_pb2.PutFileRequest(chunk=chunk))
 
-    async def blob(self, digest: str) -> AsyncGenerator[bytes, None]:
-        """Stream a blob's bytes."""
+    async def blob(self, digest: str, size_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Stream a blob's bytes; of a size that is known to be small, they come in one message."""
+        if size_bytes is not None and size_bytes <= CHUNK_BYTES:
+            wanted = storage_pb2.GetSmallBlobRequest(digest=digest)
+            with self._translated():
+                small = await self._blobs.GetSmallBlob(wanted, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
+            yield small.content
+            return
         request = storage_pb2.GetBlobRequest(digest=digest)
         async for answer in self._stream(self._blobs.GetBlob(request, metadata=self._service())):
             yield answer.chunk
@@ -87,22 +112,22 @@ class StorageClient:
         return next((blob.size_bytes for blob in answer.blobs if blob.digest == digest), None)
 
     async def log(
-        self, job_id: str, offset: int, *, follow: bool, tail_lines: int = 0
+        self, key: str, offset: int, *, follow: bool, tail_lines: int = 0
     ) -> AsyncIterator[storage_pb2.ReadLogResponse]:
-        """Stream a job's log, from an offset or from its last lines on."""
-        request = storage_pb2.ReadLogRequest(log=job_id, offset=offset, follow=follow, tail_lines=tail_lines)
+        """Stream a log, from an offset or from its last lines on."""
+        request = storage_pb2.ReadLogRequest(log=key, offset=offset, follow=follow, tail_lines=tail_lines)
         async for answer in self._stream(self._logs.ReadLog(request, metadata=self._service())):
             yield answer
 
-    async def close_log(self, job_id: str) -> None:
-        """Mark a job's log as complete; may be repeated."""
-        request = storage_pb2.CloseLogRequest(log=job_id)
+    async def close_log(self, key: str) -> None:
+        """Mark a log as complete; may be repeated."""
+        request = storage_pb2.CloseLogRequest(log=key)
         with self._translated():
             await self._logs.CloseLog(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
 
-    async def delete_log(self, job_id: str) -> None:
-        """Delete a job's log; may be repeated."""
-        request = storage_pb2.DeleteLogRequest(log=job_id)
+    async def delete_log(self, key: str) -> None:
+        """Delete a log; may be repeated."""
+        request = storage_pb2.DeleteLogRequest(log=key)
         with self._translated():
             await self._logs.DeleteLog(request, metadata=self._service(), timeout=_CALL_TIMEOUT_S)
 
@@ -129,19 +154,20 @@ class StorageClient:
                 return
 
     def file(self, user: str, request: storage_pb2.GetFileRequest) -> AsyncIterator[storage_pb2.GetFileResponse]:
-        """Stream one of a user's files."""
-        return self._stream(self._spaces.GetFile(request, metadata=self._for_user(user)))
+        """Stream a file for a user who may read its space."""
+        return self._stream(self._spaces.GetFile(request, metadata=self._for_space(user, request.space)))
 
-    async def space_call(self, user: str, name: str, request: object, *, limit_bytes: int = 0) -> Any:
-        """Make one of SpaceService's simple calls for a user."""
+    async def space_call(self, user: str, name: str, request: Any, *, limit_bytes: int = 0) -> Any:
+        """Make one of SpaceService's simple calls for a user who may use the space that it names."""
+        metadata = self._for_space(user, request.space, limit_bytes)
         with self._translated():
             return await getattr(self._spaces, name)(
-                request, metadata=self._for_user(user, limit_bytes), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
+                request, metadata=metadata, timeout=_CALL_TIMEOUT_S, wait_for_ready=True
             )
 
-    async def check_file(self, user: str, name: str) -> None:
-        """Raise ApiError unless a user has such a file."""
-        asked = storage_pb2.StatSpaceFileRequest(space=f"users/{user}", name=name)
+    async def check_file(self, user: str, space: str, name: str) -> None:
+        """Raise ApiError unless there is such a file in a space of a user's."""
+        asked = storage_pb2.StatSpaceFileRequest(space=space, name=name)
         await self.space_call(user, "StatSpaceFile", asked)
 
     @contextmanager
@@ -173,40 +199,26 @@ class StorageClient:
             grpc.StatusCode.PERMISSION_DENIED,
         }:
             return refusal
-        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+        if error.code() in _NO_ANSWER:
             text = f"The storage service at {self._address} does not answer. Try again in a moment."
             return ApiError(grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", text)
         text = f"The storage service refused the gateway ({refusal.code.name}: {refusal.text})."
         return ApiError(grpc.StatusCode.INTERNAL, "STORAGE_REFUSED", text)
 
     def _service(self) -> tuple[tuple[str, str], ...]:
-        return self._bearer(Ticket.lasting("gateway", _TICKET_S, service="gateway", blobs="rw"))
+        # Signing costs as much as a transaction, so that one ticket serves for half its time.
+        if time.monotonic() >= self._own_ticket_until:
+            self._own_ticket_until = time.monotonic() + _TICKET_S / 2
+            ticket = Ticket.lasting("gateway", _TICKET_S, service="gateway", blobs="rw")
+            self._own_ticket = self._signer.sign(ticket)
+        return (("authorization", f"Bearer {self._own_ticket}"),)
 
-    def _for_user(self, user: str, limit_bytes: int = 0) -> tuple[tuple[str, str], ...]:
-        space = f"users/{user}"
+    def _for_space(self, user: str, space: str, limit_bytes: int = 0) -> tuple[tuple[str, str], ...]:
         ticket = Ticket.lasting(user, _TICKET_S, read_space=space, write_space=space, write_limit_bytes=limit_bytes)
         return self._bearer(ticket)
 
     def _bearer(self, ticket: Ticket) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._signer.sign(ticket)}"),)
-
-    @property
-    def _open(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            raise RuntimeError("the storage client was not started")
-        return self._channel
-
-    @property
-    def _blobs(self) -> Any:
-        return storage_pb2_grpc.BlobServiceStub(self._open)
-
-    @property
-    def _spaces(self) -> Any:
-        return storage_pb2_grpc.SpaceServiceStub(self._open)
-
-    @property
-    def _logs(self) -> Any:
-        return storage_pb2_grpc.LogServiceStub(self._open)
 
 
 class Upload:
@@ -245,3 +257,9 @@ class Upload:
     def abandon(self) -> None:
         """Give the upload up; storage keeps nothing of it."""
         self._call.cancel()
+
+
+async def _parts(digest: str, content: bytes) -> AsyncIterator[storage_pb2.PutBlobRequest]:
+    yield storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=len(content)))
+    for start in range(0, len(content), CHUNK_BYTES):
+        yield storage_pb2.PutBlobRequest(chunk=content[start : start + CHUNK_BYTES])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100
 _MOST_DOUBLINGS = 5
+_FRESH_TICKET_S = 12 * 3600.0
+"""Half of the time that a ticket is good for beyond the job's own: one that waits for days needs others."""
 _log = get_logger("sweeper")
 
 
@@ -52,14 +54,16 @@ class Sweeper:
         self._instruments = instruments
         self._tell_again_s = tell_again_s
         self._clock = clock
+        self._pauses_a_ticket = max(1, int(_FRESH_TICKET_S / (tell_again_s * 2**_MOST_DOUBLINGS)))
 
     async def sweep(self) -> None:
         """Look once."""
         now = self._clock()
 
         def tell(connection: Connection) -> int:
-            if outbox_rows.backlog(connection, Lane.BUS).rows:
-                return 0  # What was said before is still on its way: the broker may be down.
+            oldest_at = outbox_rows.backlog(connection, Lane.BUS).oldest_at
+            if oldest_at is not None and oldest_at <= now - self._tell_again_s:
+                return 0  # What is due now may be on its way still: the broker may be down.
             return sum(self._again(connection, state, now) for state in (JobState.QUEUED, JobState.CANCELING))
 
         told = await self._database.write(tell)
@@ -71,9 +75,10 @@ class Sweeper:
     def _again(self, connection: Connection, state: JobState, now: float) -> int:
         told = 0
         for job, count in job_rows.due(connection, state, now, limit=_AT_ONCE):
-            # A job that the scheduler lists as waiting is in good hands.
-            if state is not JobState.QUEUED or not self._cluster.knows(job.job_id, job.progress.attempt):
-                outbox_rows.add(connection, [self._outgoing.make(job, _effect(job))], at=now)
+            # A job that the scheduler lists as waiting is in good hands, but for the ticket that goes with it.
+            known = state is JobState.QUEUED and self._cluster.knows(job.job_id, job.progress.attempt)
+            if not known or count % self._pauses_a_ticket == 0:
+                outbox_rows.add(connection, self._outgoing.make(job, _effect(job)), at=now)
                 told += 1
             pause_s = self._tell_again_s * 2 ** min(count, _MOST_DOUBLINGS)
             job_rows.mark_told(connection, job.job_id, tell_again_at=now + pause_s)

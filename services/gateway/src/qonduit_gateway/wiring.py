@@ -10,6 +10,7 @@ from qonduit_api.v1 import (
     files_pb2_grpc,
     functions_pb2_grpc,
     jobs_pb2_grpc,
+    providers_pb2_grpc,
     qpu_pb2_grpc,
 )
 from qonduit_service_kit.bus import Bus
@@ -31,12 +32,13 @@ from qonduit_service_kit.rpc import GrpcServer
 from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 
 from qonduit_gateway import job_spans
-from qonduit_gateway.api.callers import CallerInterceptor, token_digest
+from qonduit_gateway.api.callers import CHECK_AGAIN_S, CallerInterceptor, token_digest
 from qonduit_gateway.api.cluster import ClusterService
 from qonduit_gateway.api.files import FileService
 from qonduit_gateway.api.function_catalog import FunctionCatalog
 from qonduit_gateway.api.functions import FunctionService
 from qonduit_gateway.api.jobs import JobService
+from qonduit_gateway.api.providers import ProviderService
 from qonduit_gateway.api.qpu import QpuService
 from qonduit_gateway.api.run_jobs import JobIntake
 from qonduit_gateway.api.run_requests import RunLimits
@@ -56,10 +58,12 @@ from qonduit_gateway.qpu_link import QpuLink
 from qonduit_gateway.relay import OutboxRelay
 from qonduit_gateway.rest.app import application, operations
 from qonduit_gateway.rest.calls import RestCalls
-from qonduit_gateway.rest.files import Files
+from qonduit_gateway.rest.files import Files, Spaces
 from qonduit_gateway.rest.holding import Polls
+from qonduit_gateway.rest.job_lists import JobLists
 from qonduit_gateway.rest.jobs import Jobs
 from qonduit_gateway.rest.programs import Programs
+from qonduit_gateway.rest.providers import Providers
 from qonduit_gateway.rest.server import RestServer
 from qonduit_gateway.scheduler_link import SchedulerLink
 from qonduit_gateway.storage_client import StorageClient
@@ -81,9 +85,11 @@ if TYPE_CHECKING:
 
 SERVICES = tuple(
     f"qonduit_api.v1.{name}"
-    for name in ("FunctionService", "JobService", "FileService", "QpuService", "ClusterService")
+    for name in ("FunctionService", "JobService", "FileService", "ProviderService", "QpuService", "ClusterService")
 )
 _MIGRATION_TIMEOUT_S = 80.0
+_SURELY_KEPT = 0.2
+"""The part of `blob_grace_s` in which a blob that was stored need not be stored again for a job: far from its end."""
 _log = get_logger("gateway")
 
 
@@ -122,7 +128,12 @@ class Gateway:
         signer = TicketSigner(key)
         self.database = Database(settings.database, busy_timeout_s=settings.database_busy_timeout_s)
         self.bus = Bus(settings.amqp_url.get_secret_value(), app_id="gateway", registry=registry)
-        self.storage = StorageClient(settings.storage_address, signer, ca=settings.storage_ca)
+        self.storage = StorageClient(
+            settings.storage_address,
+            signer,
+            ca=settings.storage_ca,
+            remember_s=settings.blob_grace_s * _SURELY_KEPT,
+        )
         self.instruments = Instruments(registry, by_user=settings.metrics_by_user)
         self.watchers = Watchers()
         self.cluster = ClusterView()
@@ -132,6 +143,7 @@ class Gateway:
             clock=time.time,
             limit_qpu_seconds=settings.limit_qpu_seconds,
             limit_file_bytes=settings.limit_file_bytes,
+            limit_running_jobs=settings.limit_running_jobs,
         )
         self.relay = OutboxRelay(self.database, self.bus, self.storage)
         self.schemas = SchemaProcess()
@@ -143,6 +155,7 @@ class Gateway:
             self._told,
             max_attempts=settings.max_attempts,
             tell_again_s=settings.tell_again_s,
+            limit_active_jobs=settings.limit_active_jobs,
         )
         self.qpu = QpuLink(self.bus, self.storage, timeout_s=settings.qpu_timeout_s)
         self.dead_letters = DeadLetterBox(self.bus, self.database, self.instruments)
@@ -182,17 +195,21 @@ class Gateway:
             self.dead_letters,
             Periodic(settings.sweep_interval_s, sweeper.sweep, name="sweeper"),
             Periodic(settings.collect_interval_s, collector.collect, name="collector"),
+            Periodic(CHECK_AGAIN_S, self._callers.check_again, name="callers"),
             self.server,
             *([self._rest()] if settings.rest else []),
         )
 
     def _told(self, change: Change) -> None:
-        if change.effects:
-            self.relay.wake()
+        self.relay.wake(change.lanes)
         if change.before is None or change.job.progress.revision > change.before.revision:
             self.watchers.tell(change.job)
         self.instruments.observe(change)
         job_spans.observe(change)
+
+    def _user_changed(self) -> None:
+        self._callers.forget()
+        self.relay.wake()
 
     async def _happened(self, event: JobEvent) -> None:
         if event.kind is EventKind.FINISHED:
@@ -246,7 +263,8 @@ class Gateway:
         self._jobs = JobService(
             self.database, self.ledger, self._intake, self.storage, watchers=self.watchers, cluster=self.cluster
         )
-        self._files = FileService(self.storage, default_limit_bytes=settings.limit_file_bytes)
+        self._files = FileService(self.storage, catalog, self.database, default_limit_bytes=settings.limit_file_bytes)
+        self._providers = ProviderService(self.database, self.storage)
         self._polls = Polls(settings.rest_hold_s)
         self._qpus = QpuService(self.qpu, self.database, default_qpu_seconds=settings.limit_qpu_seconds)
 
@@ -261,11 +279,17 @@ class Gateway:
             default_limit=settings.limit_shape,
             default_qpu_seconds=settings.limit_qpu_seconds,
             default_file_bytes=settings.limit_file_bytes,
-            user_changed=self._callers.forget,
+            default_active_jobs=settings.limit_active_jobs,
+            default_running_jobs=settings.limit_running_jobs,
+            max_time_limit_s=settings.max_time_limit_s,
+            ledger=self.ledger,
+            outgoing=self.outgoing,
+            user_changed=self._user_changed,
         )
         functions_pb2_grpc.add_FunctionServiceServicer_to_server(self._functions, server)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(self._jobs, server)
         files_pb2_grpc.add_FileServiceServicer_to_server(self._files, server)
+        providers_pb2_grpc.add_ProviderServiceServicer_to_server(self._providers, server)
         qpu_pb2_grpc.add_QpuServiceServicer_to_server(self._qpus, server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server)
 
@@ -283,12 +307,19 @@ class Gateway:
 
     def _rest_application(self) -> ASGIApp:
         settings = self._settings
+        people = Providers(self._providers)
         programs = Programs(
-            self._functions, self._jobs, self._intake, artifact_limit_bytes=settings.artifact_limit_bytes
+            self._functions, self._jobs, self._intake, people, artifact_limit_bytes=settings.artifact_limit_bytes
         )
-        jobs = Jobs(self._jobs, self._qpus, programs, self._polls)
-        offered = operations(programs, jobs, Files(self._files, programs))
-        return application(offered, RestCalls(self._callers, self._registry))
+        spaces = Spaces(programs, people)
+        offered = operations(
+            programs,
+            JobLists(self._jobs, self._providers, programs, people),
+            Jobs(self._jobs, self._qpus, self._providers, self._polls),
+            Files(self._files, spaces.of_user),
+            Files(self._files, spaces.of_provider),
+        )
+        return application(offered, RestCalls(self._callers, self._registry), lambda: self.server.serving)
 
 
 async def build(settings: GatewaySettings) -> Sequence[Part]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import secrets
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,14 @@ from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway import __version__
 from qonduit_gateway.api import convert, paging, user_limits
-from qonduit_gateway.api.callers import administrator, caller, token_digest
-from qonduit_gateway.database import dead_letter_rows, job_rows, user_rows
+from qonduit_gateway.api.callers import administrator, caller, digest_of
+from qonduit_gateway.api.user_changes import UserChanges, check_caller, user_not_found
+from qonduit_gateway.database import dead_letter_rows, job_rows, outbox_rows, user_rows
+from qonduit_gateway.jobs.transitions import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from typing import TypeVar
 
     from qonduit_service_kit.messages import Shape
     from sqlalchemy import Connection
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
     from qonduit_gateway.cluster_view import ClusterView
     from qonduit_gateway.database.dead_letter_rows import DeadLetter
     from qonduit_gateway.database.engine import Database
-    from qonduit_gateway.database.user_rows import User
+    from qonduit_gateway.database.user_rows import Token, User
     from qonduit_gateway.dead_letter_box import DeadLetterBox
+    from qonduit_gateway.ledger import JobLedger
+    from qonduit_gateway.outgoing import OutgoingFactory
     from qonduit_gateway.worker_orders import WorkerOrders
 
-_TOKEN_BYTES = 32
-# A name is also the name of a folder of files: it begins with a letter or digit, so it is never "..".
-_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+    T = TypeVar("T")
+
+_CANCELS_AT_ONCE = 50
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[misc,unused-ignore]
@@ -50,6 +54,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         default_limit: Shape,
         default_qpu_seconds: float,
         default_file_bytes: int,
+        default_active_jobs: int,
+        default_running_jobs: int,
+        max_time_limit_s: float,
+        ledger: JobLedger,
+        outgoing: OutgoingFactory,
         user_changed: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -57,6 +66,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         self._default_limit = default_limit
         self._default_qpu_seconds = default_qpu_seconds
         self._default_file_bytes = default_file_bytes
+        self._default_active_jobs = default_active_jobs
+        self._default_running_jobs = default_running_jobs
+        self._max_time_limit_s = max_time_limit_s
+        self._ledger = ledger
+        self._outgoing = outgoing
         self._user_changed = user_changed
         self._database = database
         self._cluster = cluster
@@ -166,25 +180,63 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
         self, request: cluster_pb2.CreateUserRequest, context: Any
     ) -> cluster_pb2.CreateUserResponse:
         """Make a user and return their token, which is shown this once."""
-        del context
         administrator()
-        if not _USER_NAME.fullmatch(request.name):
-            text = "Use 1 to 64 letters, digits, '_', '-', '.' or '@', beginning with a letter or digit."
-            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_USER_NAME", text, violations={"name": text})
-        token, now = secrets.token_urlsafe(_TOKEN_BYTES), self._clock()
-        made = await self._database.write(
-            lambda connection: user_rows.create(
-                connection,
-                request.name,
-                administrator=request.administrator,
-                token_digest=token_digest(token),
-                at=now,
-            )
+        token = await self._change(
+            context, lambda changes: changes.create(request.name, administrator=request.administrator)
         )
-        if not made:
-            text = f"There is a user {request.name!r} already. Choose another name."
-            raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "USER_EXISTS", text, metadata={"name": request.name})
         return cluster_pb2.CreateUserResponse(token=token)
+
+    async def CreateToken(  # noqa: N802
+        self, request: cluster_pb2.CreateTokenRequest, context: Any
+    ) -> cluster_pb2.CreateTokenResponse:
+        """Make another token for a user and return it, which is shown this once."""
+        name, label = _whose(request.name), request.label.strip()
+        made = await self._change(context, lambda changes: changes.make_token(name, label, replace=request.replace))
+        return cluster_pb2.CreateTokenResponse(
+            token=made.text,
+            listed=_token(made.kept),
+            withdrawn=made.withdrawn,
+            bootstrap_stays=made.bootstrap_stays,
+        )
+
+    async def ListTokens(  # noqa: N802
+        self, request: cluster_pb2.ListTokensRequest, context: Any
+    ) -> cluster_pb2.ListTokensResponse:
+        """List a user's tokens."""
+        del context
+        name = _whose(request.name)
+
+        def read(connection: Connection) -> list[Token]:
+            if user_rows.find(connection, name) is None:
+                raise user_not_found(name)
+            return user_rows.tokens_of(connection, name)
+
+        return cluster_pb2.ListTokensResponse(tokens=map(_token, await self._database.read(read)))
+
+    async def WithdrawToken(  # noqa: N802
+        self, request: cluster_pb2.WithdrawTokenRequest, context: Any
+    ) -> cluster_pb2.WithdrawTokenResponse:
+        """Withdraw a token of a user."""
+        name = _whose(request.name)
+        await self._change(context, lambda changes: changes.withdraw_token(name, request.token_id))
+        return cluster_pb2.WithdrawTokenResponse()
+
+    async def DisableUser(  # noqa: N802
+        self, request: cluster_pb2.DisableUserRequest, context: Any
+    ) -> cluster_pb2.DisableUserResponse:
+        """Shut a user out, and cancel their jobs if asked to."""
+        administrator()
+        user, jobs = await self._change(context, lambda changes: changes.disable(request.name, request.text.strip()))
+        canceled = await self._cancel(jobs) if request.cancel_jobs else 0
+        return cluster_pb2.DisableUserResponse(user=self._user(user), canceled_jobs=canceled)
+
+    async def EnableUser(  # noqa: N802
+        self, request: cluster_pb2.EnableUserRequest, context: Any
+    ) -> cluster_pb2.EnableUserResponse:
+        """Let a user in again."""
+        administrator()
+        user = await self._change(context, lambda changes: changes.enable(request.name))
+        return cluster_pb2.EnableUserResponse(user=self._user(user))
 
     async def ListUsers(  # noqa: N802
         self, request: cluster_pb2.ListUsersRequest, context: Any
@@ -198,21 +250,44 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
     async def SetUserLimit(  # noqa: N802
         self, request: cluster_pb2.SetUserLimitRequest, context: Any
     ) -> cluster_pb2.SetUserLimitResponse:
-        """Set how much the tasks of one of a user's jobs may hold together, and what the user may use and keep."""
+        """Set how many jobs a user may have, what the tasks of one may hold, and what the user may use and keep."""
         del context
         administrator()
-        user_limits.check(request)
+        user_limits.check(request, max_time_limit_s=self._max_time_limit_s)
         name = request.name
 
         def write(connection: Connection) -> User | None:
-            return user_rows.change_limit(connection, name, lambda before: user_limits.changed(before, request))
+            user = user_rows.change_limit(connection, name, lambda before: user_limits.changed(before, request))
+            if user is not None and (request.reset or request.HasField("running_jobs")):
+                outbox_rows.add(connection, [self._outgoing.user_limited(user)], at=self._clock())
+            return user
 
         user = await self._database.write(write)
         if user is None:
-            text = f"There is no user {name[:100]!r}. List the users to see which there are."
-            raise ApiError(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", text, metadata={"name": name[:100]})
+            raise user_not_found(name)
         self._user_changed()
         return cluster_pb2.SetUserLimitResponse(user=self._user(user))
+
+    async def _change(self, context: Any, change: Callable[[UserChanges], T]) -> T:
+        actor, digest, now = caller().name, digest_of(context), self._clock()
+
+        def write(connection: Connection) -> T:
+            check_caller(connection, actor, digest)
+            return change(UserChanges(connection, actor, now))
+
+        try:
+            return await self._database.write(write)
+        finally:
+            self._user_changed()  # Also where it can't be known whether it was.
+
+    async def _cancel(self, job_ids: list[str]) -> int:
+        """Cancel jobs, and return how many were neither over nor being canceled already."""
+        canceled = 0
+        for start in range(0, len(job_ids), _CANCELS_AT_ONCE):
+            some = job_ids[start : start + _CANCELS_AT_ONCE]
+            changes = await asyncio.gather(*map(self._ledger.cancel, some))
+            canceled += sum(change is not None and change.verdict is Verdict.APPLIED for change in changes)
+        return canceled
 
     def _user(self, user: User) -> cluster_pb2.User:
         return cluster_pb2.User(
@@ -222,7 +297,26 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):  # type: ignore[m
             limit=convert.resources(user.limit.over(self._default_limit)),
             qpu_seconds_limit=user.limit.qpu_seconds_over(self._default_qpu_seconds),
             file_bytes_limit=user.limit.file_bytes_over(self._default_file_bytes),
+            active_jobs_limit=user.limit.active_jobs_over(self._default_active_jobs),
+            running_jobs_limit=user.limit.running_jobs_over(self._default_running_jobs),
+            time_limit_seconds_limit=user.limit.time_limit_within(self._max_time_limit_s),
+            disabled=user.disabled_text is not None,
+            disabled_text=user.disabled_text or "",
         )
+
+
+def _whose(name: str) -> str:
+    """Return whose tokens are meant: the caller's own, or, for administrators, anybody's."""
+    if name in {"", caller().name}:
+        return caller().name
+    administrator()
+    return name
+
+
+def _token(token: Token) -> cluster_pb2.UserToken:
+    return cluster_pb2.UserToken(
+        token_id=token.token_id, label=token.label, create_time=convert.timestamp(token.created_at)
+    )
 
 
 def _letter(letter: DeadLetter) -> cluster_pb2.DeadLetter:

@@ -9,14 +9,18 @@ from qonduit_api.v1 import cluster_pb2, functions_pb2, jobs_pb2, types_pb2
 from qonduit_service_kit.messages import Reason, Shape, Stage, TaskState
 
 from qonduit_gateway.jobs.model import JobState, status_text
+from qonduit_gateway.providers.access import Action
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qonduit_service_kit.messages import TaskRecord, WaitingView, WorkerView
 
     from qonduit_gateway.functions.model import FunctionVersion
     from qonduit_gateway.jobs.model import Entry, Job
     from qonduit_gateway.jobs.tasks import TaskTally
     from qonduit_gateway.jobs.usage import StatusUsage
+    from qonduit_gateway.providers.access import Access, Role
 
 _NANOS = 1_000_000_000
 _COUNTED_AS = {
@@ -159,6 +163,8 @@ def job(value: Job, waiting_for: str = "", tasks: TaskTally | None = None) -> jo
         result_bytes=now.result_bytes,
         exit_code=now.exit_code,
         signal=now.signal,
+        provider=asked.program.provider,
+        trial=asked.trial,
     )
     if now.started_at is not None:
         made.start_time.CopyFrom(timestamp(now.started_at))
@@ -169,9 +175,24 @@ def job(value: Job, waiting_for: str = "", tasks: TaskTally | None = None) -> jo
     return made
 
 
+def job_for_provider(value: Job) -> jobs_pb2.Job:
+    """Return a job of the API as its function's provider sees it, without what is its user's alone."""
+    made = job(value)
+    # Its error text is what the function told its user.
+    for field in ("error_text", "result_bytes", "waiting_for"):
+        made.ClearField(field)
+    return made
+
+
 def timeline_entry(entry: Entry) -> jobs_pb2.TimelineEntry:
     """Return an entry of the API."""
-    return jobs_pb2.TimelineEntry(time=timestamp(entry.at), status=entry.status, attempt=entry.attempt, text=entry.text)
+    made = jobs_pb2.TimelineEntry(time=timestamp(entry.at), status=entry.status, attempt=entry.attempt, text=entry.text)
+    if (told := entry.error) is not None:
+        error = jobs_pb2.ToldError(
+            code=told.code, message=told.message, exception=told.exception, args_json=told.args.encode()
+        )
+        made.error.CopyFrom(error)
+    return made
 
 
 def usage(value: StatusUsage) -> types_pb2.StageUsage:
@@ -185,23 +206,36 @@ def usage(value: StatusUsage) -> types_pb2.StageUsage:
     )
 
 
-def function(value: FunctionVersion) -> functions_pb2.Function:
-    """Return a function of the API."""
-    spec = functions_pb2.FunctionSpec(
-        title=value.spec.title,
-        entrypoint=value.spec.entrypoint,
-        dependencies=value.spec.dependencies,
-        env_vars=dict(value.spec.environment),
-        description=value.spec.description,
-        version_label=value.spec.version_label,
-        arguments_schema=value.spec.arguments_schema,
-    )
-    return functions_pb2.Function(
-        spec=spec,
+def function(value: FunctionVersion, access: Access) -> functions_pb2.Function:
+    """Return a function of the API: what it consists of is told to those alone who may change it."""
+    made = functions_pb2.Function(
+        spec=functions_pb2.FunctionSpec(
+            title=value.spec.title,
+            description=value.spec.description,
+            version_label=value.spec.version_label,
+            arguments_schema=value.spec.arguments_schema,
+        ),
         version=value.version,
-        owner=value.owner,
-        artifact_digest=value.artifact_digest,
-        artifact_bytes=value.artifact_bytes,
+        owner=value.name.owner,
         create_time=timestamp(value.created_at),
         aliases=value.aliases,
+        provider=value.name.provider,
+        disabled_text=value.disabled_text,
+        roles=roles(access.roles) if value.name.provider else (),
     )
+    if access.allows(Action.MANAGE):
+        made.spec.entrypoint = value.spec.entrypoint
+        made.spec.dependencies.extend(value.spec.dependencies)
+        made.spec.env_vars.update(value.spec.environment)
+        made.artifact_digest, made.artifact_bytes = value.artifact_digest, value.artifact_bytes
+    return made
+
+
+def role(value: Role) -> types_pb2.Role.ValueType:
+    """Return a role of the API."""
+    return types_pb2.Role.Value(f"ROLE_{value.value}")
+
+
+def roles(values: Iterable[Role]) -> list[types_pb2.Role.ValueType]:
+    """Return roles of the API, in their order there."""
+    return sorted(role(value) for value in values)

@@ -1,28 +1,70 @@
-"""FileService: a thin translation to storage, which knows the rules for files."""
+"""FileService: whose space is meant, and a thin translation to storage, which knows the rules for files."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qonduit_api.internal.v1 import storage_pb2
 from qonduit_api.v1 import files_pb2, files_pb2_grpc
+from qonduit_service_kit import spaces
 
 from qonduit_gateway.api.callers import caller
+from qonduit_gateway.api.provider_checks import invalid_name
 from qonduit_gateway.api.uploads import chunks_of, header_of
+from qonduit_gateway.database import audit_rows
+from qonduit_gateway.database.audit_rows import AuditEntry
+from qonduit_gateway.jobs.model import space_of
+from qonduit_gateway.providers.access import Action, Place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from qonduit_gateway.database.user_rows import User
+    from qonduit_gateway.api.function_catalog import FunctionCatalog
+    from qonduit_gateway.database.engine import Database
     from qonduit_gateway.storage_client import StorageClient
+
+_Request = (
+    files_pb2.UploadFileHeader
+    | files_pb2.StatUploadRequest
+    | files_pb2.DownloadFileRequest
+    | files_pb2.ListFilesRequest
+    | files_pb2.StatFileRequest
+    | files_pb2.DeleteFileRequest
+    | files_pb2.GetFileUsageRequest
+)
+"""All of them name a space in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """The space that a request means, and who asks."""
+
+    user: str
+    name: str
+    limit_bytes: int
+    of: Place | None = None
+    """Whose it is, if it is a provider's own."""
 
 
 class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unused-ignore]
-    """Moves files in and out of the caller's space."""
+    """Moves files in and out of the caller's spaces, and of those of providers."""
 
-    def __init__(self, storage: StorageClient, *, default_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        storage: StorageClient,
+        catalog: FunctionCatalog,
+        database: Database,
+        *,
+        default_limit_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._storage = storage
+        self._catalog = catalog
+        self._database = database
         self._default_limit_bytes = default_limit_bytes
+        self._clock = clock
 
     async def UploadFile(  # noqa: N802 - named by the API.
         self, request_iterator: AsyncIterator[Any], context: Any
@@ -30,15 +72,16 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
         """Pass a file on to storage as fast as storage takes it."""
         del context
         header = await header_of(request_iterator)
-        user = caller()
+        space = await self._space(header)
+        await self._audit(space, "file.upload", header.name)
         put = storage_pb2.PutFileHeader(
-            space=_space(user.name),
+            space=space.name,
             name=header.name,
             size_bytes=header.size_bytes,
             digest=header.digest,
             offset=header.offset,
         )
-        upload = self._storage.open_file(user.name, put, limit_bytes=self._limit_bytes(user))
+        upload = self._storage.open_file(space.user, put, limit_bytes=space.limit_bytes)
         try:
             if await upload.send(b""):
                 async for chunk in chunks_of(request_iterator, header.size_bytes - header.offset):
@@ -54,11 +97,11 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     ) -> files_pb2.StatUploadResponse:
         """Tell how much of an upload that broke off is kept."""
         del context
-        user = caller()
+        space = await self._space(request)
         asked = storage_pb2.StatUploadRequest(
-            space=_space(user.name), name=request.name, size_bytes=request.size_bytes, digest=request.digest
+            space=space.name, name=request.name, size_bytes=request.size_bytes, digest=request.digest
         )
-        answer = await self._storage.space_call(user.name, "StatUpload", asked, limit_bytes=self._limit_bytes(user))
+        answer = await self._call(space, "StatUpload", asked)
         return files_pb2.StatUploadResponse(received_bytes=answer.received_bytes)
 
     async def DownloadFile(  # noqa: N802
@@ -66,9 +109,9 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     ) -> AsyncIterator[files_pb2.DownloadFileResponse]:
         """Stream a file as storage gives it."""
         del context
-        user = caller().name
-        get = storage_pb2.GetFileRequest(space=_space(user), name=request.name, offset=request.offset)
-        async for answer in self._storage.file(user, get):
+        space = await self._space(request)
+        get = storage_pb2.GetFileRequest(space=space.name, name=request.name, offset=request.offset)
+        async for answer in self._storage.file(space.user, get):
             if answer.WhichOneof("part") == "file":
                 yield files_pb2.DownloadFileResponse(file=_file(answer.file))
             else:
@@ -77,16 +120,13 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     async def ListFiles(  # noqa: N802
         self, request: files_pb2.ListFilesRequest, context: Any
     ) -> files_pb2.ListFilesResponse:
-        """List the caller's files."""
+        """List the files of a space."""
         del context
-        user = caller().name
-        answer = await self._storage.space_call(
-            user,
-            "ListSpace",
-            storage_pb2.ListSpaceRequest(
-                space=_space(user), page_size=request.page_size, page_token=request.page_token
-            ),
+        space = await self._space(request)
+        asked = storage_pb2.ListSpaceRequest(
+            space=space.name, page_size=request.page_size, page_token=request.page_token
         )
+        answer = await self._call(space, "ListSpace", asked)
         return files_pb2.ListFilesResponse(
             files=[_file(file) for file in answer.files], next_page_token=answer.next_page_token
         )
@@ -96,9 +136,9 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     ) -> files_pb2.StatFileResponse:
         """Tell about one file."""
         del context
-        user = caller().name
-        stat = storage_pb2.StatSpaceFileRequest(space=_space(user), name=request.name)
-        answer = await self._storage.space_call(user, "StatSpaceFile", stat)
+        space = await self._space(request)
+        stat = storage_pb2.StatSpaceFileRequest(space=space.name, name=request.name)
+        answer = await self._call(space, "StatSpaceFile", stat)
         return files_pb2.StatFileResponse(file=_file(answer.file))
 
     async def DeleteFile(  # noqa: N802
@@ -106,29 +146,46 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
     ) -> files_pb2.DeleteFileResponse:
         """Delete a file."""
         del context
-        user = caller().name
-        delete = storage_pb2.DeleteSpaceFileRequest(space=_space(user), name=request.name)
-        await self._storage.space_call(user, "DeleteSpaceFile", delete)
+        space = await self._space(request)
+        await self._audit(space, "file.delete", request.name)
+        delete = storage_pb2.DeleteSpaceFileRequest(space=space.name, name=request.name)
+        await self._call(space, "DeleteSpaceFile", delete)
         return files_pb2.DeleteFileResponse()
 
     async def GetFileUsage(  # noqa: N802
         self, request: files_pb2.GetFileUsageRequest, context: Any
     ) -> files_pb2.GetFileUsageResponse:
-        """Tell how full the caller's space is."""
-        del request, context
-        user = caller()
-        asked = storage_pb2.GetSpaceUsageRequest(space=_space(user.name))
-        answer = await self._storage.space_call(user.name, "GetSpaceUsage", asked, limit_bytes=self._limit_bytes(user))
+        """Tell how full a space is."""
+        del context
+        space = await self._space(request)
+        answer = await self._call(space, "GetSpaceUsage", storage_pb2.GetSpaceUsageRequest(space=space.name))
         return files_pb2.GetFileUsageResponse(
             file_count=answer.file_count, used_bytes=answer.used_bytes, limit_bytes=answer.limit_bytes
         )
 
-    def _limit_bytes(self, user: User) -> int:
-        return user.limit.file_bytes_over(self._default_limit_bytes)
+    async def _space(self, request: _Request) -> _Space:
+        """Return the space that is meant; ApiError unless the caller may use it."""
+        user = caller()
+        limit_bytes = user.limit.file_bytes_over(self._default_limit_bytes)
+        if "/" not in request.function:
+            if request.of_provider:
+                raise invalid_name(request.function, "'provider/title'")
+            return _Space(user.name, spaces.of_user(user.name), limit_bytes)
+        action = Action.USE_FILES if request.of_provider else Action.SEE
+        name = (await self._catalog.find(user.name, request.function, action=action)).version.name
+        if request.of_provider:
+            space = spaces.of_provider(name.provider, name.title)
+            return _Space(user.name, space, self._default_limit_bytes, name.place)
+        return _Space(user.name, space_of(user.name, name.provider, name.title), limit_bytes)
 
+    async def _audit(self, space: _Space, action: str, file: str) -> None:
+        """Note what is about to be done to a provider's file: storage shares no transaction with us."""
+        if space.of is not None:
+            entry = AuditEntry(self._clock(), space.user, action, space.of, file[:255])
+            await self._database.write(lambda connection: audit_rows.add(connection, entry))
 
-def _space(user: str) -> str:
-    return f"users/{user}"
+    async def _call(self, space: _Space, name: str, request: Any) -> Any:
+        return await self._storage.space_call(space.user, name, request, limit_bytes=space.limit_bytes)
 
 
 def _file(stored: storage_pb2.SpaceFile) -> files_pb2.File:

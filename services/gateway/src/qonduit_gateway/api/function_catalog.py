@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 from qonduit_service_kit.errors import ApiError
 
+from qonduit_gateway.api import provider_checks
 from qonduit_gateway.database import function_rows
+from qonduit_gateway.functions.model import FunctionName
 from qonduit_gateway.functions.rules import LATEST, names_digest
+from qonduit_gateway.providers.access import Action
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from qonduit_gateway.database.engine import Database
     from qonduit_gateway.functions.model import FunctionVersion
+    from qonduit_gateway.providers.access import Access
 
-_TITLES_COMPARED = 200
-_TITLE_COMPARED_CHARS = 255
 _SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version of a function, and what the caller may do with it."""
+
+    version: FunctionVersion
+    access: Access
 
 
 class FunctionCatalog:
@@ -28,62 +38,58 @@ class FunctionCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, owner: str, title: str, version: str) -> FunctionVersion:
-        """Return the version that an alias, a digest or its beginning names, the latest without one.
-
-        "title@version" as title is the same as both apart.
-
-        Raises:
-            ApiError: NOT_FOUND (FUNCTION_NOT_FOUND) with close matches, INVALID_ARGUMENT (INVALID_VERSION).
-        """
-        if not version:
-            title, _, version = title.partition("@")
-        found = await self._database.read(lambda connection: _find(connection, owner, title, version))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise _invalid(f"Several versions of {title!r} begin with {version}. Give more digits.")
-        raise await self._not_found(owner, title, version)
-
-    async def _not_found(self, owner: str, title: str, version: str) -> ApiError:
-        titles = await self._database.read(lambda connection: function_rows.titles(connection, owner))
-        if title not in titles:
-            text = f"There is no function {title!r}. {_suggestion(title, titles)}"
-        elif names_digest(version):
-            text = f"Function {title!r} has no version {version}. List its versions to see which there are."
-        else:
-            aliases = await self._database.read(lambda connection: function_rows.aliases(connection, owner, title))
-            return _invalid(
-                f"{version[:100]!r} names no version of {title!r}: give an alias ({', '.join(aliases[:_SHOWN])}), or a "
-                "version's digest, or its first 8 digits or more."
-            )
-        return ApiError(
-            grpc.StatusCode.NOT_FOUND,
-            "FUNCTION_NOT_FOUND",
-            text,
-            metadata={"function_title": title, "function_version": version},
-        )
+    async def find(self, user: str, name: str, version: str = "", action: Action = Action.SEE) -> Found:
+        """Return what `look_up` returns, in a transaction of its own: grants are looked up anew each time."""
+        return await self._database.read(lambda connection: look_up(connection, user, name, version, action))
 
 
-def _find(connection: Connection, owner: str, title: str, version: str) -> list[FunctionVersion]:
+def look_up(connection: Connection, user: str, name: str, version: str, action: Action) -> Found:
+    """Return the version that an alias, a digest or its beginning names, the latest without one.
+
+    "name@version" as name is the same as both apart.
+
+    Raises:
+        ApiError: NOT_FOUND (FUNCTION_NOT_FOUND) with close matches, INVALID_ARGUMENT (INVALID_VERSION),
+            PERMISSION_DENIED (ROLE_MISSING) when the user may see it and not do this.
+    """
+    if not version:
+        name, _, version = name.partition("@")
+    wanted = FunctionName.of(user, name)
+    access = provider_checks.access_to(connection, user, wanted)
+    found = _find(connection, wanted, version) if access.allows(Action.SEE) else []
+    if not found:
+        raise _not_found(connection, user, wanted, version, access)
+    provider_checks.check(access, wanted.place, action)
+    if len(found) > 1:
+        raise _invalid(f"Several versions of {str(wanted)!r} begin with {version}. Give more digits.")
+    return Found(found[0], access)
+
+
+def _find(connection: Connection, name: FunctionName, version: str) -> list[FunctionVersion]:
     if not version or version == LATEST:
-        return function_rows.find(connection, owner, title)
+        return function_rows.find(connection, name)
     if names_digest(version):
-        return function_rows.find(connection, owner, title, version)
-    found = function_rows.find_by_alias(connection, owner, title, version)
+        return function_rows.find(connection, name, version)
+    found = function_rows.find_by_alias(connection, name, version)
     return [] if found is None else [found]
+
+
+def _not_found(connection: Connection, user: str, name: FunctionName, version: str, access: Access) -> ApiError:
+    if not (access.allows(Action.SEE) and function_rows.is_there(connection, name)):
+        return provider_checks.function_not_found(connection, user, name, version)
+    if not names_digest(version):
+        aliases = function_rows.aliases(connection, name)
+        return _invalid(
+            f"{version[:100]!r} names no version of {str(name)!r}: give an alias ({', '.join(aliases[:_SHOWN])}), or a "
+            "version's digest, or its first 8 digits or more."
+        )
+    return ApiError(
+        grpc.StatusCode.NOT_FOUND,
+        "FUNCTION_NOT_FOUND",
+        f"Function {str(name)!r} has no version {version}. List its versions to see which there are.",
+        metadata={"function_title": str(name), "function_version": version},
+    )
 
 
 def _invalid(text: str) -> ApiError:
     return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VERSION", text, violations={"version": text})
-
-
-def _suggestion(title: str, titles: list[str]) -> str:
-    # Comparing takes time with the product of all lengths, in which nobody else would be served.
-    compared = titles[:_TITLES_COMPARED] if len(title) <= _TITLE_COMPARED_CHARS else []
-    close = difflib.get_close_matches(title, compared, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(repr(each) for each in close)}?"
-    if not titles:
-        return "You have uploaded none yet: upload it first."
-    return "Upload it first, or list your functions to see what there is."

@@ -11,23 +11,27 @@ import grpc
 from qonduit_api.v1 import functions_pb2, functions_pb2_grpc
 from qonduit_service_kit.errors import ApiError
 
-from qonduit_gateway.api import convert, paging
+from qonduit_gateway.api import convert, paging, provider_checks
 from qonduit_gateway.api.callers import caller
 from qonduit_gateway.api.uploads import chunks_of, header_of
-from qonduit_gateway.database import function_rows
+from qonduit_gateway.database import audit_rows, function_rows, grant_rows
+from qonduit_gateway.database.audit_rows import AuditEntry
 from qonduit_gateway.functions.artifact import NotATarError, TarListing
 from qonduit_gateway.functions.assembling import BaseArtifact, CopyError
-from qonduit_gateway.functions.model import FunctionSpec, version_digest
-from qonduit_gateway.functions.rules import LATEST, broken_alias_rule, broken_rules
+from qonduit_gateway.functions.model import FunctionName, FunctionSpec, version_digest
+from qonduit_gateway.functions.rules import LATEST, broken_alias_rule, broken_rules, broken_title_rule
+from qonduit_gateway.providers.access import OWNER, Action, access_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from qonduit_gateway.api.function_catalog import FunctionCatalog
     from qonduit_gateway.database.engine import Database
+    from qonduit_gateway.functions.model import FunctionVersion
     from qonduit_gateway.functions.schema_process import SchemaProcess
+    from qonduit_gateway.providers.access import Grant
     from qonduit_gateway.storage_client import StorageClient
 
 _LARGEST_SHOWN = 5
@@ -64,8 +68,13 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         """Store an artifact while reading what it holds, then keep the version."""
         del context
         header = await header_of(request_iterator)
-        spec = _spec(header.spec)
+        user = caller().name
+        name = FunctionName.of(user, header.spec.title)
+        await self._database.read(lambda connection: _check_upload(connection, user, name))
+        spec = _spec(header.spec, name.title)
         wrong = broken_rules(spec, header.artifact_digest)
+        if name.provider and (rule := broken_title_rule(name.title)):
+            wrong["spec.title"] = rule
         if spec.arguments_schema and (rule := await self._schemas.broken_rule(spec.arguments_schema)):
             wrong["spec.arguments_schema"] = rule
         if wrong:
@@ -74,16 +83,20 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         if header.artifact_bytes > self._limit:
             raise await self._too_large(request_iterator, header.artifact_bytes)
         with BaseArtifact() as base:
-            await self._bring_base(base, spec.title, header.base_version)
+            await self._bring_base(base, str(name), header.base_version)
             listing = await self._take_artifact(assembled(request_iterator, base), header)
         _check_listing(listing, spec.entrypoint)
         version = version_digest(spec, header.artifact_digest)
         artifact = (header.artifact_digest, header.artifact_bytes)
-        owner, now = caller().name, self._clock()
-        stored, created = await self._database.write(
-            lambda connection: function_rows.store(connection, owner, spec, version, artifact, at=now)
-        )
-        return functions_pb2.UploadFunctionResponse(function=convert.function(stored), created=created)
+
+        def write(connection: Connection) -> tuple[FunctionVersion, bool]:
+            # Once more: the upload may have taken an hour.
+            _check_upload(connection, user, name)
+            self._audit(connection, user, name, "function.upload", detail=f"version {version}")
+            return function_rows.store(connection, name, spec, version, artifact, at=self._clock())
+
+        stored, created = await self._database.write(write)
+        return functions_pb2.UploadFunctionResponse(function=convert.function(stored, OWNER), created=created)
 
     async def GetFunction(  # noqa: N802
         self, request: functions_pb2.GetFunctionRequest, context: Any
@@ -91,19 +104,23 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         """Return one function."""
         del context
         found = await self._catalog.find(caller().name, request.title, request.version)
-        return functions_pb2.GetFunctionResponse(function=convert.function(found))
+        return functions_pb2.GetFunctionResponse(function=convert.function(found.version, found.access))
 
     async def ListFunctions(  # noqa: N802
         self, request: functions_pb2.ListFunctionsRequest, context: Any
     ) -> functions_pb2.ListFunctionsResponse:
-        """List the caller's functions."""
+        """List functions, the caller's own unless others are asked for."""
         del context
-        size, owner = paging.page_size(request.page_size), caller().name
+        size, user = paging.page_size(request.page_size), caller().name
         before = paging.from_token(request.page_token, float, int)
-        rows = await self._database.read(
-            lambda connection: function_rows.page(connection, owner, size=size, before=before)
-        )
-        functions = paging.fitting([convert.function(version) for version, _ in rows])
+        which = _which(request, user)
+
+        def read(connection: Connection) -> tuple[list[tuple[FunctionVersion, tuple[float, int]]], list[Grant]]:
+            rows = function_rows.page(connection, which, size=size, before=before)
+            return rows, grant_rows.held(connection, user, {version.name.provider for version, _ in rows} - {""})
+
+        rows, held = await self._database.read(read)
+        functions = paging.fitting([_listed(version, held) for version, _ in rows])
         more = len(rows) == size or len(functions) < len(rows)
         token = paging.to_token(rows[len(functions) - 1][1]) if more else ""
         return functions_pb2.ListFunctionsResponse(functions=functions, next_page_token=token)
@@ -113,13 +130,14 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
     ) -> functions_pb2.ListFunctionVersionsResponse:
         """List the versions of one function."""
         del context
-        size, owner = paging.page_size(request.page_size), caller().name
+        size = paging.page_size(request.page_size)
         before = paging.from_token(request.page_token, int)
-        await self._catalog.find(owner, request.title, "")
+        found = await self._catalog.find(caller().name, request.title)
+        name = found.version.name
         rows = await self._database.read(
-            lambda connection: function_rows.versions_page(connection, owner, request.title, size=size, before=before)
+            lambda connection: function_rows.versions_page(connection, name, size=size, before=before)
         )
-        functions = paging.fitting([convert.function(version) for version in rows])
+        functions = paging.fitting([convert.function(version, found.access) for version in rows])
         more = len(rows) == size or len(functions) < len(rows)
         token = paging.to_token(rows[len(functions) - 1].version_id) if more else ""
         return functions_pb2.ListFunctionVersionsResponse(functions=functions, next_page_token=token)
@@ -129,9 +147,9 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
     ) -> AsyncIterator[functions_pb2.ListFunctionFilesResponse]:
         """List what a version's artifact holds."""
         del context
-        version = await self._catalog.find(caller().name, request.title, request.version)
+        found = await self._catalog.find(caller().name, request.title, request.version, Action.MANAGE)
         listing = TarListing(hashing=True)
-        async for chunk in self._storage.blob(version.artifact_digest):
+        async for chunk in self._storage.blob(found.version.artifact_digest):
             await asyncio.to_thread(listing.feed, chunk)
         files = [
             functions_pb2.FunctionFile(
@@ -154,38 +172,54 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         if wrong := broken_alias_rule(alias):
             text = f"{alias[:100]!r} can't be an alias. {wrong}"
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ALIAS", text, violations={"alias": wrong})
-        version = await self._catalog.find(caller().name, request.title, request.version)
-        stored = await self._database.write(
-            lambda connection: function_rows.set_alias(connection, version.version_id, alias)
-        )
-        return functions_pb2.SetFunctionAliasResponse(function=convert.function(stored))
+        user = caller().name
+        version = (await self._catalog.find(user, request.title, request.version, Action.MANAGE)).version
+
+        def write(connection: Connection) -> FunctionVersion:
+            self._audit(connection, user, version.name, "alias.set", subject=alias, detail=f"version {version.version}")
+            return function_rows.set_alias(connection, version.version_id, alias)
+
+        stored = await self._database.write(write)
+        return functions_pb2.SetFunctionAliasResponse(function=convert.function(stored, OWNER))
 
     async def DeleteFunctionAlias(  # noqa: N802
         self, request: functions_pb2.DeleteFunctionAliasRequest, context: Any
     ) -> functions_pb2.DeleteFunctionAliasResponse:
         """Remove an alias."""
         del context
-        owner, title, alias = caller().name, request.title, request.alias
+        user, alias = caller().name, request.alias
+        name = FunctionName.of(user, request.title)
         if alias == LATEST:
             text = f"{LATEST!r} always stands for a version. Set it to another one instead."
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ALIAS", text, violations={"alias": text})
 
+        if name.provider:
+            await self._catalog.find(user, str(name), LATEST, Action.MANAGE)
+
         def write(connection: Connection) -> bool:
-            function_id = function_rows.function_id_of(connection, owner, title)
-            return function_id is not None and function_rows.delete_alias(connection, function_id, alias)
+            function_id = function_rows.function_id_of(connection, name)
+            gone = function_id is not None and function_rows.delete_alias(connection, function_id, alias)
+            if gone:
+                self._audit(connection, user, name, "alias.remove", subject=alias)
+            return gone
 
         if not await self._database.write(write):
-            text = (
-                f"There is no alias {alias[:100]!r} of a function {title[:255]!r}. List its versions to see which are."
-            )
+            title = str(name)[:255]
+            text = f"There is no alias {alias[:100]!r} of a function {title!r}. List its versions to see which are."
             raise ApiError(grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND", text, metadata={"alias": alias[:100]})
         return functions_pb2.DeleteFunctionAliasResponse()
 
-    async def _bring_base(self, base: BaseArtifact, title: str, version: str) -> None:
-        """Fetch what is copied from; only the caller's own versions are, so that nobody learns what others have."""
+    def _audit(
+        self, connection: Connection, user: str, name: FunctionName, action: str, *, subject: str = "", detail: str = ""
+    ) -> None:
+        if name.provider:
+            audit_rows.add(connection, AuditEntry(self._clock(), user, action, name.place, subject, detail))
+
+    async def _bring_base(self, base: BaseArtifact, name: str, version: str) -> None:
+        """Fetch what is copied from: only what the caller may read anyway, so that nobody learns what others have."""
         if version:
-            found = await self._catalog.find(caller().name, title, version)
-            async for chunk in self._storage.blob(found.artifact_digest):
+            found = await self._catalog.find(caller().name, name, version, Action.MANAGE)
+            async for chunk in self._storage.blob(found.version.artifact_digest):
                 base.add(chunk)
 
     async def _take_artifact(
@@ -252,6 +286,27 @@ async def assembled(requests: AsyncIterator[Any], base: BaseArtifact) -> AsyncIt
             ) from error
 
 
+def _check_upload(connection: Connection, user: str, name: FunctionName) -> None:
+    if not name.provider:
+        return
+    access = provider_checks.access_to(connection, user, name)
+    if not access.allows(Action.SEE):
+        raise provider_checks.provider_not_found(name.provider)
+    provider_checks.check(access, name.place, Action.MANAGE)
+
+
+def _which(request: functions_pb2.ListFunctionsRequest, user: str) -> ColumnElement[bool]:
+    everything = request.filter == functions_pb2.FUNCTION_FILTER_ALL
+    of_providers = everything or request.filter == functions_pb2.FUNCTION_FILTER_OF_PROVIDERS
+    if request.provider:
+        return grant_rows.visible_to(user, request.provider)
+    return grant_rows.functions_of(user, own=everything or not of_providers, of_providers=of_providers)
+
+
+def _listed(version: FunctionVersion, held: list[Grant]) -> functions_pb2.Function:
+    return convert.function(version, access_at(version.name.place, held) if version.name.provider else OWNER)
+
+
 def _check_listing(listing: TarListing, entrypoint: str) -> None:
     if listing.unsafe:
         names = ", ".join(repr(name) for name in listing.unsafe[:_UNSAFE_SHOWN])
@@ -271,9 +326,9 @@ def _check_listing(listing: TarListing, entrypoint: str) -> None:
     )
 
 
-def _spec(message: functions_pb2.FunctionSpec) -> FunctionSpec:
+def _spec(message: functions_pb2.FunctionSpec, title: str) -> FunctionSpec:
     return FunctionSpec(
-        title=message.title,
+        title=title,
         entrypoint=message.entrypoint,
         dependencies=tuple(message.dependencies),
         environment=dict(message.env_vars),

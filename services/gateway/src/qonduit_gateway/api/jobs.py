@@ -10,10 +10,11 @@ import grpc
 from qonduit_api.v1 import jobs_pb2, jobs_pb2_grpc, types_pb2
 from qonduit_service_kit.errors import ApiError
 
-from qonduit_gateway.api import convert, paging, task_lists
+from qonduit_gateway.api import convert, job_lists, task_lists
 from qonduit_gateway.api.callers import caller
 from qonduit_gateway.api.uploads import chunks_of, header_of
 from qonduit_gateway.database import charge_rows, history_rows, job_rows, task_rows
+from qonduit_gateway.functions.model import FunctionName
 from qonduit_gateway.functions.rules import is_digest
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.tasks import TaskTally
@@ -21,7 +22,7 @@ from qonduit_gateway.jobs.usage import total, usage_by_status
 from qonduit_gateway.ledger import JobNotOverError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy import Connection
 
@@ -92,33 +93,26 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         del context
         return jobs_pb2.GetJobResponse(job=self._message(*await self._own_with_tasks(request.job_id)))
 
+    async def job(self, job_id: str) -> jobs_pb2.Job:
+        """Return one of the caller's jobs, without its tasks."""
+        return self._message(await self._own(job_id))
+
     async def ListJobs(  # noqa: N802
         self, request: jobs_pb2.ListJobsRequest, context: Any
     ) -> jobs_pb2.ListJobsResponse:
         """List the caller's jobs."""
         del context
-        size, owner = paging.page_size(request.page_size), caller().name
-        paging.check_skip(request.skip)
-        before = paging.from_token(request.page_token, float, str)
-        wanted = [convert.state_from(value) for value in request.states]
-        states = [state for state in wanted if state is not None]
-        if wanted and not states:
-            return jobs_pb2.ListJobsResponse()
-        after = request.created_after.ToNanoseconds() / 1e9 if request.HasField("created_after") else None
+        return await self.list_of(request)
 
-        asked = job_rows.Wanted(owner, request.function_title, tuple(states), after)
-
-        def read(connection: Connection) -> tuple[list[Job], dict[str, StateCounts], int]:
-            jobs = job_rows.page(connection, asked, size=size, before=before, skip=request.skip)
-            total = job_rows.count(connection, asked) if request.count else 0
-            return jobs, task_rows.present_counts(connection, [job.job_id for job in jobs]), total
-
-        jobs, counts, total = await self._database.read(read)
-        messages = paging.fitting([self._message(job, _tally(job, counts)) for job in jobs])
-        more = len(jobs) == size or len(messages) < len(jobs)
-        last = jobs[len(messages) - 1] if more else None
-        token = "" if last is None else paging.to_token([last.submission.created_at, last.job_id])
-        return jobs_pb2.ListJobsResponse(jobs=messages, next_page_token=token, total=total)
+    async def list_of(
+        self, request: jobs_pb2.ListJobsRequest, *, of_providers: bool | None = None
+    ) -> jobs_pb2.ListJobsResponse:
+        """List the caller's jobs; if asked for, those of providers' functions, or of own ones, alone."""
+        owner = caller().name
+        function = FunctionName.of(owner, request.function_title)
+        wanted = job_rows.Wanted(owner, function.title, function.provider, of_providers)
+        page = await job_lists.read(self._database, request, wanted, self._message)
+        return jobs_pb2.ListJobsResponse(jobs=page.jobs, next_page_token=page.next_page_token, total=page.total)
 
     async def WatchJob(  # noqa: N802
         self, request: jobs_pb2.WatchJobRequest, context: Any
@@ -167,8 +161,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         job = await self._own(request.job_id)
         if job.progress.state is not JobState.DONE:
             raise _not_done(job)
-        if job.progress.result_digest:
-            async for chunk in self._storage.blob(job.progress.result_digest):
+        if (small := self._ledger.small_result(job)) is not None:
+            yield jobs_pb2.GetResultResponse(chunk=small)
+        elif job.progress.result_digest:
+            async for chunk in self._storage.blob(job.progress.result_digest, job.progress.result_bytes):
                 yield jobs_pb2.GetResultResponse(chunk=chunk)
 
     async def GetArguments(  # noqa: N802
@@ -234,15 +230,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
         return jobs_pb2.DeleteJobResponse()
 
     async def _own(self, job_id: str) -> Job:
-        return _owned(await self._database.read(lambda connection: job_rows.get(connection, job_id)), job_id)
+        return _owned(await self._ledger.find(job_id), job_id)
 
     async def _own_with_tasks(self, job_id: str) -> tuple[Job, TaskTally | None]:
-        def read(connection: Connection) -> tuple[Job | None, dict[str, StateCounts]]:
-            return job_rows.get(connection, job_id), task_rows.present_counts(connection, [job_id])
+        def read(connection: Connection) -> tuple[Job | None, StateCounts]:
+            job = job_rows.get(connection, job_id)
+            return job, {} if job is None else task_rows.counts(connection, job_id, job.progress.attempt)
 
-        job, counts = await self._database.read(read)
-        job = _owned(job, job_id)
-        return job, _tally(job, counts)
+        found, counts = await self._database.read(read)
+        job = _owned(found, job_id)
+        return job, TaskTally(job.progress.attempt, counts) if counts else None
 
     def _message(self, job: Job, tasks: TaskTally | None = None) -> jobs_pb2.Job:
         return convert.job(job, self._cluster.why(job.job_id, job.progress.attempt), tasks)
@@ -252,10 +249,6 @@ def _owned(job: Job | None, job_id: str) -> Job:
     if job is None or job.submission.owner != caller().name:
         raise _not_found(job_id)
     return job
-
-
-def _tally(job: Job, counts: Mapping[str, StateCounts]) -> TaskTally | None:
-    return TaskTally(job.progress.attempt, counts[job.job_id]) if job.job_id in counts else None
 
 
 def _not_found(job_id: str) -> ApiError:

@@ -17,6 +17,8 @@ from qonduit_gateway.functions.rules import is_digest
 if TYPE_CHECKING:
     from qonduit_api.v1 import jobs_pb2
 
+    from qonduit_gateway.database.user_rows import User
+
 INLINE_ARGUMENTS_LIMIT_BYTES = 1024 * 1024
 _KEY_LIMIT_CHARS = 128
 _INT32_MAX = 2**31 - 1
@@ -61,12 +63,13 @@ def shape_of(request: jobs_pb2.RunRequest, limits: RunLimits) -> Shape:
     return Shape(wanted.cpu_millis or default.cpu_millis, wanted.mem_bytes or default.mem_bytes, wanted.gpus)
 
 
-def time_limit_of(request: jobs_pb2.RunRequest, limits: RunLimits) -> float:
+def time_limit_of(request: jobs_pb2.RunRequest, limits: RunLimits, user: User) -> float:
     """Return the job's time limit in seconds; ApiError when it is out of bounds."""
-    wanted = request.time_limit_seconds
-    if math.isfinite(wanted) and 0 <= wanted <= limits.max_time_limit_s:
-        return wanted or limits.default_time_limit_s
-    text = f"time_limit_seconds must be above 0 and at most {limits.max_time_limit_s:g}, and is {wanted:g}."
+    wanted, most = request.time_limit_seconds, user.limit.time_limit_within(limits.max_time_limit_s)
+    if math.isfinite(wanted) and 0 <= wanted <= most:
+        return wanted or min(limits.default_time_limit_s, most)
+    whose = f", the longest that {user.name} may ask for" if most < limits.max_time_limit_s else ""
+    text = f"time_limit_seconds must be above 0 and at most {most:.15g}{whose}, and is {wanted:.15g}."
     raise ApiError(
         grpc.StatusCode.INVALID_ARGUMENT, "INVALID_TIME_LIMIT", text, violations={"time_limit_seconds": text}
     )

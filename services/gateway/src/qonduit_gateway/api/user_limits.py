@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,22 +14,27 @@ from qonduit_gateway.jobs.model import UserLimit
 if TYPE_CHECKING:
     from qonduit_api.v1 import cluster_pb2
 
-_MOST_GPUS = 2**31 - 1
+_MOST_COUNTED = 2**31 - 1
 _BOUNDS = {
     "cpu_millis": (1, MOST),
     "mem_bytes": (LEAST_MEM_BYTES, MOST),
-    "gpus": (0, _MOST_GPUS),
+    "gpus": (0, _MOST_COUNTED),
     "qpu_seconds": (0, MOST),
     "file_bytes": (0, MOST),
+    "active_jobs": (0, _MOST_COUNTED),
+    "running_jobs": (0, _MOST_COUNTED),
 }
 
+_SET = frozenset(each.name for each in fields(UserLimit))
 
-def check(request: cluster_pb2.SetUserLimitRequest) -> None:
+
+def check(request: cluster_pb2.SetUserLimitRequest, *, max_time_limit_s: float) -> None:
     """Raise ApiError unless the limit can be meant."""
+    bounds = {**_BOUNDS, "time_limit_seconds": (1, max_time_limit_s)}
     wrong = {
-        name: f"must be from {least} to {most}, and is {value}"
+        name: f"must be from {least:.16g} to {most:.16g}, and is {value:.16g}"
         for name, value in _set(request).items()
-        for least, most in [_BOUNDS[name]]
+        for least, most in [bounds[name]]
         if not least <= value <= most
     }
     if wrong:
@@ -43,4 +48,4 @@ def changed(before: UserLimit, request: cluster_pb2.SetUserLimitRequest) -> User
 
 
 def _set(request: cluster_pb2.SetUserLimitRequest) -> dict[str, Any]:
-    return {field.name: value for field, value in request.ListFields() if field.name in _BOUNDS}
+    return {field.name: value for field, value in request.ListFields() if field.name in _SET}

@@ -1,24 +1,26 @@
-"""Runs transactions off the event loop: one writer for SQLite, a small pool for PostgreSQL."""
+"""Runs transactions off the event loop: one thread writes, a few read."""
 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from qonduit_gateway.database.groups import Groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import URL
 
+    from qonduit_gateway.database.groups import Asked
+
 T = TypeVar("T")
 
 _READERS = 4
-_POSTGRESQL_CONNECTIONS = 8
 _SLACK_S = 1.0
 
 
@@ -31,10 +33,10 @@ class UnstorableError(Exception):
 
 
 class Database:
-    """The database; every call is one transaction in a thread of its own pool.
+    """The database; every call is one transaction, or a part of one that fails or holds by itself.
 
-    A transaction that was asked for and not begun is dropped when its caller goes away. One whose
-    commit was interrupted may have happened: callers repeat it, and rows are keyed so that this is harmless.
+    What was asked for and not begun is dropped when its caller goes away. What was interrupted when it was
+    committed may have happened: callers repeat it, and rows are keyed so that this is harmless.
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
@@ -44,11 +46,11 @@ class Database:
         if self._sqlite:
             self._writing_engine = _sqlite_engine(self._url, busy_timeout_s, begin="BEGIN IMMEDIATE", pool_size=1)
             self._reading_engine = _sqlite_engine(self._url, busy_timeout_s, begin="BEGIN", pool_size=_READERS)
-            self._writers = ThreadPoolExecutor(1, thread_name_prefix="db-write")
-            self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
         else:
             self._writing_engine = self._reading_engine = _postgresql_engine(self._url, busy_timeout_s)
-            self._writers = self._readers = ThreadPoolExecutor(_POSTGRESQL_CONNECTIONS, thread_name_prefix="db")
+        # One group writes at a time, so that no two of them wait for each other's rows.
+        self._writers = Groups(self._writing_engine, 1, "db-write")
+        self._readers = Groups(self._reading_engine, _READERS, "db-read")
 
     @property
     def engine(self) -> Engine:
@@ -69,50 +71,49 @@ class Database:
             DatabaseUnavailableError: Nothing was committed, or it can't be known whether it was.
             UnstorableError: Nothing was committed, as a value was none that the database can take.
         """
-        return await self._run(self._writers, self._writing_engine, work, timeout_s)
+        return await self._run(self._writers, work, timeout_s)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that only reads; errors as for `write`."""
-        return await self._run(self._readers, self._reading_engine, work, None)
+        return await self._run(self._readers, work, None)
 
     async def close(self) -> None:
         """Wait for what runs and close every connection; safe to call twice."""
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._writers.shutdown(wait=True)
-        self._readers.shutdown(wait=True)
+        self._writers.close()
+        self._readers.close()
         self._writing_engine.dispose()
         self._reading_engine.dispose()
 
-    async def _run(
-        self, pool: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T], timeout_s: float | None
-    ) -> T:
-        def transaction() -> T:
-            try:
-                with engine.begin() as connection:
-                    return work(connection)
-            except (OperationalError, PoolTimeoutError) as error:
-                raise DatabaseUnavailableError(_cause(error)) from error
-            except DataError as error:
-                raise UnstorableError(_cause(error)) from error
-            except DBAPIError as error:
-                if error.connection_invalidated:
-                    raise DatabaseUnavailableError(_cause(error)) from error
-                raise
-
-        begun = pool.submit(transaction)
-        ended = asyncio.wrap_future(begun)
+    async def _run(self, groups: Groups, work: Callable[[Connection], T], timeout_s: float | None) -> T:
+        asked = groups.ask(work)
         try:
-            async with asyncio.timeout(timeout_s or 2 * self._busy_timeout_s + _SLACK_S):
-                return await asyncio.shield(ended)
+            return await self._in_time(groups, asked, timeout_s or 2 * self._busy_timeout_s + _SLACK_S)
+        except PendingRollbackError as error:
+            # A connection broke within one part of a group; what broke it is what the part was told.
+            raise DatabaseUnavailableError(_cause(error.__context__ or error)) from error
+        except (OperationalError, PoolTimeoutError) as error:
+            raise DatabaseUnavailableError(_cause(error)) from error
+        except DataError as error:
+            raise UnstorableError(_cause(error)) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailableError(_cause(error)) from error
+            raise
+
+    async def _in_time(self, groups: Groups, asked: Asked[T], timeout_s: float) -> T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(asked.ended)
         except TimeoutError:
-            if begun.cancel():
+            if groups.drop(asked):
                 raise DatabaseUnavailableError("it is too busy to answer in time") from None
             # It has begun, and what it waits for has time limits of its own: its end is soon known.
-            return await ended
+            return await asked.ended
         except asyncio.CancelledError:
-            begun.cancel()
+            groups.drop(asked)
             raise
 
 
@@ -126,7 +127,7 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     origin = getattr(error, "orig", None) or error
     return f"{type(origin).__name__}: {str(origin).strip().splitlines()[0] if str(origin).strip() else ''}"
 
@@ -157,7 +158,7 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> Engine:
     milliseconds = int(busy_timeout_s * 1000)
     return create_engine(
         url,
-        pool_size=_POSTGRESQL_CONNECTIONS,
+        pool_size=_READERS + 1,
         max_overflow=0,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=True,

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import and_, bindparam, delete, or_, select, update
 
 from qonduit_gateway.database.rows import inserted
 from qonduit_gateway.database.schema import function_aliases, function_versions, functions
-from qonduit_gateway.functions.model import FunctionSpec, FunctionVersion
+from qonduit_gateway.functions.model import FunctionName, FunctionSpec, FunctionVersion
 from qonduit_gateway.functions.rules import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
 _VERSIONS = select(
-    function_versions, functions.c.owner, functions.c.title, functions.c.current_version_id, functions.c.updated_at
+    function_versions,
+    functions.c.owner,
+    functions.c.provider,
+    functions.c.title,
+    functions.c.current_version_id,
+    functions.c.updated_at,
+    functions.c.disabled_text,
 ).join_from(function_versions, functions)
 _CURRENT = functions.c.current_version_id == function_versions.c.version_id
+_NAMED = functions.c.title == bindparam("wanted_title")
+_CURRENT_OF_OWNER = _VERSIONS.where(functions.c.owner == bindparam("wanted_owner"), _NAMED, _CURRENT)
+_CURRENT_OF_PROVIDER = _VERSIONS.where(functions.c.provider == bindparam("wanted_provider"), _NAMED, _CURRENT)
+_ALIASES = select(function_aliases).where(function_aliases.c.version_id.in_(bindparam("wanted", expanding=True)))
 
 
 def store(
-    connection: Connection, owner: str, spec: FunctionSpec, version: str, artifact: tuple[str, int], *, at: float
+    connection: Connection,
+    name: FunctionName,
+    spec: FunctionSpec,
+    version: str,
+    artifact: tuple[str, int],
+    *,
+    at: float,
 ) -> tuple[FunctionVersion, bool]:
     """Keep a version (its artifact as digest and bytes), make it the current one, and tell whether it is new."""
-    inserted(connection, functions, owner=owner, title=spec.title, updated_at=at)
-    mine = (functions.c.owner == owner, functions.c.title == spec.title)
-    function_id = connection.execute(select(functions.c.function_id).where(*mine).with_for_update()).scalar_one()
+    inserted(
+        connection, functions, owner=name.owner or None, provider=name.provider or None, title=name.title, updated_at=at
+    )
+    mine = named(name)
+    function_id = connection.execute(select(functions.c.function_id).where(mine).with_for_update()).scalar_one()
     created = inserted(
         connection,
         function_versions,
@@ -46,16 +64,20 @@ def store(
     )
     query = _VERSIONS.where(function_versions.c.function_id == function_id, function_versions.c.version == version)
     stored = connection.execute(query).one()
-    connection.execute(update(functions).where(*mine).values(current_version_id=stored.version_id, updated_at=at))
+    connection.execute(update(functions).where(mine).values(current_version_id=stored.version_id, updated_at=at))
     return _version(connection, connection.execute(query).one()), created
 
 
-def find_by_alias(connection: Connection, owner: str, title: str, alias: str) -> FunctionVersion | None:
+def named(name: FunctionName) -> ColumnElement[bool]:
+    """Return what holds for the row of a function alone."""
+    whose = functions.c.provider == name.provider if name.provider else functions.c.owner == name.owner
+    return and_(whose, functions.c.title == name.title)
+
+
+def find_by_alias(connection: Connection, name: FunctionName, alias: str) -> FunctionVersion | None:
     """Return the version that one of the author's own aliases stands for."""
     stands_for = function_aliases.c.version_id == function_versions.c.version_id
-    query = _VERSIONS.join(function_aliases, stands_for).where(
-        functions.c.owner == owner, functions.c.title == title, function_aliases.c.alias == alias
-    )
+    query = _VERSIONS.join(function_aliases, stands_for).where(named(name), function_aliases.c.alias == alias)
     row = connection.execute(query).one_or_none()
     return None if row is None else _version(connection, row)
 
@@ -84,40 +106,60 @@ def delete_alias(connection: Connection, function_id: int, alias: str) -> bool:
     return connection.execute(gone).rowcount > 0
 
 
-def function_id_of(connection: Connection, owner: str, title: str) -> int | None:
+def function_id_of(connection: Connection, name: FunctionName) -> int | None:
     """Return a function's number in the database."""
-    query = select(functions.c.function_id).where(functions.c.owner == owner, functions.c.title == title)
+    query = select(functions.c.function_id).where(named(name))
     return connection.execute(query).scalar_one_or_none()
 
 
-def aliases(connection: Connection, owner: str, title: str) -> list[str]:
+def aliases(connection: Connection, name: FunctionName) -> list[str]:
     """Return a function's aliases by name, for suggestions."""
     query = select(function_aliases.c.alias).join_from(function_aliases, functions)
-    mine = query.where(functions.c.owner == owner, functions.c.title == title)
-    return sorted((LATEST, *connection.execute(mine).scalars()))
+    return sorted((LATEST, *connection.execute(query.where(named(name))).scalars()))
 
 
-def find(connection: Connection, owner: str, title: str, prefix: str = "") -> list[FunctionVersion]:
+def find(connection: Connection, name: FunctionName, prefix: str = "") -> list[FunctionVersion]:
     """Return the current version, or with a prefix the (at most two) versions whose digest begins with it."""
-    query = _VERSIONS.where(functions.c.owner == owner, functions.c.title == title)
-    if prefix:
-        query = query.where(function_versions.c.version.startswith(prefix, autoescape=True)).limit(2)
-    else:
-        query = query.where(_CURRENT)
+    if not prefix:
+        return _versions(connection, _current(connection, name))
+    query = _VERSIONS.where(named(name), function_versions.c.version.startswith(prefix, autoescape=True)).limit(2)
     return _versions(connection, connection.execute(query).all())
 
 
-def titles(connection: Connection, owner: str) -> list[str]:
-    """Return the titles of a user's functions, for suggestions."""
-    query = select(functions.c.title).where(functions.c.owner == owner).order_by(functions.c.title).limit(10_000)
-    return list(connection.execute(query).scalars())
+def _current(connection: Connection, name: FunctionName) -> Sequence[Row[Any]]:
+    if name.provider:
+        wanted = {"wanted_provider": name.provider, "wanted_title": name.title}
+        return connection.execute(_CURRENT_OF_PROVIDER, wanted).all()
+    return connection.execute(_CURRENT_OF_OWNER, {"wanted_owner": name.owner, "wanted_title": name.title}).all()
+
+
+def is_there(connection: Connection, name: FunctionName) -> bool:
+    """Tell whether there is such a function."""
+    return function_id_of(connection, name) is not None
+
+
+def names(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    """Return names of functions as their callers write them, for suggestions."""
+    query = select(functions.c.provider, functions.c.title).where(which)
+    rows = connection.execute(query.order_by(functions.c.provider, functions.c.title).limit(10_000))
+    return [str(FunctionName(row.title, provider=row.provider or "")) for row in rows]
+
+
+def set_disabled(connection: Connection, name: FunctionName, text: str | None) -> None:
+    """Have a function accept no jobs, and say why; with None, accept them again."""
+    connection.execute(update(functions).where(named(name)).values(disabled_text=text))
+
+
+def owned_by(user: str) -> ColumnElement[bool]:
+    """Return what holds for a user's own functions."""
+    return functions.c.owner == user
 
 
 def page(
-    connection: Connection, owner: str, *, size: int, before: tuple[float, int] | None = None
+    connection: Connection, which: ColumnElement[bool], *, size: int, before: tuple[float, int] | None = None
 ) -> list[tuple[FunctionVersion, tuple[float, int]]]:
     """Return current versions, newest upload first, each with the key where a next page would begin."""
-    query = _VERSIONS.where(functions.c.owner == owner, _CURRENT)
+    query = _VERSIONS.where(which, _CURRENT)
     if before is not None:
         updated_at, function_id = before
         query = query.where(
@@ -133,10 +175,10 @@ def page(
 
 
 def versions_page(
-    connection: Connection, owner: str, title: str, *, size: int, before: int | None = None
+    connection: Connection, name: FunctionName, *, size: int, before: int | None = None
 ) -> list[FunctionVersion]:
     """Return versions of one function, newest first, below a version's number."""
-    query = _VERSIONS.where(functions.c.owner == owner, functions.c.title == title)
+    query = _VERSIONS.where(named(name))
     if before is not None:
         query = query.where(function_versions.c.version_id < before)
     query = query.order_by(function_versions.c.version_id.desc()).limit(size)
@@ -149,8 +191,7 @@ def _version(connection: Connection, row: Row[Any]) -> FunctionVersion:
 
 def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[FunctionVersion]:
     standing: dict[int, list[str]] = {row.version_id: [] for row in rows}
-    query = select(function_aliases).where(function_aliases.c.version_id.in_(standing))
-    for alias in connection.execute(query):
+    for alias in connection.execute(_ALIASES, {"wanted": list(standing)}):
         standing[alias.version_id].append(alias.alias)
     return [_made(row, standing[row.version_id]) for row in rows]
 
@@ -168,11 +209,12 @@ def _made(row: Row[Any], aliases: list[str]) -> FunctionVersion:
     )
     return FunctionVersion(
         version_id=row.version_id,
-        owner=row.owner,
+        name=FunctionName(row.title, row.owner or "", row.provider or ""),
         spec=spec,
         version=row.version,
         artifact_digest=row.artifact_digest,
         artifact_bytes=row.artifact_bytes,
         created_at=row.created_at,
         aliases=tuple(sorted([*latest, *aliases])),
+        disabled_text=row.disabled_text or "",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.messages import Stage, StageUsage
+from qonduit_service_kit.messages import Stage, StageUsage, ToldError
 from sqlalchemy import bindparam, delete, func, select
 
-from qonduit_gateway.database.rows import inserted
+from qonduit_gateway.database.rows import inserted, keep_newest
 from qonduit_gateway.database.schema import job_events, job_usage
 from qonduit_gateway.jobs.model import Entry, Source
 
@@ -21,6 +22,18 @@ _KNOWN = select(job_events.c.event_id).where(
     job_events.c.attempt == bindparam("wanted_attempt"),
     job_events.c.source == Source.WORKER.value,
     job_events.c.sequence == bindparam("wanted_sequence"),
+)
+
+_USAGE = (
+    select(
+        job_usage.c.stage,
+        func.sum(job_usage.c.wall_s).label("wall_s"),
+        func.sum(job_usage.c.cpu_s).label("cpu_s"),
+        func.max(job_usage.c.peak_mem_bytes).label("peak"),
+    )
+    .where(job_usage.c.job_id == bindparam("wanted_job"))
+    .group_by(job_usage.c.stage)
+    .order_by(func.min(job_usage.c.sequence), job_usage.c.stage)
 )
 
 
@@ -43,6 +56,7 @@ def add(connection: Connection, job_id: str, entry: Entry) -> bool:
         at=entry.at,
         status=entry.status,
         text=entry.text,
+        error=None if entry.error is None else asdict(entry.error),
     )
 
 
@@ -57,7 +71,16 @@ def history(connection: Connection, job_id: str) -> list[Entry]:
     )
     rows = connection.execute(select(job_events).where(job_events.c.job_id == job_id).order_by(*order))
     return [
-        Entry(row.attempt, Source(row.source), row.sequence, row.after_sequence, row.at, row.status, row.text)
+        Entry(
+            row.attempt,
+            Source(row.source),
+            row.sequence,
+            row.after_sequence,
+            row.at,
+            row.status,
+            row.text,
+            None if row.error is None else ToldError(**row.error),
+        )
         for row in rows
     ]
 
@@ -66,25 +89,20 @@ def record_usage(
     connection: Connection, job_id: str, attempt: int, sequence: int, totals: Iterable[StageUsage]
 ) -> None:
     """Keep an attempt's totals unless newer ones are there; they are absolute, so a repeat changes nothing."""
-    mine = (job_usage.c.job_id == job_id, job_usage.c.attempt == attempt)
-    for total in totals:
-        row = (*mine, job_usage.c.stage == total.stage.value)
-        known = connection.execute(select(job_usage.c.sequence).where(*row)).scalar()
-        if known is not None and known >= sequence:
-            continue
-        connection.execute(delete(job_usage).where(*row))
-        connection.execute(
-            job_usage.insert().values(
-                job_id=job_id,
-                attempt=attempt,
-                stage=total.stage.value,
-                sequence=sequence,
-                wall_s=total.wall_s,
-                cpu_s=total.cpu_s,
-                qpu_s=total.qpu_s,
-                peak_mem_bytes=total.peak_mem_bytes,
-            )
-        )
+    rows = (
+        {
+            "job_id": job_id,
+            "attempt": attempt,
+            "stage": total.stage.value,
+            "sequence": sequence,
+            "wall_s": total.wall_s,
+            "cpu_s": total.cpu_s,
+            "qpu_s": total.qpu_s,
+            "peak_mem_bytes": total.peak_mem_bytes,
+        }
+        for total in totals
+    )
+    keep_newest(connection, job_usage, rows, by="sequence")
 
 
 def usage(connection: Connection, job_id: str) -> list[StageUsage]:
@@ -92,21 +110,9 @@ def usage(connection: Connection, job_id: str) -> list[StageUsage]:
 
     Without QPU seconds: those are charged by the QPU broker and not by workers.
     """
-    columns = job_usage.c
-    query = (
-        select(
-            columns.stage,
-            func.sum(columns.wall_s).label("wall_s"),
-            func.sum(columns.cpu_s).label("cpu_s"),
-            func.max(columns.peak_mem_bytes).label("peak"),
-        )
-        .where(columns.job_id == job_id)
-        .group_by(columns.stage)
-        .order_by(func.min(columns.sequence), columns.stage)
-    )
     return [
         StageUsage(Stage(row.stage), row.wall_s, row.cpu_s, peak_mem_bytes=row.peak)
-        for row in connection.execute(query)
+        for row in connection.execute(_USAGE, {"wanted_job": job_id})
     ]
 
 

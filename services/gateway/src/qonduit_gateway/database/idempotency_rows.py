@@ -39,9 +39,17 @@ def claim(connection: Connection, wanted: Claim, *, at: float) -> Claim:
         created_at=at,
     ):
         return wanted
+    held = find(connection, wanted)
+    if held is None:
+        raise RuntimeError(f"the idempotency key {wanted.key!r} was freed while it was taken")
+    return held
+
+
+def find(connection: Connection, wanted: Claim) -> Claim | None:
+    """Return the claim that holds a key."""
     query = select(idempotency).where(idempotency.c.owner == wanted.owner, idempotency.c.key == wanted.key)
-    row = connection.execute(query).one()
-    return Claim(row.owner, row.key, row.request_hash, row.job_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Claim(row.owner, row.key, row.request_hash, row.job_id)
 
 
 def forget(connection: Connection, owner: str, job_id: str) -> None:

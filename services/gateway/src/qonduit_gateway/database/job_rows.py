@@ -31,9 +31,16 @@ _WITH_PROGRAM = select(
     users.c.limit_gpus,
     users.c.limit_qpu_seconds,
     users.c.limit_file_bytes,
+    users.c.limit_active_jobs,
+    users.c.limit_running_jobs,
+    users.c.limit_time_limit_seconds,
 ).select_from(jobs.join(function_versions).join(users, users.c.name == jobs.c.owner))
 _THERE = jobs.c.deleted_at.is_(None)
 _GET = _WITH_PROGRAM.where(jobs.c.job_id == bindparam("wanted"), _THERE)
+_COUNT_ACTIVE = (
+    select(func.count()).select_from(jobs).where(jobs.c.owner == bindparam("wanted"), jobs.c.ended_at.is_(None))
+)
+_INSERT = jobs.insert()
 _GET_LOCKED = _GET.with_for_update(of=jobs)
 _TOLD_COLUMNS = ("tell_again_at", "told_count")
 _PROGRESS_COLUMNS = tuple(each.name for each in fields(Progress))
@@ -48,7 +55,7 @@ def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
     """Insert a new job, of which the scheduler is told in the same transaction."""
     submission = job.submission
     connection.execute(
-        jobs.insert(),
+        _INSERT,
         {
             "job_id": submission.job_id,
             "owner": submission.owner,
@@ -64,6 +71,8 @@ def insert(connection: Connection, job: Job, *, tell_again_at: float) -> None:
             "qpu_budget_s": submission.qpu_budget_s,
             "files": None if submission.files is None else list(submission.files),
             "traceparent": submission.traceparent,
+            "provider": submission.program.provider,
+            "trial": submission.trial,
             "tell_again_at": tell_again_at,
             "told_count": 1,
             **_columns(job.progress),
@@ -90,18 +99,28 @@ def save_progress(connection: Connection, job: Job, before: Progress, *, tell_ag
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which jobs of a user are asked for."""
+    """Which jobs are asked for."""
 
-    owner: str
+    owner: str | None = None
+    """Whose; None for everybody's."""
     title: str = ""
+    """Of the function; empty for all."""
+    provider: str = ""
+    """Whose function it is, where it has a title; empty for the owner's own."""
+    of_providers: bool | None = None
+    """Whether of providers' functions, or of own ones, alone; None for both."""
     states: tuple[JobState, ...] = ()
     created_after: float | None = None
 
     def of(self, query: Select[Any]) -> Select[Any]:
         """Return a query of jobs, for these alone."""
-        query = query.where(jobs.c.owner == self.owner, _THERE)
+        query = query.where(_THERE)
+        if self.owner is not None:
+            query = query.where(jobs.c.owner == self.owner)
         if self.title:
-            query = query.where(jobs.c.function_title == self.title)
+            query = query.where(jobs.c.provider == self.provider, jobs.c.function_title == self.title)
+        if self.of_providers is not None:
+            query = query.where(jobs.c.provider != "" if self.of_providers else jobs.c.provider == "")
         if self.states:
             query = query.where(jobs.c.state.in_([state.value for state in self.states]))
         if self.created_after is not None:
@@ -126,6 +145,17 @@ def page(
 def count(connection: Connection, wanted: Wanted) -> int:
     """Return how many jobs there are."""
     return int(connection.execute(wanted.of(select(func.count()).select_from(jobs))).scalar_one())
+
+
+def count_active(connection: Connection, owner: str) -> int:
+    """Return how many of a user's jobs are not over; those that are over are not looked at."""
+    return int(connection.execute(_COUNT_ACTIVE, {"wanted": owner}).scalar_one())
+
+
+def active_of(connection: Connection, owner: str) -> list[str]:
+    """Return which of a user's jobs are not over, oldest first."""
+    query = select(jobs.c.job_id).where(jobs.c.owner == owner, jobs.c.ended_at.is_(None))
+    return list(connection.execute(query.order_by(jobs.c.created_at, jobs.c.job_id)).scalars())
 
 
 def active(connection: Connection) -> list[Job]:
@@ -189,6 +219,7 @@ def _submission(row: Row[Any]) -> Submission:
         entrypoint=row.entrypoint,
         dependencies=tuple(row.dependencies),
         environment=row.environment,
+        provider=row.provider,
     )
     return Submission(
         job_id=row.job_id,
@@ -203,6 +234,7 @@ def _submission(row: Row[Any]) -> Submission:
         qpu_budget_s=row.qpu_budget_s,
         files=None if row.files is None else tuple(row.files),
         traceparent=row.traceparent,
+        trial=row.trial,
     )
 
 

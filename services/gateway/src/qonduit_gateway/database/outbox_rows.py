@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import Address
-from sqlalchemy import delete, func, select
+from sqlalchemy import Integer, bindparam, delete, func, select
 
 from qonduit_gateway.database.schema import outbox
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
+
+_INSERT = outbox.insert()
+_WAITING = (
+    select(outbox)
+    .where(outbox.c.lane == bindparam("wanted_lane"))
+    .order_by(outbox.c.outbox_id)
+    .limit(bindparam("most", type_=Integer()))
+)
+_REMOVE = delete(outbox).where(outbox.c.outbox_id.in_(bindparam("arrived", expanding=True)))
 
 
 class Lane(StrEnum):
@@ -59,24 +68,23 @@ def add(connection: Connection, outgoing: Iterable[Outgoing], *, at: float) -> N
         for each in outgoing
     ]
     if rows:
-        connection.execute(outbox.insert(), rows)
+        connection.execute(_INSERT, rows)
 
 
 def waiting(connection: Connection, lane: Lane, *, limit: int) -> list[tuple[int, Outgoing]]:
     """Return the oldest rows of a lane with their numbers, in the order in which they were written."""
-    query = select(outbox).where(outbox.c.lane == lane.value).order_by(outbox.c.outbox_id).limit(limit)
     return [
         (
             row.outbox_id,
             Outgoing(lane, row.message_id, Address(row.exchange, row.routing_key), row.type_name, row.body),
         )
-        for row in connection.execute(query)
+        for row in connection.execute(_WAITING, {"wanted_lane": lane.value, "most": limit})
     ]
 
 
 def remove(connection: Connection, numbers: Iterable[int]) -> None:
     """Delete rows that have arrived."""
-    connection.execute(delete(outbox).where(outbox.c.outbox_id.in_(list(numbers))))
+    connection.execute(_REMOVE, {"arrived": list(numbers)})
 
 
 def backlog(connection: Connection, *lanes: Lane) -> Backlog:

@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     ForeignKey,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -25,6 +27,7 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
         "pk": "pk_%(table_name)s",
     }
 )
@@ -43,6 +46,10 @@ users = Table(
     Column("limit_gpus", Integer),
     Column("limit_qpu_seconds", Double, comment="in any 28 days; 0 for no limit, without it the server's"),
     Column("limit_file_bytes", BigInteger, comment="of all files together; 0 for no limit, without it the server's"),
+    Column("limit_active_jobs", Integer, comment="not over at a time; 0 for no limit, without it the server's"),
+    Column("limit_running_jobs", Integer, comment="placed at a time; 0 for no limit, without it the server's"),
+    Column("limit_time_limit_seconds", Double, comment="longest of a job; without it the server's"),
+    Column("disabled_text", Text, comment="why they are shut out; without it, they are not"),
 )
 
 tokens = Table(
@@ -50,20 +57,78 @@ tokens = Table(
     metadata,
     Column("digest", String(64), primary_key=True, comment="sha256 of the token; the token itself is not kept"),
     Column("user_name", ForeignKey("users.name"), nullable=False),
-    Column("label", String(64), nullable=False, comment="'bootstrap' or 'created'"),
+    Column("label", String(64), nullable=False, comment="'bootstrap', 'created', or its maker's words"),
     Column("created_at", Double, nullable=False),
+    Index(None, "user_name"),
+)
+
+providers = Table(
+    "providers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", ForeignKey("users.name"), nullable=False),
+)
+
+user_groups = Table(
+    "user_groups",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", ForeignKey("users.name"), nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_name", ForeignKey("user_groups.name"), primary_key=True),
+    Column("user_name", ForeignKey("users.name"), primary_key=True),
+    Index(None, "user_name"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("provider", ForeignKey("providers.name"), primary_key=True),
+    Column("function_title", String(255), primary_key=True, comment="'' for all of the provider's"),
+    Column("grantee_kind", String(16), primary_key=True, comment="'user', 'group' or 'everyone'"),
+    Column("grantee", String(64), primary_key=True, comment="'' for everyone"),
+    Column("role", String(16), primary_key=True),
+    Column("granted_by", String(64), nullable=False),
+    Column("granted_at", Double, nullable=False),
+    Index(None, "grantee_kind", "grantee"),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("entry_id", Serial, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("provider", String(64), nullable=False, comment="'' for what was done to a group or a user"),
+    Column("function_title", String(255), nullable=False, comment="'' for all of the provider's"),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index(None, "provider", "entry_id"),
+    sqlite_autoincrement=True,
 )
 
 functions = Table(
     "functions",
     metadata,
     Column("function_id", Serial, primary_key=True),
-    Column("owner", ForeignKey("users.name"), nullable=False),
+    Column("owner", ForeignKey("users.name"), comment="whose it is, if it is no provider's"),
+    Column("provider", ForeignKey("providers.name"), comment="whose it is, if it is no user's"),
     Column("title", String(255), nullable=False),
     Column("current_version_id", BigInteger, comment="the version uploaded last"),
     Column("updated_at", Double, nullable=False),
+    Column("disabled_text", Text, comment="why it accepts no jobs; without it, it does"),
     UniqueConstraint("owner", "title"),
+    UniqueConstraint("provider", "title"),
+    CheckConstraint("(owner IS NULL) <> (provider IS NULL)", name="of_one"),
     Index(None, "owner", "updated_at", "function_id"),
+    Index(None, "provider", "updated_at", "function_id"),
 )
 
 function_versions = Table(
@@ -130,10 +195,16 @@ jobs = Table(
     Column("files", JSON(none_as_null=True), comment="names of the files that it finds in /data; without it all"),
     Column("traceparent", String(64), nullable=False, server_default="", comment="where in a trace it was submitted"),
     Column("deleted_at", Double, comment="only the row is left, for the bills that refer to it"),
+    Column(
+        "provider", String(64), nullable=False, server_default="", comment="whose function it runs; '' for its user's"
+    ),
+    Column("trial", Boolean, nullable=False, server_default=false(), comment="its user may only try the function"),
+    Index(None, "provider", "function_title", "created_at", "job_id"),
     Index(None, "arguments_digest"),
     Index(None, "result_digest"),
     Index(None, "ended_at"),
     Index(None, "owner", "created_at", "job_id"),
+    Index(None, "owner", "ended_at"),
     Index(None, "state", "tell_again_at"),
 )
 
@@ -149,6 +220,7 @@ job_events = Table(
     Column("at", Double, nullable=False),
     Column("status", String(64), nullable=False),
     Column("text", Text, nullable=False),
+    Column("error", JSON(none_as_null=True), comment="what the program told its users"),
     UniqueConstraint("job_id", "attempt", "source", "sequence"),
 )
 

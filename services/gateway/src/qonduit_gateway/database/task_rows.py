@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from qonduit_service_kit.messages import TaskState
 from sqlalchemy import bindparam, delete, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from qonduit_gateway.database.rows import keep_newest
 from qonduit_gateway.database.schema import jobs, task_pages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from qonduit_service_kit.messages import PackedTasksPage
-    from sqlalchemy import Connection, Executable
+    from sqlalchemy import Connection
 
     StateCounts = Mapping[TaskState, int]
 
@@ -45,9 +44,8 @@ def store(connection: Connection, pages: Iterable[PackedTasksPage]) -> dict[str,
     pages = sorted(pages, key=lambda page: (page.job_id, page.job_attempt, page.page))
     wanted = {page.job_id for page in pages}
     attempts = {row.job_id: row.attempt for row in connection.execute(_ATTEMPTS, {"wanted": list(wanted)})}
-    rows = [_columns(page) for page in pages if page.job_attempt <= attempts.get(page.job_id, 0)]
-    if rows:
-        connection.execute(_store(connection.dialect.name), rows)
+    rows = (_columns(page) for page in pages if page.job_attempt <= attempts.get(page.job_id, 0))
+    keep_newest(connection, task_pages, rows, by="revision")
     return attempts
 
 
@@ -89,17 +87,6 @@ def _columns(page: PackedTasksPage) -> dict[str, Any]:
         "packed": page.packed,
         **{name: page.counts.get(state.value, 0) for state, name in _COUNTERS.items()},
     }
-
-
-@cache
-def _store(dialect: str) -> Executable:
-    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(task_pages)
-    changed = {name: insert.excluded[name] for name in ("revision", "packed", *_COUNTERS.values())}
-    return insert.on_conflict_do_update(
-        index_elements=list(task_pages.primary_key.columns),
-        set_=changed,
-        where=task_pages.c.revision < insert.excluded.revision,
-    )
 
 
 def forget(connection: Connection, job_id: str) -> None:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qonduit_gateway.providers.access import Place
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,12 +28,35 @@ class FunctionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionName:
+    """Names a function: its title, and whose it is, a user's or a provider's."""
+
+    title: str
+    owner: str = ""
+    provider: str = ""
+
+    @classmethod
+    def of(cls, user: str, text: str) -> FunctionName:
+        """Return what a user means by a text: "provider/title", or the title of a function of their own."""
+        provider, slash, title = text.partition("/")
+        return cls(title, provider=provider) if slash and provider else cls(text, owner=user)
+
+    @property
+    def place(self) -> Place:
+        """Where grants hold for it, if it is a provider's."""
+        return Place(self.provider, self.title)
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.title}" if self.provider else self.title
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionVersion:
     """One version of a function; immutable, and named by the digest of its content."""
 
     version_id: int
     """Its number in the database."""
-    owner: str
+    name: FunctionName
     spec: FunctionSpec
     version: str
     artifact_digest: str
@@ -39,6 +64,8 @@ class FunctionVersion:
     created_at: float
     aliases: tuple[str, ...] = ()
     """What stands for it, "latest" included, by name."""
+    disabled_text: str = ""
+    """Why its function accepts no jobs; empty when it does."""
 
 
 def version_digest(spec: FunctionSpec, artifact_digest: str) -> str:

@@ -26,6 +26,7 @@ _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 LATEST = "latest"
 """The alias that each upload sets."""
+PROVIDER_LIMIT_CHARS = 64
 
 
 def broken_rules(spec: FunctionSpec, artifact_digest: str) -> dict[str, str]:
@@ -59,6 +60,18 @@ def broken_alias_rule(alias: str) -> str:
     if names_digest(alias):
         return f"{alias!r} could be a version's digest; choose another word."
     return ""
+
+
+def broken_name_rule(name: str) -> str:
+    """Return what is wrong with the name of a provider or a group; empty when it is good."""
+    if _TITLE.fullmatch(name) and len(name) <= PROVIDER_LIMIT_CHARS and name.strip("."):
+        return ""
+    return f"Use 1 to {PROVIDER_LIMIT_CHARS} letters, digits, '_', '-' or '.', and not only dots, for example 'acme'."
+
+
+def broken_title_rule(title: str) -> str:
+    """Return what else is wrong with the title of a provider's function, which names a folder of files; or empty."""
+    return "" if title.strip(".") else "Do not use dots alone."
 
 
 def _title(title: str) -> str:

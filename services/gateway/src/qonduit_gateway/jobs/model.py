@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from qonduit_service_kit.messages import Reason, Shape, Stage
+from qonduit_service_kit import spaces
+from qonduit_service_kit.messages import Reason, Shape, Stage, ToldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,8 @@ class Program:
     entrypoint: str
     dependencies: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    provider: str = ""
+    """Whose function it is; empty for its user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class UserLimit:
     """In any 28 days; 0 for no limit."""
     file_bytes: int | None = None
     """Of all files together; 0 for no limit."""
+    active_jobs: int | None = None
+    """Jobs that are not over; 0 for no limit."""
+    running_jobs: int | None = None
+    """Jobs that have a place on a worker; 0 for no limit."""
+    time_limit_seconds: float | None = None
+    """Longest time limit of a job."""
 
     def over(self, default: Shape) -> Shape:
         """Return what holds, given the server's limit."""
@@ -77,6 +86,18 @@ class UserLimit:
     def file_bytes_over(self, default: int) -> int:
         """Return the bytes that all files together may have, given the server's; 0 for no limit."""
         return default if self.file_bytes is None else self.file_bytes
+
+    def active_jobs_over(self, default: int) -> int:
+        """Return how many jobs may not be over at a time, given the server's; 0 for no limit."""
+        return default if self.active_jobs is None else self.active_jobs
+
+    def running_jobs_over(self, default: int) -> int:
+        """Return how many jobs may have a place at a time, given the server's; 0 for no limit."""
+        return default if self.running_jobs is None else self.running_jobs
+
+    def time_limit_within(self, most: float) -> float:
+        """Return the longest time limit of a job, which is never longer than the server's."""
+        return most if self.time_limit_seconds is None else min(most, self.time_limit_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +120,18 @@ class Submission:
     """Names of the owner's files that it finds in /data; None for all of them."""
     traceparent: str = ""
     """Where in a trace it was submitted."""
+    trial: bool = False
+    """Whether its owner may only try the function."""
+
+    @property
+    def space(self) -> str:
+        """The space whose files its program finds in /data, and changes."""
+        return space_of(self.owner, self.program.provider, self.program.title)
+
+
+def space_of(user: str, provider: str, title: str) -> str:
+    """Return the space of a user's files for a function; those of the user's own functions share one."""
+    return spaces.of_user_at(provider, title, user) if provider else spaces.of_user(user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +191,8 @@ class Entry:
     at: float
     status: str
     text: str = ""
+    error: ToldError | None = None
+    """What the program told its users then."""
 
 
 def status_text(state: JobState, stage: Stage) -> str:

@@ -286,7 +286,7 @@ def _event_entry(after: Progress, event: JobEvent) -> Entry:
     text = event.text.splitlines()[-1] if event.text else ""
     if event.kind is EventKind.INITIALIZING:
         text = f"on worker {event.worker_id}"
-    if after.state is JobState.CANCELING:
+    if after.state is JobState.CANCELING and event.error is None:
         text = f"the program went on to {status_text(JobState.RUNNING, event.stage)}"
     status = status_text(after.state, after.stage)
-    return Entry(event.attempt, Source.WORKER, event.sequence, event.sequence, event.at, status, text)
+    return Entry(event.attempt, Source.WORKER, event.sequence, event.sequence, event.at, status, text, event.error)

@@ -43,6 +43,10 @@ class RequestContext:
         """Return the headers."""
         return tuple(self._headers.items())
 
+    def header(self, name: str) -> str:
+        """Return a header, empty when there is none of that name."""
+        return self._headers.get(name, "")
+
     def refused_with(self, code: grpc.StatusCode) -> None:
         """Note how the call ended."""
         self._code = code
@@ -78,7 +82,7 @@ class RestCalls:
 
     @asynccontextmanager
     async def _around(self, name: str, context: RequestContext) -> AsyncIterator[None]:
-        parent = dict(context.invocation_metadata()).get(tracing.HEADER, "")
+        parent = context.header(tracing.HEADER)
         with tracing.span(name, parent=parent, kind="server", **{"http.route": name.partition(" ")[2]}):
             async with self._metrics.around(name, context):
                 try:

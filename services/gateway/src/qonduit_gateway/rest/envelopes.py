@@ -8,7 +8,7 @@ import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"^\[(?:PUBLIC|PRIVATE)\] ", re.IGNORECASE)
 _PREFIX_CHARS = len("[PRIVATE] ")
+_JSON = "application/json"
+_SHORT_BYTES = 64 * 1024
 
 
 async def first_of(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None] | None:
@@ -36,12 +38,20 @@ async def _again(first: bytes, others: AsyncGenerator[bytes, None]) -> AsyncGene
             yield chunk
 
 
-def enveloped(members: Mapping[str, Any], name: str, content: AsyncGenerator[bytes, None]) -> StreamingResponse:
-    """Answer with an object in which one member is the text that comes in chunks of UTF-8."""
-    return StreamingResponse(_object(members, name, content), media_type="application/json")
+async def enveloped(members: Mapping[str, Any], name: str, content: AsyncGenerator[bytes, None]) -> Response:
+    """Answer with an object in which one member is the text that comes in chunks of UTF-8; at once if it is short."""
+    pieces = _object(members, name, content)
+    begun = bytearray()
+    async for piece in pieces:
+        begun += piece
+        if len(begun) > _SHORT_BYTES:
+            return StreamingResponse(_again(bytes(begun), pieces), media_type=_JSON)
+    return Response(bytes(begun), media_type=_JSON)
 
 
-async def _object(members: Mapping[str, Any], name: str, content: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _object(
+    members: Mapping[str, Any], name: str, content: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     before = json.dumps(dict(members))[:-1] + (", " if members else "")
     yield f'{before}{json.dumps(name)}: "'.encode()
     async with aclosing(content):

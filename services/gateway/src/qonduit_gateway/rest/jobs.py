@@ -4,81 +4,56 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import aclosing
-from datetime import UTC, datetime
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from qonduit_api.v1 import jobs_pb2, qpu_pb2, types_pb2
+import grpc
+from qonduit_api.v1 import jobs_pb2, providers_pb2, qpu_pb2, types_pb2
+from qonduit_service_kit.errors import ApiError
 from starlette.responses import JSONResponse, Response
 
 from qonduit_gateway.rest import bodies, envelopes, wording
 from qonduit_gateway.rest.large_results import plain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from starlette.requests import Request
 
     from qonduit_gateway.api.jobs import JobService
+    from qonduit_gateway.api.providers import ProviderService
     from qonduit_gateway.api.qpu import QpuService
     from qonduit_gateway.rest.holding import Polls
-    from qonduit_gateway.rest.programs import Programs
 
-_PAGE = 1000
-_DEFAULT_LIMIT = 100
-_MOST_DIGITS = 9
 _STOP_WAIT_S = 10.0
 """A job that is stopped there is over when the call returns; here its program is given a moment to end."""
 
 
 class Jobs:
-    """Tells about the caller's jobs and stops them."""
+    """Tells about the caller's jobs and stops them; it also tells a provider's people of jobs of its functions."""
 
     def __init__(
         self,
         jobs: JobService,
         qpus: QpuService,
-        programs: Programs,
+        providers: ProviderService,
         polls: Polls,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._jobs = jobs
         self._qpus = qpus
-        self._programs = programs
+        self._providers = providers
         self._polls = polls
         self._clock = clock
-
-    async def list(self, request: Request) -> Response:
-        """List a page of the caller's jobs, newest first."""
-        asked = request.query_params
-        limit, offset = _number(asked, "limit", _DEFAULT_LIMIT), _number(asked, "offset", 0)
-        wanted = jobs_pb2.ListJobsRequest(skip=offset, count=True)
-        if title := asked.get("function") or asked.get("title"):  # Its second name is that of clients before 0.26.
-            wanted.function_title = (await self._programs.find_for(title, asked.get("provider"))).spec.title
-        status = asked.get("status", "").strip()
-        states = wording.states_of(status) if status else []
-        if states is None or asked.get("filter") == "catalog":
-            return JSONResponse(_page(request, [], 0, limit, offset))
-        wanted.states.extend(states)
-        if after := asked.get("created_after", "").strip():
-            wanted.created_after.CopyFrom(_time(after))
-        found: list[dict[str, Any]] = []
-        total = 0
-        while True:
-            wanted.page_size = min(limit - len(found), _PAGE) if limit else _PAGE
-            answer = await self._jobs.ListJobs(wanted, None)
-            total = total or answer.total
-            found += map(wording.job, answer.jobs)
-            if not answer.next_page_token or (limit and len(found) >= limit):
-                return JSONResponse(_page(request, found, total, limit, offset))
-            wanted.page_token, wanted.skip, wanted.count = answer.next_page_token, 0, False
 
     async def get(self, request: Request) -> Response:
         """Return a job. With its result, unless `with_result=false`: then a poll may be held until it is over."""
         job_id = _job_id(request)
-        job = await self._get(job_id)
+        try:
+            job = await self._get(job_id)
+        except ApiError as error:
+            return JSONResponse(wording.job(await self._of_provider(job_id, error)))
         if request.query_params.get("with_result", "true").lower() != "false":
             return await self._with_result(job)
         if not _is_over(job) and (hold_s := self._hold_s(job)) > 0:
@@ -91,24 +66,28 @@ class Jobs:
 
     async def result(self, request: Request) -> Response:
         """Return what the job saved, as a JSON text within JSON; 204 when there is nothing."""
-        job = await self._get(_job_id(request))
-        chunks = await self._result(job)
-        return Response(status_code=204) if chunks is None else envelopes.enveloped({}, "result", chunks)
+        job_id = _job_id(request)
+        async with self._for_its_owner(job_id, "result"):
+            chunks = await self._result(job_id)
+        return Response(status_code=204) if chunks is None else await envelopes.enveloped({}, "result", chunks)
 
     async def logs(self, request: Request) -> Response:
         """Return the job's log: its newest 50 MiB, with a first line that says so if there was more."""
-        wanted = jobs_pb2.StreamLogsRequest(job_id=_job_id(request))
+        job_id = _job_id(request)
+        async with self._for_its_owner(job_id, "user logs"):
+            return await _log(self._jobs.StreamLogs(jobs_pb2.StreamLogsRequest(job_id=job_id), None))
 
-        async def chunks() -> AsyncGenerator[bytes, None]:
-            async with _closing(self._jobs.StreamLogs(wanted, None)) as pieces:
-                async for piece in pieces:
-                    yield piece.chunk
-
-        begun = await envelopes.first_of(chunks())
-        if begun is None:
-            # What newer clients say of a 204, which those before 0.26 can't read.
-            return JSONResponse({"logs": "No logs yet."})
-        return envelopes.enveloped({}, "logs", envelopes.without_prefixes(begun))
+    async def provider_logs(self, request: Request) -> Response:
+        """Return what the job told its function's provider, to the provider's people."""
+        job_id = _job_id(request)
+        wanted = providers_pb2.StreamProviderLogsRequest(job_id=job_id)
+        try:
+            return await _log(self._providers.StreamProviderLogs(wanted, None))
+        except ApiError as error:
+            if error.reason != "JOB_NOT_FOUND":
+                raise
+        job = await self._get(job_id)  # Who sees that the job is there is told why they do not see this.
+        return JSONResponse({"message": f"You don't have access to job [{job.job_id}]"}, 403)
 
     async def events(self, request: Request) -> Response:
         """List what happened to the job, newest first."""
@@ -141,32 +120,43 @@ class Jobs:
             return JSONResponse({"message": "Job already in terminal state."})
         return JSONResponse({"message": "Job has been stopped."})
 
-    async def provider_logs(self, request: Request) -> Response:
-        """Refuse: only a provider's functions have logs of the provider's own."""
-        job = await self._get(_job_id(request))
-        return JSONResponse({"message": f"You don't have access to job [{job.job_id}]"}, 403)
-
     async def _get(self, job_id: str) -> jobs_pb2.Job:
-        return (await self._jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id), None)).job
+        return await self._jobs.job(job_id)
 
-    async def _result(self, job: jobs_pb2.Job) -> AsyncGenerator[bytes, None] | None:
-        if job.state != types_pb2.JOB_STATE_DONE or not job.result_bytes:
+    async def _of_provider(self, job_id: str, unknown: ApiError) -> jobs_pb2.Job:
+        """Return a job that is not the caller's if they are its provider's people; raise why it is unknown if not."""
+        if unknown.reason != "JOB_NOT_FOUND":
+            raise unknown
+        try:
+            return await self._providers.job(job_id)
+        except ApiError as error:
+            raise error from unknown
+
+    @asynccontextmanager
+    async def _for_its_owner(self, job_id: str, what: str) -> AsyncIterator[None]:
+        """Refuse its provider's people what is its owner's alone by saying so, and others as if it were not there."""
+        try:
+            yield
+        except ApiError as error:
+            job = await self._of_provider(job_id, error)
+            text = f"You don't have access to read {what} of the job [{job.job_id}]"
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ITS_OWNER", text) from error
+
+    async def _result(self, job_id: str) -> AsyncGenerator[bytes, None] | None:
+        """Return a result's JSON, once its first piece is there; None when there is none."""
+        try:
+            begun = await _begun(self._jobs.GetResult(jobs_pb2.GetResultRequest(job_id=job_id), None))
+        except ApiError as error:
+            if error.reason != "JOB_NOT_DONE":
+                raise
             return None
-
-        async def chunks() -> AsyncGenerator[bytes, None]:
-            wanted = jobs_pb2.GetResultRequest(job_id=job.job_id)
-            async with _closing(self._jobs.GetResult(wanted, None)) as pieces:
-                async for piece in pieces:
-                    yield piece.chunk
-
-        begun = await envelopes.first_of(chunks())
         return None if begun is None else plain(begun)
 
     async def _with_result(self, job: jobs_pb2.Job) -> Response:
         """Answer as clients before 0.26 want it, which take the result, or the error's text, from here."""
-        chunks = await self._result(job)
+        chunks = await self._result(job.job_id)
         if chunks is not None:
-            return envelopes.enveloped(wording.job(job), "result", chunks)
+            return await envelopes.enveloped(wording.job(job), "result", chunks)
         failed = job.state == types_pb2.JOB_STATE_ERROR
         return JSONResponse(wording.job(job) | {"result": json.dumps(job.error_text) if failed else None})
 
@@ -188,6 +178,26 @@ class Jobs:
         return None
 
 
+async def _log(answers: Any) -> Response:
+    """Answer with a log, once its first piece is there."""
+    begun = await _begun(answers)
+    if begun is None:
+        # What newer clients say of a 204, which those before 0.26 can't read.
+        return JSONResponse({"logs": "No logs yet."})
+    return await envelopes.enveloped({}, "logs", envelopes.without_prefixes(begun))
+
+
+async def _begun(answers: Any) -> AsyncGenerator[bytes, None] | None:
+    """Return the chunks of a streaming call, once the first is there; None where there are none."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        async with _closing(answers) as pieces:
+            async for piece in pieces:
+                yield piece.chunk
+
+    return await envelopes.first_of(chunks())
+
+
 def _closing(answers: Any) -> aclosing[Any]:
     """Return what ends a streaming call of a service with its use."""
     return aclosing(answers)
@@ -199,38 +209,3 @@ def _is_over(job: jobs_pb2.Job) -> bool:
 
 def _job_id(request: Request) -> str:
     return str(request.path_params["job_id"]).strip()
-
-
-def _number(asked: Mapping[str, str], name: str, default: int) -> int:
-    sent = asked.get(name, "").strip()
-    if not sent:
-        return default
-    if not sent.isascii() or not sent.isdigit() or len(sent) > _MOST_DIGITS:
-        raise bodies.invalid(f"{name} must be a whole number, 0 or more, and is {sent[:50]!r}.")
-    return int(sent)
-
-
-def _time(sent: str) -> Timestamp:
-    """Read a time as that client writes one: ISO, with a blank or a T in the middle; without a zone it is UTC."""
-    made = Timestamp()
-    try:
-        read = datetime.fromisoformat(sent)
-        made.FromDatetime(read if read.tzinfo else read.replace(tzinfo=UTC))
-    except ValueError as error:
-        raise bodies.invalid(
-            f"created_after must be a time such as 2026-01-31T12:00:00Z, and is {sent[:50]!r}."
-        ) from error
-    return made
-
-
-def _page(request: Request, results: list[Any], total: int, limit: int, offset: int) -> dict[str, Any]:
-    def link(at: int) -> str:
-        return str(request.url.include_query_params(limit=limit, offset=at))
-
-    more = limit and offset + len(results) < total
-    return {
-        "count": total,
-        "next": link(offset + limit) if more else None,
-        "previous": link(max(offset - limit, 0)) if limit and offset else None,
-        "results": results,
-    }

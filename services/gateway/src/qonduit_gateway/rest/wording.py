@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ _SUB_STATUS = {
     "POST_PROCESSING": "POST_PROCESSING",
 }
 _FUNCTIONS = uuid.UUID("6f1f3ed1-6a0c-4f0e-9b6e-1d6ee1a3f0c5")
+STATUSES = tuple(_STATUS.values())
+SUB_STATUSES = tuple(_SUB_STATUS.values())
 OVER = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
@@ -53,9 +56,14 @@ def status_of_text(words: str) -> tuple[str, str | None]:
     return _STATUS.get(state, state), _SUB_STATUS.get(stage, stage) or None
 
 
-def function_id(owner: str, title: str) -> str:
+def full_name(provider: str, title: str) -> str:
+    """Return a function's name as the API has it."""
+    return f"{provider}/{title}" if provider else title
+
+
+def function_id(owner: str, title: str, provider: str = "") -> str:
     """Return a function's id: it has none of its own, being named by its title, and this one never changes."""
-    return str(uuid.uuid5(_FUNCTIONS, f"{owner}/{title}"))
+    return str(uuid.uuid5(_FUNCTIONS, f"/{provider}/{title}" if provider else f"{owner}/{title}"))
 
 
 def job(message: jobs_pb2.Job) -> dict[str, Any]:
@@ -66,9 +74,9 @@ def job(message: jobs_pb2.Job) -> dict[str, Any]:
         "status": status_,
         "sub_status": sub_status,
         "program": {
-            "id": function_id(message.owner, message.function_title),
+            "id": function_id(message.owner, message.function_title, message.provider),
             "title": message.function_title,
-            "provider": None,
+            "provider": message.provider or None,
         },
         "created": iso(message.create_time),
         "fleet_id": None,
@@ -84,17 +92,17 @@ def accepted(message: jobs_pb2.Job) -> dict[str, Any]:
 
 
 def function(message: functions_pb2.Function) -> dict[str, Any]:
-    """Return a function, as its newest version is."""
+    """Return a function, as its newest version is; of what it consists is told to its own people alone."""
     spec = message.spec
     return {
-        "id": function_id(message.owner, spec.title),
+        "id": function_id(message.owner, spec.title, message.provider),
         "title": spec.title,
-        "entrypoint": spec.entrypoint,
-        "artifact": message.artifact_digest,
+        "entrypoint": spec.entrypoint or None,
+        "artifact": message.artifact_digest or None,
         "dependencies": list(spec.dependencies),
         "env_vars": dict(spec.env_vars),
         "image": None,
-        "provider": None,
+        "provider": message.provider or None,
         "description": spec.description or None,
         "documentation_url": None,
         "type": "GENERIC",
@@ -112,8 +120,13 @@ def uploaded(message: functions_pb2.Function) -> dict[str, Any]:
 
 
 def events(message: jobs_pb2.Job, entries: Iterable[jobs_pb2.TimelineEntry]) -> list[dict[str, Any]]:
-    """Return a job's events, newest first: its changes, and its error if it failed."""
+    """Return a job's events, newest first: its changes, the errors that its program told, and why it failed if it did.
+
+    Where the program ended with an error that it told, that is why; one that it had told before is not told twice.
+    """
     made: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
+    ended_with = False
     status_: str | None = None
     for entry in entries:
         after, sub_status = status_of_text(entry.status)
@@ -123,13 +136,27 @@ def events(message: jobs_pb2.Job, entries: Iterable[jobs_pb2.TimelineEntry]) -> 
             made.append(_event("STATUS_CHANGE", "SCHEDULER", "UPDATE_JOB_STATUS", at, {"status": after}))
         if sub_status is not None:
             made.append(_event("SUB_STATUS_CHANGE", "API", "SET_SUB_STATUS", at, {"sub_status": sub_status}))
-    if message.state == types_pb2.JOB_STATE_ERROR:
+        ended_with = entry.HasField("error")
+        error = _told(entry.error) if ended_with else None
+        if error is not None and not (after in OVER and error in told):
+            told.append(error)
+            made.append(_event("ERROR", "API", "SEND_ERROR", at, error))
+    if message.state == types_pb2.JOB_STATE_ERROR and not ended_with:
         made.append(_event("ERROR", "SCHEDULER", "SEND_ERROR", iso(message.end_time), _error(message)))
     return made[::-1]
 
 
 def _event(kind: str, origin: str, context: str, created: str, data: dict[str, Any]) -> dict[str, Any]:
     return {"event_type": kind, "origin": origin, "context": context, "created": created, "data": data}
+
+
+def _told(error: jobs_pb2.ToldError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "exception": error.exception,
+        "args": json.loads(error.args_json) if error.args_json else None,
+    }
 
 
 def _error(message: jobs_pb2.Job) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Whose a function is, and who may do what with it: pure."""

@@ -1,0 +1,106 @@
+"""The outbox on its way: what arrived goes once, stays no longer than it must, and what did not arrive goes again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from qonduit_gateway.database import outbox_rows
+from qonduit_gateway.database.outbox_rows import Lane, Outgoing
+from qonduit_gateway.relay import OutboxRelay
+from qonduit_service_kit.bus import UnroutableError
+from qonduit_service_kit.messages import SCHEDULER
+
+if TYPE_CHECKING:
+    from gateway_book import Book
+    from qonduit_service_kit.messages import Address
+
+DEADLINE_S = 30.0
+
+
+class Wire:
+    """A bus that notes what was sent; it may have nobody who listens for the first few messages."""
+
+    def __init__(self, *, refuse: int = 0) -> None:
+        self.sent: list[str] = []
+        self._refuse = refuse
+        self._changed = asyncio.Condition()
+
+    async def publish_raw(self, to: Address, body: bytes, *, type_name: str, message_id: str) -> None:
+        """Take a message."""
+        del body, type_name
+        if self._refuse:
+            self._refuse -= 1
+            raise UnroutableError(to)
+        async with self._changed:
+            self.sent.append(message_id)
+            self._changed.notify_all()
+
+    async def has_sent(self, count: int) -> None:
+        """Wait for so many messages."""
+        async with asyncio.timeout(DEADLINE_S), self._changed:
+            await self._changed.wait_for(lambda: len(self.sent) >= count)
+
+
+def relay_of(book: Book, wire: Any) -> OutboxRelay:
+    return OutboxRelay(book.database, wire, wire)
+
+
+async def empty(book: Book) -> None:
+    """Wait until nothing is left in the outbox."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (await book.database.read(outbox_rows.backlog)).rows:  # noqa: ASYNC110 - nobody tells of it.
+            await asyncio.sleep(0.01)
+
+
+async def test_jobs_in_a_row_are_each_told_once_and_leave_nothing_behind(book: Book) -> None:
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    jobs = []
+    for count in range(1, 8):
+        jobs.append(await book.job())
+        relay.wake([Lane.BUS])
+        await wire.has_sent(count)
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{job}.submit.1" for job in jobs]
+
+
+async def test_more_than_a_batch_is_sent_in_order_once(book: Book) -> None:
+    jobs = [await book.job() for _ in range(120)]
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    await wire.has_sent(len(jobs))
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{job}.submit.1" for job in jobs]
+
+
+async def test_what_nobody_listens_for_is_sent_again_and_what_arrived_beside_it_is_not(book: Book) -> None:
+    jobs = [await book.job(), await book.job()]
+    wire = Wire(refuse=1)
+    relay = relay_of(book, wire)
+    await relay.start()
+    await wire.has_sent(2)
+    await empty(book)
+    await relay.stop()
+    assert sorted(wire.sent) == sorted(f"{job}.submit.1" for job in jobs)
+
+
+async def test_rows_that_arrived_do_not_hide_those_behind_them(book: Book) -> None:
+    """While rows that were sent wait to be deleted, a full batch of others still fits beside them."""
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    first = await book.job()
+    relay.wake([Lane.BUS])
+    await wire.has_sent(1)
+    rows = [Outgoing(Lane.BUS, f"message-{number}", SCHEDULER, "any", b"") for number in range(150)]
+    await book.database.write(lambda connection: outbox_rows.add(connection, rows, at=book.now))
+    relay.wake([Lane.BUS])
+    await wire.has_sent(151)
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{first}.submit.1", *(row.message_id for row in rows)]
