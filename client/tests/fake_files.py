@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from fake_refusals import fail
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class FakeFiles(files_pb2_grpc.FileServiceServicer):
-    """Keeps files in a dict by their names; breaks off once after `cut_after` bytes."""
+    """Keeps each space's files in a dict by their names; breaks off once after `cut_after` bytes."""
 
     def __init__(self, content: dict[str, bytes]) -> None:
         self.content = content
+        self.spaces: dict[tuple[str, bool], dict[str, bytes]] = {("", False): content}
         self.cut_after: int | None = None
         self.partial: dict[str, bytes] = {}
         self.offsets: list[int] = []
         self.limit_bytes = 0
 
-    def _file(self, name: str) -> files_pb2.File:
-        content = self.content[name]
-        return files_pb2.File(name=name, size_bytes=len(content), digest=hashlib.sha256(content).hexdigest())
+    def _space(self, request: Any) -> dict[str, bytes]:
+        return self.spaces.setdefault((request.function, request.of_provider), {})
 
     def UploadFile(  # noqa: N802
         self, request_iterator: Iterator[files_pb2.UploadFileRequest], context: grpc.ServicerContext
@@ -42,16 +42,16 @@ class FakeFiles(files_pb2_grpc.FileServiceServicer):
                 self.partial[header.name] = bytes(content)
                 self.cut_after = None
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
-        self.content[header.name] = bytes(content)
-        return files_pb2.UploadFileResponse(file=self._file(header.name))
+        self._space(header)[header.name] = bytes(content)
+        return files_pb2.UploadFileResponse(file=_file(header.name, bytes(content)))
 
     def DownloadFile(  # noqa: N802
         self, request: files_pb2.DownloadFileRequest, context: grpc.ServicerContext
     ) -> Iterator[files_pb2.DownloadFileResponse]:
-        if request.name not in self.content:
+        if request.name not in self._space(request):
             fail(context, code_pb2.NOT_FOUND, "FILE_NOT_FOUND", f"There is no file {request.name!r}.")
-        yield files_pb2.DownloadFileResponse(file=self._file(request.name))
-        content = self.content[request.name]
+        content = self._space(request)[request.name]
+        yield files_pb2.DownloadFileResponse(file=_file(request.name, content))
         for start in range(request.offset, len(content), 1000):
             if self.cut_after is not None and start >= self.cut_after:
                 self.cut_after = None
@@ -64,21 +64,24 @@ class FakeFiles(files_pb2_grpc.FileServiceServicer):
         return files_pb2.StatUploadResponse(received_bytes=len(self.partial.get(request.name, b"")))
 
     def GetFileUsage(  # noqa: N802
-        self, _request: files_pb2.GetFileUsageRequest, _context: grpc.ServicerContext
+        self, request: files_pb2.GetFileUsageRequest, _context: grpc.ServicerContext
     ) -> files_pb2.GetFileUsageResponse:
-        used = sum(len(content) for content in self.content.values())
-        return files_pb2.GetFileUsageResponse(
-            file_count=len(self.content), used_bytes=used, limit_bytes=self.limit_bytes
-        )
+        space = self._space(request)
+        used = sum(len(content) for content in space.values())
+        return files_pb2.GetFileUsageResponse(file_count=len(space), used_bytes=used, limit_bytes=self.limit_bytes)
 
     def ListFiles(  # noqa: N802
-        self, _request: files_pb2.ListFilesRequest, _context: grpc.ServicerContext
+        self, request: files_pb2.ListFilesRequest, _context: grpc.ServicerContext
     ) -> files_pb2.ListFilesResponse:
-        return files_pb2.ListFilesResponse(files=[self._file(name) for name in sorted(self.content)])
+        return files_pb2.ListFilesResponse(files=[_file(*each) for each in sorted(self._space(request).items())])
 
     def DeleteFile(  # noqa: N802
         self, request: files_pb2.DeleteFileRequest, context: grpc.ServicerContext
     ) -> files_pb2.DeleteFileResponse:
-        if self.content.pop(request.name, None) is None:
+        if self._space(request).pop(request.name, None) is None:
             fail(context, code_pb2.NOT_FOUND, "FILE_NOT_FOUND", f"There is no file {request.name!r}.")
         return files_pb2.DeleteFileResponse()
+
+
+def _file(name: str, content: bytes) -> files_pb2.File:
+    return files_pb2.File(name=name, size_bytes=len(content), digest=hashlib.sha256(content).hexdigest())

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from fake_files import FakeFiles
+from fake_providers import FakeProviders, ProviderWorld
 from fake_qpus import FakeQpus, QpuWorld
 from fake_refusals import fail
+from fake_users import ME, FakeUsers, UserWorld
 from google.rpc import code_pb2  # type: ignore[import-untyped]
 from qonduit_api.v1 import (
     cluster_pb2,
@@ -21,6 +23,7 @@ from qonduit_api.v1 import (
     functions_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    providers_pb2_grpc,
     qpu_pb2_grpc,
     types_pb2,
 )
@@ -46,10 +49,12 @@ class State:
     task_calls: int = 0
     workers: list[cluster_pb2.Worker] = field(default_factory=list)
     queue: list[cluster_pb2.QueueEntry] = field(default_factory=list)
-    users: dict[str, cluster_pb2.User] = field(default_factory=dict)
+    people: UserWorld = field(default_factory=UserWorld)
     qpu: QpuWorld = field(default_factory=QpuWorld)
+    sharing: ProviderWorld = field(default_factory=ProviderWorld)
     artifact_limit_bytes: int = 50 * 1024**2
     lose_next_run_reply: bool = False
+    active_job_limit: int = 0
     watchers: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -89,7 +94,7 @@ class State:
 
     def await_watchers(self, count: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.watchers >= count, timeout=10)
+            assert self.changed.wait_for(lambda: self.watchers >= count, timeout=60)
 
 
 class _Functions(functions_pb2_grpc.FunctionServiceServicer):
@@ -100,13 +105,19 @@ class _Functions(functions_pb2_grpc.FunctionServiceServicer):
         self, request_iterator: Iterator[functions_pb2.UploadFunctionRequest], context: grpc.ServicerContext
     ) -> functions_pb2.UploadFunctionResponse:
         header = next(request_iterator).header
-        if not header.spec.title.replace("_", "").replace("-", "").isalnum():
+        name = header.spec.title
+        if not name.replace("_", "").replace("-", "").replace("/", "", 1).isalnum():
             fail(context, code_pb2.INVALID_ARGUMENT, "INVALID_FUNCTION", "Not a function.", title="only letters")
         if header.artifact_bytes > self.state.artifact_limit_bytes:
             fail(context, code_pb2.RESOURCE_EXHAUSTED, "ARTIFACT_TOO_LARGE", "Too large.")
-        self.state.artifacts[header.spec.title] = b"".join(part.chunk for part in request_iterator)
-        function = functions_pb2.Function(spec=header.spec, version=header.artifact_digest, owner="me")
-        self.state.functions[header.spec.title] = function
+        self.state.artifacts[name] = b"".join(part.chunk for part in request_iterator)
+        function = functions_pb2.Function(spec=header.spec, version=header.artifact_digest)
+        if "/" in name:
+            function.provider, _, function.spec.title = name.partition("/")
+            function.roles.append(types_pb2.ROLE_ADMIN)
+        else:
+            function.owner = "me"
+        self.state.functions[name] = function
         return functions_pb2.UploadFunctionResponse(function=function, created=True)
 
     def GetFunction(  # noqa: N802
@@ -119,7 +130,9 @@ class _Functions(functions_pb2_grpc.FunctionServiceServicer):
     def ListFunctions(  # noqa: N802
         self, request: functions_pb2.ListFunctionsRequest, _context: grpc.ServicerContext
     ) -> functions_pb2.ListFunctionsResponse:
-        names = list(self.state.functions)
+        wanted = {functions_pb2.FUNCTION_FILTER_OF_PROVIDERS: (True,), functions_pb2.FUNCTION_FILTER_ALL: (True, False)}
+        kinds = (True,) if request.provider else wanted.get(request.filter, (False,))
+        names = [name for name in self.state.functions if ("/" in name) in kinds and name.startswith(request.provider)]
         start = int(request.page_token or 0)
         end = start + min(request.page_size, 2)  # Small pages, as if there were many functions.
         return functions_pb2.ListFunctionsResponse(
@@ -141,14 +154,25 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
 
     def Run(self, request: jobs_pb2.RunRequest, context: grpc.ServicerContext) -> jobs_pb2.RunResponse:  # noqa: N802
         self.state.runs.append(request)
+        if text := self.state.sharing.disabled.get(request.function_title):
+            fail(context, code_pb2.FAILED_PRECONDITION, "FUNCTION_DISABLED", f"Its provider says: {text}")
         job_id = "job-" + request.idempotency_key
         if self.state.lose_next_run_reply:
             self.state.lose_next_run_reply = False
             self.state.change(job_id, "QUEUED")
             context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
         created = job_id not in self.state.jobs
+        active, most = (
+            sum(job.status not in {"DONE", "ERROR", "CANCELED"} for job in self.state.jobs.values()),
+            self.state.active_job_limit,
+        )
+        if created and 0 < most <= active:
+            metadata = {"active": str(active), "limit": str(most)}
+            text = f"ada may have {most}, and has {active}."
+            fail(context, code_pb2.RESOURCE_EXHAUSTED, "ACTIVE_JOB_LIMIT", text, metadata=metadata)
         if created:
-            self.state.change(job_id, "QUEUED", function_title=request.function_title)
+            provider, _, title = request.function_title.rpartition("/")
+            self.state.change(job_id, "QUEUED", function_title=title, provider=provider)
         return jobs_pb2.RunResponse(job=self.state.jobs[job_id], created=created)
 
     def GetJob(self, request: jobs_pb2.GetJobRequest, context: grpc.ServicerContext) -> jobs_pb2.GetJobResponse:  # noqa: N802
@@ -179,8 +203,10 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
                 self.state.changed.wait(0.1)
 
     def GetResult(  # noqa: N802
-        self, request: jobs_pb2.GetResultRequest, _context: grpc.ServicerContext
+        self, request: jobs_pb2.GetResultRequest, context: grpc.ServicerContext
     ) -> Iterator[jobs_pb2.GetResultResponse]:
+        if request.job_id not in self.state.jobs:
+            fail(context, code_pb2.NOT_FOUND, "JOB_NOT_FOUND", f"There is no job {request.job_id!r}.")
         data = self.state.results[request.job_id]
         for start in range(0, len(data), 1000):
             yield jobs_pb2.GetResultResponse(chunk=data[start : start + 1000])
@@ -222,15 +248,16 @@ class _Jobs(jobs_pb2_grpc.JobServiceServicer):
         return jobs_pb2.CancelJobResponse(job=self.state.jobs[request.job_id], message="Canceled.")
 
 
-class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
+class _Cluster(FakeUsers):
     def __init__(self, state: State) -> None:
+        super().__init__(state.people)
         self.state = state
 
     def GetInfo(  # noqa: N802
         self, _request: cluster_pb2.GetInfoRequest, _context: grpc.ServicerContext
     ) -> cluster_pb2.GetInfoResponse:
         return cluster_pb2.GetInfoResponse(
-            user="me", version="0.1.0", artifact_limit_bytes=self.state.artifact_limit_bytes
+            user=ME, version="0.1.0", artifact_limit_bytes=self.state.artifact_limit_bytes
         )
 
     def ListWorkers(  # noqa: N802
@@ -279,14 +306,14 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
     def ListUsers(  # noqa: N802
         self, _request: cluster_pb2.ListUsersRequest, _context: grpc.ServicerContext
     ) -> cluster_pb2.ListUsersResponse:
-        return cluster_pb2.ListUsersResponse(users=self.state.users.values())
+        return cluster_pb2.ListUsersResponse(users=self.state.people.users.values())
 
     def SetUserLimit(  # noqa: N802
         self, request: cluster_pb2.SetUserLimitRequest, context: grpc.ServicerContext
     ) -> cluster_pb2.SetUserLimitResponse:
-        if request.name not in self.state.users:
+        if request.name not in self.state.people.users:
             fail(context, code_pb2.NOT_FOUND, "USER_NOT_FOUND", f"There is no user {request.name!r}.")
-        user = self.state.users[request.name]
+        user = self.state.people.users[request.name]
         if request.reset:
             user.limit.CopyFrom(types_pb2.Resources(cpu_millis=16_000, mem_bytes=2**35))
         for name in ("cpu_millis", "mem_bytes", "gpus"):
@@ -296,6 +323,12 @@ class _Cluster(cluster_pb2_grpc.ClusterServiceServicer):
             user.qpu_seconds_limit = request.qpu_seconds
         if request.HasField("file_bytes"):
             user.file_bytes_limit = request.file_bytes
+        if request.HasField("active_jobs"):
+            user.active_jobs_limit = request.active_jobs
+        if request.HasField("running_jobs"):
+            user.running_jobs_limit = request.running_jobs
+        if request.HasField("time_limit_seconds"):
+            user.time_limit_seconds_limit = request.time_limit_seconds
         return cluster_pb2.SetUserLimitResponse(user=user)
 
 
@@ -332,6 +365,8 @@ class FakeGateway:
         files_pb2_grpc.add_FileServiceServicer_to_server(self.files, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(_Cluster(self.state), self._server)
         qpu_pb2_grpc.add_QpuServiceServicer_to_server(FakeQpus(self.state.qpu), self._server)
+        sharing = FakeProviders(self.state.sharing)
+        providers_pb2_grpc.add_ProviderServiceServicer_to_server(sharing, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 

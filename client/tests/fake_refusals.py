@@ -12,10 +12,17 @@ if TYPE_CHECKING:
     import grpc
 
 
-def fail(context: grpc.ServicerContext, code: int, reason: str, text: str, **violations: str) -> NoReturn:
+def fail(
+    context: grpc.ServicerContext,
+    code: int,
+    reason: str,
+    text: str,
+    metadata: dict[str, str] | None = None,
+    **violations: str,
+) -> NoReturn:
     details = []
     for message in (
-        error_details_pb2.ErrorInfo(reason=reason, domain="qonduit"),
+        error_details_pb2.ErrorInfo(reason=reason, domain="qonduit", metadata=metadata),
         error_details_pb2.BadRequest(
             field_violations=[
                 error_details_pb2.BadRequest.FieldViolation(field=name, description=what)

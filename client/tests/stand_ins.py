@@ -12,6 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qonduit.stack.commands import stop
+from qonduit.stack.layout import layout_of
 from qonduit.stack.processes import ProcessId
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def qonduit(environment: dict[str, str], *arguments: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
 
 
@@ -90,13 +92,13 @@ class Stack:
 
     def await_told(self, by: int) -> None:
         """Wait until a process told a stubborn service to end, which it does not."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while str(by) not in [file.read_text() for file in self.folder.rglob("*.told")]:
             assert time.monotonic() < deadline, "nobody told it"
             time.sleep(0.02)  # A file tells nobody that it came.
 
     def await_state(self, condition: Callable[[dict[str, Any]], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition(self.state):
             assert time.monotonic() < deadline, self.state
             time.sleep(0.02)  # A file tells nobody that it changed.
@@ -133,4 +135,4 @@ def amqp_url() -> Iterator[str]:
 def stack(tmp_path: Path, environment: dict[str, str], amqp_url: str) -> Iterator[Stack]:
     running = Stack(tmp_path / "data", environment, amqp_url)
     yield running
-    running.run("down")
+    stop(layout_of(running.folder))  # As `qonduit down` does, less the process that would first import it.

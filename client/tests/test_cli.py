@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def test_the_exit_code_mirrors_the_job(run: Run, gateway: FakeGateway, status: s
     thread = end_when_watched(gateway, status, reason=reason)
     assert run("run", "demo", "--follow")[0] == code
     thread.join()
+
+
+def test_a_run_beyond_the_users_jobs_says_so_and_has_an_exit_code_of_its_own(
+    run: Run, gateway: FakeGateway, function: str
+) -> None:
+    gateway.state.active_job_limit = 1
+    assert run("run", function)[0] == cli.OK
+    assert run("run", function) == (cli.LIMIT, "", "qonduit: ada may have 1, and has 1.\n")
 
 
 def test_listings_are_whole_lines_and_json_on_demand(run: Run, gateway: FakeGateway, function: str) -> None:
@@ -177,6 +186,22 @@ def test_no_server_is_said_with_what_to_do(run: Run, gateway: FakeGateway) -> No
     assert code == cli.INFRASTRUCTURE
     assert gateway.address in complaint
     assert "qonduit up" in complaint
+
+
+def test_a_port_that_speaks_http_is_told_apart_from_one_where_nobody_answers(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("QONDUIT_ADDRESS", f"127.0.0.1:{server.server_port}")
+        try:
+            code, _, complaint = run("jobs")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert code == cli.INFRASTRUCTURE
+    assert "answers, but not by gRPC" in complaint
 
 
 def test_getting_a_file_never_replaces_one_unasked(

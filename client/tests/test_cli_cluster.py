@@ -143,7 +143,7 @@ def test_the_queue_tells_who_waits_how_long_and_why(run: Run, gateway: FakeGatew
 
 
 def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> None:
-    gateway.state.users["ada"] = cluster_pb2.User(name="ada")
+    gateway.state.people.users["ada"] = cluster_pb2.User(name="ada")
     out = run("users", "limit", "ada", "--default", "--cpu", "32")[1]
     assert out == "The tasks of each job of ada hold at most 32 cpu, 32.0 GiB together.\n"
     assert "32 cpu, 64.0 GiB, 2 GPU" in run("users", "limit", "ada", "--mem", "64GiB", "--gpus", "2")[1]
@@ -155,6 +155,16 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
     assert "files of ada have at most 2.0 GiB together.\n" in run("users", "limit", "ada", "--files", "2GiB")[1]
     assert "2.0 GiB" in run("users", "ls")[1]
     assert "files of ada may have as much as fits.\n" in run("users", "limit", "ada", "--files", "0")[1]
+    assert "ada may have 50 jobs that are not over.\n" in run("users", "limit", "ada", "--active-jobs", "50")[1]
+    assert "ada may have 1 job running at a time" in run("users", "limit", "ada", "--running-jobs", "1")[1]
+    assert "ada may have 4 jobs running at a time" in run("users", "limit", "ada", "--running-jobs", "4")[1]
+    assert "A job of ada may run for 7,200 s.\n" in run("users", "limit", "ada", "--time-limit", "7200")[1]
+    row = run("users", "ls")[1].splitlines()[1]
+    assert [each.strip() for each in ("50", " 4", "7,200 s") if each in row] == ["50", "4", "7,200 s"]
+    (ada,) = json.loads(run("users", "ls", "--json")[1])
+    assert (ada["active_jobs_limit"], ada["running_jobs_limit"], ada["time_limit_s"]) == (50, 4, 7200)
+    assert "ada may have any number of jobs.\n" in run("users", "limit", "ada", "--active-jobs", "0")[1]
+    assert "ada may have any number of jobs running.\n" in run("users", "limit", "ada", "--running-jobs", "0")[1]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +179,8 @@ def test_a_users_limit_is_set_part_by_part(run: Run, gateway: FakeGateway) -> No
         (["users", "limit", "ada", "--cpu", "0"], cli.USAGE, "above 0"),
         (["users", "limit", "ada", "--cpu", "nan"], cli.USAGE, "above 0"),
         (["users", "limit", "ada", "--qpu-seconds", "-1"], cli.USAGE, "not be negative"),
+        (["users", "limit", "ada", "--time-limit", "0.5"], cli.USAGE, "at least a second"),
+        (["users", "limit", "ada", "--active-jobs", "-1"], cli.USAGE, "active-jobs"),
         (["users", "limit", "ada", "--mem", "lots"], cli.USAGE, "512M"),
         (["users", "limit", "ada", "--files", "lots"], cli.USAGE, "512M"),
         (["users", "limit", "ada", "--gpus", "1"], cli.FAILED, "ada"),

@@ -143,7 +143,7 @@ MEMBERS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(members=st.lists(MEMBERS, min_size=1, max_size=6))
 def test_whatever_an_archive_holds_nothing_appears_outside(
     tmp_path_factory: pytest.TempPathFactory, members: list[tarfile.TarInfo]

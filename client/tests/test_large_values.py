@@ -79,6 +79,7 @@ def test_a_large_circuit_comes_back_with_its_parameters_and_metadata() -> None:
     assert [parameter.name for parameter in back.parameters] == ["theta"]
 
 
+@pytest.mark.slow
 def test_large_arrays_in_other_values_come_back() -> None:
     operator = SparsePauliOp(["ZZ", "XX"] * 40_000, large("complex128", 80_000))
     back = decode(encode({"operator": operator, "nested": {"deep": [large()]}}))

@@ -48,11 +48,22 @@ def test_an_unfinished_line_of_the_log_is_not_broken_by_progress() -> None:
 
 
 def test_elsewhere_progress_is_a_line_now_and_then_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen()
+    now = 1000.0
+    screen = Screen(clock=lambda: now)
     for done in range(1000):
+        now += 0.01
         screen.progress(f"tasks {done}/1000")
     screen.close()
     screen.close()
     lines = capsys.readouterr().err.splitlines()
     assert (lines[0], lines[-1]) == ("tasks 0/1000", "tasks 999/1000")
-    assert len(lines) == 2
+    assert len(lines) == 3, "one at once, one after five of the ten seconds, and the last"
+
+
+def test_a_person_who_left_is_shown_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.log("one\n")
+    screen.silence()
+    screen.log("two\n")
+    screen.note("the log cannot be shown")
+    assert capsys.readouterr() == ("one\n", "")

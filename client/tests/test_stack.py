@@ -76,7 +76,7 @@ def test_services_die_with_a_supervisor_that_is_killed(stack: Stack) -> None:
     pids = [stack.process(name) for name in SERVICES]
     stack.supervisor.send(signal.SIGKILL)
     for pid in pids:
-        assert pid.wait(10)
+        assert pid.wait(60)
     assert stack.up().returncode == 0, "and the next start finds its way"
 
 
@@ -97,7 +97,7 @@ def test_a_stubborn_service_is_killed_by_a_second_signal(stack: Stack) -> None:
     supervisor.send(signal.SIGINT)
     stack.await_state(lambda state: state["services"]["storage"]["state"] == "stopping")
     supervisor.send(signal.SIGINT)
-    assert supervisor.wait(10)
+    assert supervisor.wait(60)
     assert not storage.alive
 
 
@@ -181,7 +181,7 @@ def test_the_foreground_stops_in_order_on_ctrl_c(stack: Stack) -> None:
             lines.append(line)
             if " up (" in line:
                 process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     stopped = [line.split()[1] for line in lines if "stopped" in line]
     assert stopped[0] == "worker"
     assert stopped[-2:] == ["storage", "stack"]
@@ -196,6 +196,7 @@ def test_every_command_means_the_same_folder(stack: Stack, tmp_path: Path) -> No
         done = qonduit(elsewhere, command)
         assert str(tmp_path / "share" / "qonduit") in done.stdout
         assert f"--data-dir {stack.folder}" in done.stderr, "and the one that runs is named"
+    assert f"--data-dir {stack.folder}" in qonduit(elsewhere, "logs", "gateway").stderr
     assert stack.supervisor.alive
     by_variable = qonduit({**elsewhere, "QONDUIT_HOME": str(stack.folder)}, "down")
     assert f"The stack in {stack.folder} is stopped" in by_variable.stdout

@@ -14,9 +14,18 @@ from qonduit.stack.given_rabbitmq import wait_until_it_answers
 from stand_ins import SERVICES, Stack, qonduit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else can."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        yield deaf.getsockname()[1]
 
 
 def test_what_cannot_be_a_data_folder_is_wrong_usage(stack: Stack, tmp_path: Path) -> None:
@@ -43,27 +52,23 @@ def test_wrong_settings_end_it_all_at_once(stack: Stack) -> None:
     assert "starting it again" not in done.stdout
 
 
-def test_a_given_rabbitmq_that_is_not_there_is_waited_for_with_the_reason(stack: Stack) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+def test_a_given_rabbitmq_that_is_not_there_is_waited_for_with_the_reason(stack: Stack, deaf_port: int) -> None:
     command = [sys.executable, "-m", "qonduit.cli", "up", "--data-dir", str(stack.folder), "--amqp-url"]
-    command.append(f"amqp://127.0.0.1:{port}")
+    command.append(f"amqp://127.0.0.1:{deaf_port}")
     with subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = next(line for line in process.stdout if "waiting" in line)
-        assert f"waiting for RabbitMQ at 127.0.0.1:{port} (connection refused)" in said
+        assert f"waiting for RabbitMQ at 127.0.0.1:{deaf_port} (connection refused)" in said
         assert stack.run("status", "--json").returncode == 4
         assert "is stopped" in stack.run("down").stdout, "even while it waits"
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
-async def test_a_given_rabbitmq_is_given_up_in_one_sentence(amqp_url: str) -> None:
+async def test_a_given_rabbitmq_is_given_up_in_one_sentence(amqp_url: str, deaf_port: int) -> None:
     said: list[str] = []
     await wait_until_it_answers(amqp_url, said.append)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(StackError, match=rf"127\.0\.0\.1:{port} did not answer within 0 s \(connection refused\)"):
-        await wait_until_it_answers(f"amqp://127.0.0.1:{port}", said.append, patience_s=0)
+    with pytest.raises(StackError, match=rf"127\.0\.0\.1:{deaf_port} did not answer within 0 s \(connection refused\)"):
+        await wait_until_it_answers(f"amqp://127.0.0.1:{deaf_port}", said.append, patience_s=0)
     assert len(said) == 1
 
 
@@ -76,7 +81,7 @@ def test_a_url_that_is_none_of_amqp_is_wrong_usage(stack: Stack) -> None:
 def test_down_ends_what_a_killed_supervisor_left_and_says_so(stack: Stack) -> None:
     stack.up(STUBBORN="storage")
     stack.supervisor.send(signal.SIGKILL)
-    stack.supervisor.wait(10)
+    stack.supervisor.wait(60)
     status = stack.run("status")
     assert "left behind" in status.stdout
     assert "`qonduit down` ends them" in status.stderr

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from ibm_quantum_schemas.common.qpy import QpyDataModel
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
@@ -49,13 +50,14 @@ def posted() -> list[str]:
     return digests
 
 
+@pytest.mark.slow
 def test_each_process_posts_the_same() -> None:
     code = f"import runpy; print(*runpy.run_path({__file__!r})['posted']())"
     command = [sys.executable, "-c", code]
     environment = {"PYTHONHASHSEED": "0"}
-    several = {subprocess.check_output(command, env=environment, text=True) for _ in range(3)}
-    assert len(several) == 1
-    assert len(set(several.pop().split())) == 8
+    one, other = (subprocess.check_output(command, env=environment, text=True) for _ in range(2))
+    assert one == other
+    assert len(set(one.split())) == 8
 
 
 def test_what_is_posted_is_the_circuit() -> None:

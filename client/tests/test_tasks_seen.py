@@ -93,7 +93,7 @@ def test_tasks_of_no_job_and_a_job_without_tasks(client: ServerlessClient, job: 
 
 
 def test_who_watches_sees_new_counts_and_who_follows_only_statuses(gateway: FakeGateway, job: Job) -> None:
-    changes = job.watch(timeout=10)
+    changes = job.watch(timeout=60)
     assert next(changes).task_counts == TaskCounts()
     gateway.state.set_tasks("j", task(0, "RUNNING"), running=1, queued=63)
     assert str(next(changes).task_counts) == "tasks 0/64, 1 running"

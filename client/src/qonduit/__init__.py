@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TaskUnschedulableError,
     )
     from qonduit.program.tasks import Target, cancel, distribute_task, get, get_refs_by_status, put, wait
+    from qonduit.program.told_errors import ServerlessError, send_error
 
 _HOMES = {
     "Configuration": "qonduit.configuration",
@@ -46,6 +47,7 @@ _HOMES = {
     "QonduitError": "qonduit.exceptions",
     "RunnableQiskitFunction": "qonduit.functions",
     "ServerlessClient": "qonduit.client",
+    "ServerlessError": "qonduit.program.told_errors",
     "Target": "qonduit.program.tasks",
     "TaskCanceledError": "qonduit.program.task_errors",
     "TaskError": "qonduit.program.task_errors",
@@ -64,6 +66,7 @@ _HOMES = {
     "is_running_in_serverless": "qonduit.program.api",
     "put": "qonduit.program.tasks",
     "save_result": "qonduit.program.api",
+    "send_error": "qonduit.program.told_errors",
     "sync_files": "qonduit.program.api",
     "update_status": "qonduit.program.api",
     "wait": "qonduit.program.tasks",
@@ -81,6 +84,7 @@ __all__ = [
     "QonduitError",
     "RunnableQiskitFunction",
     "ServerlessClient",
+    "ServerlessError",
     "Target",
     "TaskCanceledError",
     "TaskError",
@@ -99,6 +103,7 @@ __all__ = [
     "is_running_in_serverless",
     "put",
     "save_result",
+    "send_error",
     "sync_files",
     "update_status",
     "wait",

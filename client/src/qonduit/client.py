@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from qonduit import artifact
+from qonduit.client_files import ClientFiles
 from qonduit.configuration import Configuration
 from qonduit.exceptions import ArtifactTooLargeError, NotAvailableError
-from qonduit.file_space import FileSpace, ServerFileSpace, SpaceUsage, StoredFile, describe_local, save
-from qonduit.functions import QiskitFunction, RunnableQiskitFunction
-from qonduit.job import Job
-from qonduit.progress import transfer
+from qonduit.file_space import FileSpace, ServerFileSpace
+from qonduit.functions import AnyFunction, QiskitFunction, RunnableQiskitFunction, full_name, name_of
+from qonduit.job import Job, ProviderJob
 from qonduit.settings import Target, find_target, inside_program, known_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
-    from os import PathLike
     from types import TracebackType
 
     from qonduit.cluster import Cluster
     from qonduit.connection import Connection
     from qonduit.function_calls import FunctionCalls
     from qonduit.job_calls import JobCalls
+    from qonduit.providers import Providers
     from qonduit.qpus import Qpus
 
 _ASK_FOR_LIMIT_BYTES = 8 * 1024**2
 """Smaller artifacts are below any server's limit, so that nobody is asked."""
 _Jobs = list[Job]
-_Names = list[str]
 """Inside of the class, `list` is the method of that name."""
-_AnyFunction = QiskitFunction | RunnableQiskitFunction | str
 
 
-class ServerlessClient:
+class ServerlessClient(ClientFiles):
     """Functions, jobs and files of one user on one server.
 
     Without arguments the server is found as `qonduit.settings` tells: QONDUIT_ADDRESS and QONDUIT_TOKEN, or
@@ -94,9 +90,18 @@ class ServerlessClient:
                 raise artifact.too_large(members, folder, 0) from None
         return self._runnable(uploaded)
 
-    def list(self, *, limit: int | None = None) -> list[RunnableQiskitFunction]:
-        """Return the user's functions, newest upload first; all of them unless there is a limit."""
-        return [self._runnable(function) for function in self.function_calls.list_functions(limit)]
+    def list(
+        self, *, limit: int | None = None, whose: str = "own", provider: str | None = None
+    ) -> list[RunnableQiskitFunction]:
+        """Return functions, newest upload first.
+
+        Args:
+            limit: Most to return; all of them without it.
+            whose: "own", "providers" for those of providers that the user may see, or "all".
+            provider: Only those of this provider.
+        """
+        found = self.function_calls.list_functions(limit, whose, provider)
+        return [self._runnable(function) for function in found]
 
     functions = list  # noqa: A003 - The two names that users know.
 
@@ -104,17 +109,16 @@ class ServerlessClient:
         """Return a function.
 
         Args:
-            title: Its title.
-            provider: Taken and ignored: functions belong to users here.
+            title: Its title, or "provider/title".
+            provider: The provider whose function it is, if the title does not say it.
             version: An alias, or a version's digest, or 8 digits of it or more; otherwise the latest. As title,
                 "title@version" is the same.
 
         Raises:
-            FunctionNotFoundError: There is none.
+            FunctionNotFoundError: There is none that the user may see.
             InvalidRequestError: The version is neither an alias nor a digest.
         """
-        del provider
-        return self._runnable(self.function_calls.get(title, version))
+        return self._runnable(self.function_calls.get(full_name(title, provider), version))
 
     function = get
 
@@ -122,7 +126,7 @@ class ServerlessClient:
 
     def run(
         self,
-        program: _AnyFunction,
+        program: AnyFunction,
         arguments: Mapping[str, Any] | None = None,
         config: Configuration | None = None,
         *,
@@ -131,14 +135,16 @@ class ServerlessClient:
         """Start a job of a function.
 
         Args:
-            program: The function, or its title, or "title@alias", or "title@digest".
+            program: The function, or its title or "provider/title", to which "@alias" or "@digest" may be added.
             arguments: Its arguments by name.
             config: What the job asks for.
             idempotency_key: Calls with the same key start one job; otherwise each call starts its own.
 
         Raises:
             NotSerializableError: An argument cannot be written as JSON; the text says which.
-            FunctionNotFoundError: There is no such function.
+            FunctionNotFoundError: There is no such function that the user may see.
+            RoleMissingError: They may see and not run it.
+            FunctionDisabledError: Its provider accepts no jobs of it; the text says why.
             InvalidRequestError: The arguments do not fit the function's schema; the text says where.
             TypeError: `config` is no Configuration.
         """
@@ -146,7 +152,7 @@ class ServerlessClient:
             raise TypeError(f"config must be a Configuration, and is a {type(config).__name__}.")
         pinned = isinstance(program, RunnableQiskitFunction) and program.pinned
         version = program.version if pinned and isinstance(program, RunnableQiskitFunction) else ""
-        snapshot = self.job_calls.run(_title(program), version, dict(arguments or {}), config, idempotency_key)
+        snapshot = self.job_calls.run(name_of(program), version, dict(arguments or {}), config, idempotency_key)
         return Job(snapshot.job_id, self, snapshot)
 
     def job(self, job_id: str) -> Job:
@@ -155,7 +161,7 @@ class ServerlessClient:
 
     def jobs(
         self,
-        function: _AnyFunction | None = None,
+        function: AnyFunction | None = None,
         *,
         limit: int = 10,
         status: str | None = None,
@@ -169,92 +175,28 @@ class ServerlessClient:
             status: Only jobs with this status: "RUNNING", "DONE", ...
             created_after: Only jobs accepted at or after this time.
         """
-        title = _title(function) if function else ""
-        found = self.job_calls.list_jobs(title, status or "", created_after, limit)
+        name = name_of(function) if function else ""
+        found = self.job_calls.list_jobs(name, status or "", created_after, limit)
         return [Job(snapshot.job_id, self, snapshot) for snapshot in found]
 
-    # --- Files ---------------------------------------------------------------------------------
-    # Each of these takes a function, as users know it, and needs none: a user has one space.
-
-    def files(self, function: _AnyFunction | None = None) -> _Names:
-        """Return the names of the user's files."""
-        del function
-        return [file.name for file in self.file_space.list_files()]
-
-    def file_usage(self) -> SpaceUsage:
-        """Return how many files the user has, what they have together, and what they may have."""
-        return self.file_space.usage()
-
-    def file_upload(
+    def provider_jobs(
         self,
-        file: str | PathLike[str],
-        function: _AnyFunction | None = None,
+        function: AnyFunction,
         *,
-        name: str | None = None,
-        progress: bool | None = None,
-    ) -> str:
-        """Store a tar or an h5 file; programs find it as /data/<its name>.
+        limit: int = 10,
+        status: str | None = None,
+        created_after: datetime | None = None,
+    ) -> _Jobs:
+        """Return the jobs of a provider's function, whoever runs them, newest first; args are those of `jobs`.
 
-        Args:
-            file: A local path.
-            function: Taken and ignored: a user's functions share one space.
-            name: What to call it, if not by its own name.
-            progress: Whether to show a bar; by default in terminals and notebooks, for large files.
-
-        Returns:
-            A message with the path that programs see, as JSON.
+        Of each it is told what is no matter of its user alone.
 
         Raises:
-            FileNotFoundError: There is no such local file.
-            InvalidFileError: Its name or its content is not allowed.
-            QuotaExceededError: There is no room for it; the text has the numbers, and nothing was sent.
+            FunctionNotFoundError: There is no such function that the user may see.
+            RoleMissingError: They may not see its jobs.
         """
-        del function
-        described = describe_local(Path(file), name)
-        with transfer(described.name, described.size_bytes, shown=progress) as tell:
-            self.file_space.upload(Path(file), described, tell)
-        return json.dumps({"message": f"/data/{described.name}"})
-
-    def file_download(
-        self,
-        file: str,
-        function: _AnyFunction | None = None,
-        target_name: str | None = None,
-        download_location: str | PathLike[str] = "./",
-        *,
-        overwrite: bool = False,
-        progress: bool | None = None,
-    ) -> str:
-        """Fetch a file, check it, and return the path where it is now.
-
-        It appears there whole and in one step.
-
-        Args:
-            file: Its name in the space.
-            function: Taken and ignored, as in `file_upload`.
-            target_name: What to call it here; by default `downloaded_<part of its digest>_<its name>`.
-            download_location: A local folder, made if it is missing.
-            overwrite: Replace another file of that name.
-            progress: Whether to show a bar; by default in terminals and notebooks, for large files.
-
-        Raises:
-            FileExistsError: Another file of that name is there, with other content, and `overwrite` is not set.
-            StoredFileNotFoundError: There is no such file in the space.
-            TransferDamagedError: It did not arrive as it was stored; nothing was written.
-        """
-        del function
-
-        def show(found: StoredFile) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-            return transfer(found.name, found.size_bytes, shown=progress)
-
-        with contextlib.closing(self.file_space.download(file)) as parts:
-            return str(save(parts, Path(download_location), target_name, overwrite=overwrite, show=show))
-
-    def file_delete(self, file: str, function: _AnyFunction | None = None) -> str:
-        """Delete a file and say so; StoredFileNotFoundError if there is none."""
-        del function
-        self.file_space.delete(file)
-        return "Requested file was deleted."
+        found = self.job_calls.list_provider_jobs(name_of(function), status or "", created_after, limit)
+        return [ProviderJob(self, snapshot) for snapshot in found]
 
     # --- The connection ------------------------------------------------------------------------
 
@@ -320,13 +262,21 @@ class ServerlessClient:
         return Qpus(connection)
 
     @cached_property
-    def file_space(self) -> FileSpace:
-        """Where the files are: on the server, or behind the program's agent."""
-        if self._target is None:
+    def providers(self) -> Providers:
+        """Providers, what they grant to whom, groups, and who did what."""
+        connection = self.connection
+        from qonduit.providers import Providers  # noqa: PLC0415 - As above.
+
+        return Providers(connection)
+
+    def space_of(self, function: AnyFunction | None = None, *, of_provider: bool = False) -> FileSpace:
+        """Return where files are: on the server, or behind the program's agent, which knows the program's own space."""
+        if self._target is None and not of_provider:
             from qonduit.program_files import ProgramFileSpace  # noqa: PLC0415 - Only inside programs.
 
             return ProgramFileSpace()
-        return ServerFileSpace(self.connection)
+        name = name_of(function) if function else ""
+        return ServerFileSpace(self.connection, name, of_provider=of_provider)
 
     def _runnable(self, function: RunnableQiskitFunction) -> RunnableQiskitFunction:
         object.__setattr__(function, "client", self)
@@ -366,7 +316,3 @@ class IBMServerlessClient(ServerlessClient):
     @staticmethod
     def _find_target(host: str | None, token: str | None) -> Target:
         return known_target() or find_target(host, token)
-
-
-def _title(function: _AnyFunction) -> str:
-    return function if isinstance(function, str) else function.title

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from qonduit_api.v1 import cluster_pb2 as pb
 
+from qonduit.connection import TRANSFER_TIMEOUT_S
 from qonduit.exceptions import ServerUnavailableError
+from qonduit.tokens import new_token_of, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from qonduit_api.v1.types_pb2 import Resources
 
     from qonduit.connection import Connection
+    from qonduit.tokens import NewToken, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,16 @@ class User:
     """Most QPU seconds that they may use in any 28 days; 0 for no limit."""
     file_bytes_limit: int = 0
     """Most bytes that their files may have together; 0 for no limit."""
+    active_jobs_limit: int = 0
+    """Most of their jobs that may not be over at a time; 0 for no limit."""
+    running_jobs_limit: int = 0
+    """Most of their jobs that may have a place on a worker at a time, while the others wait; 0 for no limit."""
+    time_limit_s: float = 0.0
+    """Longest time limit that their runs may ask for; 0 where the server is too old to say."""
+    disabled: bool = False
+    """Whether they are shut out."""
+    disabled_text: str = ""
+    """Why, if they are; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +220,15 @@ class Cluster:
         gpus: int | None = None,
         qpu_seconds: float | None = None,
         file_bytes: int | None = None,
+        active_jobs: int | None = None,
+        running_jobs: int | None = None,
+        time_limit_s: float | None = None,
         reset: bool = False,
     ) -> User:
         """Set what a user's jobs may hold and use, and their files may have, and return the user; for administrators.
 
         For jobs it holds as soon as they are accepted, or tried again, from then on; for files at once, except in
-        jobs that run already.
+        jobs that run already; how many jobs may run at once, at once for those that wait.
 
         Args:
             name: The user.
@@ -221,6 +237,9 @@ class Cluster:
             gpus: GPUs that they hold together.
             qpu_seconds: QPU seconds that the user may use in any 28 days; 0 for no limit.
             file_bytes: Bytes that the user's files may have together; 0 for no limit.
+            active_jobs: Jobs of the user that may not be over at a time, beyond which a run is refused; 0 for no limit.
+            running_jobs: Jobs of the user that may run at a time, while the others wait; 0 for no limit.
+            time_limit_s: Longest time limit, in seconds, that a run may ask for.
             reset: Go back to the server's limit first.
 
         Raises:
@@ -234,6 +253,9 @@ class Cluster:
             gpus=gpus,
             qpu_seconds=qpu_seconds,
             file_bytes=file_bytes,
+            active_jobs=active_jobs,
+            running_jobs=running_jobs,
+            time_limit_seconds=time_limit_s,
             reset=reset,
         )
         return _user(self._connection.call(lambda to: to.cluster.SetUserLimit, request).user)
@@ -242,6 +264,56 @@ class Cluster:
         """Make a user and return their token, which is shown only now; for administrators."""
         request = pb.CreateUserRequest(name=name, administrator=administrator)
         return self._connection.call(lambda to: to.cluster.CreateUser, request, idempotent=False).token
+
+    def make_token(self, name: str = "", *, label: str = "", replace: bool = False) -> NewToken:
+        """Make another token.
+
+        Args:
+            name: Whose; empty for the caller's own. Another's is for administrators.
+            label: What it is for.
+            replace: Withdraw all others of the user in the same moment, as when one of them may have leaked.
+
+        Raises:
+            NotFoundError: There is no such user.
+            InvalidRequestError: The label can't be one.
+            LimitExceededError: The user has as many tokens as they may.
+        """
+        request = pb.CreateTokenRequest(name=name, label=label, replace=replace)
+        return new_token_of(self._connection.call(lambda to: to.cluster.CreateToken, request, idempotent=False))
+
+    def tokens(self, name: str = "") -> list[Token]:
+        """Return a user's tokens, oldest first; the caller's own without a name. Another's are for administrators."""
+        answer = self._connection.call(lambda to: to.cluster.ListTokens, pb.ListTokensRequest(name=name))
+        return [token_of(token) for token in answer.tokens]
+
+    def withdraw_token(self, token_id: str, name: str = "") -> None:
+        """Withdraw a token, by the id that `tokens` lists; of the caller's own without a name.
+
+        It is refused from then on. What was begun with it, such as a followed log, ends within seconds.
+
+        Raises:
+            NotFoundError: There is no such user, or they have no such token.
+            ConflictError: It is the caller's last one, or the one in the server's file.
+        """
+        request = pb.WithdrawTokenRequest(name=name, token_id=token_id)
+        self._connection.call(lambda to: to.cluster.WithdrawToken, request)
+
+    def disable(self, name: str, reason: str = "", *, cancel_jobs: bool = False) -> int:
+        """Shut a user out, and return how many of their jobs were canceled; for administrators.
+
+        Their jobs go on unless they are to be canceled. What they began, such as a followed log, ends within seconds.
+
+        Raises:
+            NotFoundError: There is no such user.
+            ConflictError: It is the caller.
+        """
+        request = pb.DisableUserRequest(name=name, text=reason, cancel_jobs=cancel_jobs)
+        answer = self._connection.call(lambda to: to.cluster.DisableUser, request, timeout_s=TRANSFER_TIMEOUT_S)
+        return answer.canceled_jobs
+
+    def enable(self, name: str) -> None:
+        """Let a user in again, with the tokens that they have; for administrators."""
+        self._connection.call(lambda to: to.cluster.EnableUser, pb.EnableUserRequest(name=name))
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         """Return the newest dead letters; for administrators."""
@@ -283,6 +355,11 @@ def _user(user: pb.User) -> User:
         _room(user.limit),
         user.qpu_seconds_limit,
         user.file_bytes_limit,
+        user.active_jobs_limit,
+        user.running_jobs_limit,
+        user.time_limit_seconds_limit,
+        user.disabled,
+        user.disabled_text,
     )
 
 

@@ -15,6 +15,7 @@ from qonduit_api.v1.cluster_pb2_grpc import ClusterServiceStub
 from qonduit_api.v1.files_pb2_grpc import FileServiceStub
 from qonduit_api.v1.functions_pb2_grpc import FunctionServiceStub
 from qonduit_api.v1.jobs_pb2_grpc import JobServiceStub
+from qonduit_api.v1.providers_pb2_grpc import ProviderServiceStub
 from qonduit_api.v1.qpu_pb2_grpc import QpuServiceStub
 
 from qonduit.exceptions import ConfigurationError
@@ -54,6 +55,7 @@ class Services:
     functions: FunctionServiceStub
     jobs: JobServiceStub
     files: FileServiceStub
+    providers: ProviderServiceStub
     qpus: QpuServiceStub
     cluster: ClusterServiceStub
 
@@ -158,6 +160,7 @@ class Connection:
                     FunctionServiceStub(self._channel),
                     JobServiceStub(self._channel),
                     FileServiceStub(self._channel),
+                    ProviderServiceStub(self._channel),
                     QpuServiceStub(self._channel),
                     ClusterServiceStub(self._channel),
                 )

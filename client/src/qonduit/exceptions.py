@@ -25,16 +25,20 @@ QonduitError                      (also called QiskitServerlessException)
     +-- DeadlineExceededError
     +-- AuthenticationError       no token, or a wrong one
     +-- AccessDeniedError
+    |   +-- RoleMissingError      what is a provider's may be seen, and not this be done with it
     +-- InvalidRequestError
     |   +-- InvalidFileError
     |   +-- TransferDamagedError
     +-- NotFoundError
     |   +-- FunctionNotFoundError, JobNotFoundError, StoredFileNotFoundError, BackendNotFoundError
     |   +-- QpuJobNotFoundError, QpuSessionNotFoundError
+    |   +-- ProviderNotFoundError, GrantNotFoundError
     +-- ConflictError
     |   +-- QpuJobOverError
+    |   +-- FunctionDisabledError its provider accepts no jobs of it, and says why
     +-- LimitExceededError
-    |   +-- FileTooLargeError, DiskFullError
+    |   +-- FileTooLargeError, DiskFullError, QuotaExceededError
+    |   +-- ActiveJobLimitError   the user has as many jobs as they may
     +-- ServerFaultError          a fault of the server
 """
 
@@ -195,6 +199,10 @@ class AccessDeniedError(ServerError):
     """This needs rights that the user does not have."""
 
 
+class RoleMissingError(AccessDeniedError):
+    """What is a provider's may be seen, but not this be done with it; the provider's admins grant roles."""
+
+
 class InvalidRequestError(ServerError, ValueError):
     """The server did not accept a value."""
 
@@ -241,6 +249,14 @@ class QpuSessionNotFoundError(NotFoundError):
     """There is no such session or batch."""
 
 
+class ProviderNotFoundError(NotFoundError):
+    """There is no such provider, or nothing of it may be seen."""
+
+
+class GrantNotFoundError(NotFoundError):
+    """The role is not granted to whom it was to be taken from."""
+
+
 class ConflictError(ServerError):
     """It contradicts what is there already."""
 
@@ -249,12 +265,32 @@ class QpuJobOverError(ConflictError):
     """The QPU job has ended."""
 
 
+class FunctionDisabledError(ConflictError):
+    """The function accepts no jobs for now; the text has what its provider says."""
+
+
 class LimitExceededError(ServerError):
     """It goes beyond a limit of the server."""
 
 
 class QuotaExceededError(LimitExceededError):
     """The user's files would have more bytes than they may; nothing was sent."""
+
+
+class ActiveJobLimitError(LimitExceededError):
+    """The user has as many jobs that are not over as they may: once one ends, the next is accepted."""
+
+    retryable = True
+
+    @property
+    def limit(self) -> int:
+        """How many jobs of the user may not be over at a time."""
+        return int(self.metadata.get("limit", 0))
+
+    @property
+    def active(self) -> int:
+        """How many were not over."""
+        return int(self.metadata.get("active", 0))
 
 
 class FileTooLargeError(LimitExceededError):

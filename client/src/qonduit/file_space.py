@@ -191,10 +191,12 @@ def _umask() -> int:
 
 
 class ServerFileSpace:
-    """The space on a server."""
+    """A space on a server: the user's own, or for a provider's function the user's or the provider's."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, function: str = "", *, of_provider: bool = False) -> None:
         self._connection = connection
+        self._function = function
+        self._of_provider = of_provider
 
     def list_files(self) -> list[StoredFile]:
         """Return the files by name."""
@@ -203,7 +205,10 @@ class ServerFileSpace:
         found: list[StoredFile] = []
         token = ""
         while True:
-            page = self._connection.call(lambda to: to.files.ListFiles, ListFilesRequest(page_token=token))
+            page = self._connection.call(
+                lambda to: to.files.ListFiles,
+                ListFilesRequest(page_token=token, function=self._function, of_provider=self._of_provider),
+            )
             found += [
                 StoredFile(file.name, file.size_bytes, file.digest, file.create_time.ToDatetime(UTC))
                 for file in page.files
@@ -216,7 +221,10 @@ class ServerFileSpace:
         """Return how full the space is."""
         from qonduit_api.v1.files_pb2 import GetFileUsageRequest  # noqa: PLC0415 - As above.
 
-        told = self._connection.call(lambda to: to.files.GetFileUsage, GetFileUsageRequest())
+        told = self._connection.call(
+            lambda to: to.files.GetFileUsage,
+            GetFileUsageRequest(function=self._function, of_provider=self._of_provider),
+        )
         return SpaceUsage(told.file_count, told.used_bytes, told.limit_bytes)
 
     def upload(self, source: Path, file: StoredFile, tell: Callable[[int], None] = told_to_nobody) -> None:
@@ -224,7 +232,14 @@ class ServerFileSpace:
         from qonduit_api.v1.files_pb2 import UploadFileHeader, UploadFileRequest  # noqa: PLC0415 - As above.
 
         def stream(offset: int) -> Iterator[UploadFileRequest]:
-            header = UploadFileHeader(name=file.name, size_bytes=file.size_bytes, digest=file.digest, offset=offset)
+            header = UploadFileHeader(
+                name=file.name,
+                size_bytes=file.size_bytes,
+                digest=file.digest,
+                offset=offset,
+                function=self._function,
+                of_provider=self._of_provider,
+            )
             yield UploadFileRequest(header=header)
             for chunk in chunks(source, offset):
                 yield UploadFileRequest(chunk=chunk)
@@ -251,7 +266,13 @@ class ServerFileSpace:
 
         if file.size_bytes < _GO_ON_FROM_BYTES:
             return 0
-        request = StatUploadRequest(name=file.name, size_bytes=file.size_bytes, digest=file.digest)
+        request = StatUploadRequest(
+            name=file.name,
+            size_bytes=file.size_bytes,
+            digest=file.digest,
+            function=self._function,
+            of_provider=self._of_provider,
+        )
         return self._connection.call(lambda to: to.files.StatUpload, request).received_bytes
 
     def download(self, name: str) -> Generator[StoredFile | bytes, None, None]:
@@ -263,7 +284,9 @@ class ServerFileSpace:
         backoff = self._connection.backoff()
         while True:
             try:
-                request = DownloadFileRequest(name=name, offset=offset)
+                request = DownloadFileRequest(
+                    name=name, offset=offset, function=self._function, of_provider=self._of_provider
+                )
                 for part in self._connection.receive(lambda to: to.files.DownloadFile, request):
                     if part.WhichOneof("part") == "file":
                         now = StoredFile(part.file.name, part.file.size_bytes, part.file.digest)
@@ -286,4 +309,7 @@ class ServerFileSpace:
         """Delete a file."""
         from qonduit_api.v1.files_pb2 import DeleteFileRequest  # noqa: PLC0415 - As above.
 
-        self._connection.call(lambda to: to.files.DeleteFile, DeleteFileRequest(name=name))
+        self._connection.call(
+            lambda to: to.files.DeleteFile,
+            DeleteFileRequest(name=name, function=self._function, of_provider=self._of_provider),
+        )

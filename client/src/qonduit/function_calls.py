@@ -13,6 +13,7 @@ from qonduit_api.v1.cluster_pb2 import GetInfoRequest
 from qonduit.connection import CHUNK_BYTES
 from qonduit.exceptions import AuthenticationError, ServerError, ServerUnavailableError
 from qonduit.functions import FunctionFile, RunnableQiskitFunction
+from qonduit.roles import role_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 _COPIED_FROM_BYTES: Final = 256 * 1024
 """Smaller artifacts are sent as quickly as it is asked what the server has of them."""
 _COPIED_FILE_BYTES: Final = 4 * 1024
+_FILTERS: Final = {
+    "own": pb.FUNCTION_FILTER_OWN,
+    "providers": pb.FUNCTION_FILTER_OF_PROVIDERS,
+    "all": pb.FUNCTION_FILTER_ALL,
+}
 
 
 class FunctionCalls:
@@ -40,7 +46,7 @@ class FunctionCalls:
         """Upload a function with its artifact; of files that its latest version has only a reference is sent."""
         schema = function.arguments_schema
         spec = pb.FunctionSpec(
-            title=function.title,
+            title=function.name,
             entrypoint=entrypoint,
             dependencies=function.dependencies,
             env_vars=function.env_vars,
@@ -48,7 +54,7 @@ class FunctionCalls:
             version_label=function.version,
             arguments_schema="" if schema is None else json.dumps(schema),
         )
-        base, known = self._known(function.title) if packed.size_bytes >= _COPIED_FROM_BYTES else ("", {})
+        base, known = self._known(function.name) if packed.size_bytes >= _COPIED_FROM_BYTES else ("", {})
         try:
             return self._send(spec, packed, base, known)
         except ServerError:
@@ -89,15 +95,21 @@ class FunctionCalls:
         answer = self._connection.call(lambda to: to.functions.GetFunction, request)
         return _runnable(answer.function, pinned=bool(version) or "@" in title)
 
-    def list_functions(self, limit: int | None) -> list[RunnableQiskitFunction]:
-        """Return the user's functions, newest first."""
+    def list_functions(
+        self, limit: int | None, whose: str = "own", provider: str | None = None
+    ) -> list[RunnableQiskitFunction]:
+        """Return functions, newest first; ValueError if `whose` is not known."""
+        if whose not in _FILTERS:
+            raise ValueError(f"whose must be one of {', '.join(_FILTERS)}, and is {whose!r}.")
         found: list[RunnableQiskitFunction] = []
         token = ""
         while limit is None or len(found) < limit:
             size = 1000 if limit is None else limit - len(found)
             page = self._connection.call(
                 lambda to: to.functions.ListFunctions,
-                pb.ListFunctionsRequest(page_size=min(size, 1000), page_token=token),
+                pb.ListFunctionsRequest(
+                    page_size=min(size, 1000), page_token=token, filter=_FILTERS[whose], provider=provider or ""
+                ),
             )
             found += [_runnable(function) for function in page.functions]
             token = page.next_page_token
@@ -182,5 +194,8 @@ def _runnable(function: pb.Function, *, pinned: bool = False) -> RunnableQiskitF
         created=function.create_time.ToDatetime(tzinfo=UTC) if function.HasField("create_time") else None,
         aliases=tuple(function.aliases),
         arguments_schema=json.loads(schema) if schema else None,
+        provider=function.provider,
+        disabled_text=function.disabled_text,
+        roles=tuple(role_text(role) for role in function.roles),
         pinned=pinned,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from qonduit import exceptions as errors
+from qonduit.functions import full_name
 from qonduit.job_history import Timeline, Usage, format_table, html_table
 from qonduit.job_tasks import TaskCounts, Tasks
 from qonduit.task_log import TaskLines
@@ -60,6 +61,15 @@ class JobSnapshot:
     signal: int | None
     task_counts: TaskCounts = field(default_factory=TaskCounts)
     """The tasks of its present attempt."""
+    provider: str = ""
+    """The provider whose function it runs; empty for the user's own."""
+    trial: bool = False
+    """Whether its user may only try the function."""
+
+    @property
+    def function(self) -> str:
+        """What names its function: the title, or "provider/title"."""
+        return full_name(self.function_title, self.provider)
 
     @property
     def over(self) -> bool:
@@ -223,15 +233,29 @@ class Job:
         if rest := lines.end():
             yield rest
 
-    def _log_texts(self, *, follow: bool, offset: int, tail: int) -> Iterator[str]:
+    def _log_texts(self, *, follow: bool, offset: int, tail: int, of_provider: bool = False) -> Iterator[str]:
         import codecs  # noqa: PLC0415 - Only followers need it.
 
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for chunk in self._calls.log_chunks(self.job_id, follow=follow, offset=offset, tail=tail):
+        chunks = self._calls.log_chunks(self.job_id, follow=follow, offset=offset, tail=tail, of_provider=of_provider)
+        for chunk in chunks:
             if text := decoder.decode(chunk):
                 yield text
         if rest := decoder.decode(b"", final=True):
             yield rest
+
+    def provider_logs(self, *, tail: int = 0) -> str:
+        """Return what the job has told the provider of its function alone so far, or the last lines of it.
+
+        Raises:
+            JobNotFoundError: There is no such job of a function whose provider's log the user may read.
+        """
+        pieces = self._calls.log_chunks(self.job_id, follow=False, tail=tail, of_provider=True)
+        return b"".join(pieces).decode(errors="replace")
+
+    def stream_provider_logs(self, *, follow: bool = True, offset: int = 0, tail: int = 0) -> Iterator[str]:
+        """Yield it in pieces as it is written, until the job is over; otherwise as `stream_logs`."""
+        return self._log_texts(follow=follow, offset=offset, tail=tail, of_provider=True)
 
     def tasks(
         self, state: str | Iterable[str] | None = None, name: str | None = None, *, attempt: int | None = None
@@ -287,7 +311,7 @@ class Job:
         return asyncio.to_thread(self.result).__await__()
 
     def __repr__(self) -> str:
-        known = f" of {self._last.function_title}, {self._last.status}" if self._last else ""
+        known = f" of {self._last.function}, {self._last.status}" if self._last else ""
         return f"<Job {self.job_id}{known}>"
 
     def _repr_html_(self) -> str:
@@ -299,12 +323,32 @@ class Job:
 
     def _table(self) -> tuple[tuple[str, str], list[tuple[str, str]]]:
         now = self.snapshot()
-        rows = [("function", now.function_title), ("version", now.function_version[:12]), ("status", now.status)]
+        rows = [("function", now.function), ("version", now.function_version[:12]), ("status", now.status)]
         rows += [(name, text) for name, text in (("reason", now.reason), ("waits for", now.waiting_for)) if text]
         times = (("created", now.created), ("started", now.started), ("ended", now.ended))
         rows += [(name, f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}") for name, at in times if at]
         rows.append(("attempt", str(now.attempt)))
+        rows += [("trial", "yes")] if now.trial else []
         rows += [("tasks", str(now.task_counts).removeprefix("tasks "))] if now.task_counts.total else []
         rows += [("exit code", str(now.exit_code))] if now.exit_code is not None else []
         rows += [("signal", str(now.signal))] if now.signal is not None else []
         return ("job", self.job_id), rows
+
+
+class ProviderJob(Job):
+    """A job of whoever, as its function's provider sees it: what it was when it was listed, and the provider's log.
+
+    Its arguments, result, error and log are its user's alone: to ask for them raises JobNotFoundError.
+    """
+
+    def __init__(self, client: ServerlessClient, listed: JobSnapshot) -> None:
+        super().__init__(listed.job_id, client, listed)
+        self._listed = listed
+
+    def snapshot(self) -> JobSnapshot:
+        """Return what it was when it was listed; list again to see how it goes on."""
+        return self._listed
+
+    def result(self, *_options: Any, **_named: Any) -> Any:
+        """Ask for the result, which nobody but its user gets."""
+        return self._calls.result(self.job_id)

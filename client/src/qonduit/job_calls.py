@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qonduit_api.v1 import jobs_pb2 as pb
-from qonduit_api.v1 import types_pb2
+from qonduit_api.v1 import providers_pb2, types_pb2
 
 from qonduit import encoding
 from qonduit.configuration import Configuration
 from qonduit.connection import CHUNK_BYTES
 from qonduit.exceptions import DeadlineExceededError, ResultTimeoutError, ServerUnavailableError
 from qonduit.job import JobSnapshot
-from qonduit.job_history import StageUsage, TimelineEntry, Usage
+from qonduit.job_history import StageUsage, TimelineEntry, ToldError, Usage
 from qonduit.job_tasks import TaskCounts, TaskInfo, TasksPage
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ INLINE_ARGUMENTS_BYTES = 1024**2
 
 class _HasChunk(Protocol):
     chunk: bytes
+
+
+class _LogPiece(_HasChunk, Protocol):
+    offset: int
 
 
 Piece = TypeVar("Piece", bound=_HasChunk)
@@ -77,13 +82,31 @@ class JobCalls:
 
     def list_jobs(self, title: str, status: str, created_after: datetime | None, limit: int) -> list[JobSnapshot]:
         """Return the user's jobs, newest first."""
-        request = pb.ListJobsRequest(function_title=title, states=_states_of(status))
+        request = pb.ListJobsRequest(function_title=title)
+        return self._paged(lambda to: to.jobs.ListJobs, request, status, created_after, limit)
+
+    def list_provider_jobs(
+        self, function: str, status: str, created_after: datetime | None, limit: int
+    ) -> list[JobSnapshot]:
+        """Return the jobs of a provider's function, whoever runs them, newest first."""
+        request = providers_pb2.ListProviderJobsRequest(function=function)
+        return self._paged(lambda to: to.providers.ListProviderJobs, request, status, created_after, limit)
+
+    def _paged(
+        self,
+        select: Callable[[Services], Any],
+        request: pb.ListJobsRequest | providers_pb2.ListProviderJobsRequest,
+        status: str,
+        created_after: datetime | None,
+        limit: int,
+    ) -> list[JobSnapshot]:
+        request.states.extend(_states_of(status))
         if created_after is not None:
             request.created_after.FromDatetime(created_after.astimezone(UTC))
         found: list[JobSnapshot] = []
         while len(found) < limit:
             request.page_size = min(limit - len(found), 1000)
-            page = self._connection.call(lambda to: to.jobs.ListJobs, request)
+            page = self._connection.call(select, request)
             found += [snapshot_of(job) for job in page.jobs]
             request.page_token = page.next_page_token
             if not page.next_page_token:
@@ -138,13 +161,18 @@ class JobCalls:
                 seen, counts = snapshot.revision, snapshot.task_counts
                 yield snapshot
 
-    def log_chunks(self, job_id: str, *, follow: bool, offset: int = 0, tail: int = 0) -> Iterator[bytes]:
-        """Yield the log's bytes, or its last lines; goes on at the same byte over restarts of the server."""
+    def log_chunks(
+        self, job_id: str, *, follow: bool, offset: int = 0, tail: int = 0, of_provider: bool = False
+    ) -> Iterator[bytes]:
+        """Yield the log's bytes, or its last lines; goes on at the same byte over restarts of the server.
+
+        It is what the job told its user, or what it told the function's provider alone.
+        """
         backoff = self._connection.backoff()
         while True:
-            request = pb.StreamLogsRequest(job_id=job_id, offset=offset, follow=follow, tail_lines=tail)
+            asked = {"job_id": job_id, "offset": offset, "follow": follow, "tail_lines": tail}
             try:
-                for answer in self._connection.receive(lambda to: to.jobs.StreamLogs, request, timeout_s=None):
+                for answer in self._log_pieces(asked, of_provider=of_provider):
                     offset, tail = answer.offset + len(answer.chunk), 0
                     backoff = self._connection.backoff()
                     yield answer.chunk
@@ -153,6 +181,12 @@ class JobCalls:
                     raise
             else:
                 return
+
+    def _log_pieces(self, asked: dict[str, Any], *, of_provider: bool) -> Iterator[_LogPiece]:
+        if of_provider:
+            wanted = providers_pb2.StreamProviderLogsRequest(**asked)
+            return self._connection.receive(lambda to: to.providers.StreamProviderLogs, wanted, timeout_s=None)
+        return self._connection.receive(lambda to: to.jobs.StreamLogs, pb.StreamLogsRequest(**asked), timeout_s=None)
 
     def result(self, job_id: str) -> Any:
         """Return the decoded result of a job that is DONE."""
@@ -178,7 +212,10 @@ class JobCalls:
     def timeline(self, job_id: str) -> list[TimelineEntry]:
         """Return the job's changes in order."""
         answer = self._connection.call(lambda to: to.jobs.GetTimeline, pb.GetTimelineRequest(job_id=job_id))
-        return [TimelineEntry(_utc(entry.time), entry.status, entry.attempt, entry.text) for entry in answer.entries]
+        return [
+            TimelineEntry(_utc(entry.time), entry.status, entry.attempt, entry.text, _told_error(entry))
+            for entry in answer.entries
+        ]
 
     def usage(self, job_id: str) -> Usage:
         """Return what each stage used."""
@@ -235,6 +272,8 @@ def snapshot_of(job: pb.Job) -> JobSnapshot:
         exit_code=job.exit_code if job.HasField("exit_code") else None,
         signal=job.signal if job.HasField("signal") else None,
         task_counts=_counts_of(job.task_counts),
+        provider=job.provider,
+        trial=job.trial,
     )
 
 
@@ -307,6 +346,13 @@ def _usage_of(usage: types_pb2.StageUsage) -> StageUsage:
 
 def _utc(moment: Timestamp) -> datetime:
     return moment.ToDatetime(tzinfo=UTC)
+
+
+def _told_error(entry: pb.TimelineEntry) -> ToldError | None:
+    if not entry.HasField("error"):
+        return None
+    told = entry.error
+    return ToldError(told.code, told.message, told.exception, json.loads(told.args_json) if told.args_json else None)
 
 
 def _not_in_time(job_id: str, timeout_s: float | None) -> ResultTimeoutError:

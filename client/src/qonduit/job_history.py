@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +35,18 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldError:
+    """An error that a program told its users: by `send_error`, or by the exception that ended it."""
+
+    code: str
+    message: str
+    exception: str
+    """Name of the exception's class."""
+    args: Any = None
+    """More of it: what JSON holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """One change of a job."""
 
@@ -45,6 +57,8 @@ class TimelineEntry:
     attempt: int
     text: str
     """More, where there is more: the worker, the device, why it was requeued."""
+    error: ToldError | None = None
+    """What the program told then."""
 
 
 class Timeline(Sequence[TimelineEntry]):

@@ -23,11 +23,16 @@ _BY_REASON: Mapping[str, type[errors.ServerError]] = {
     "QPU_JOB_NOT_FOUND": errors.QpuJobNotFoundError,
     "QPU_SESSION_NOT_FOUND": errors.QpuSessionNotFoundError,
     "QPU_JOB_OVER": errors.QpuJobOverError,
+    "PROVIDER_NOT_FOUND": errors.ProviderNotFoundError,
+    "GRANT_NOT_FOUND": errors.GrantNotFoundError,
+    "ROLE_MISSING": errors.RoleMissingError,
+    "FUNCTION_DISABLED": errors.FunctionDisabledError,
     "INVALID_FILE_NAME": errors.InvalidFileError,
     "INVALID_FILE_CONTENT": errors.InvalidFileError,
     "DIGEST_MISMATCH": errors.TransferDamagedError,
     "FILE_TOO_LARGE": errors.FileTooLargeError,
     "DISK_FULL": errors.DiskFullError,
+    "ACTIVE_JOB_LIMIT": errors.ActiveJobLimitError,
     "QUOTA_EXCEEDED": errors.QuotaExceededError,
 }
 _BY_CODE: Mapping[grpc.StatusCode, type[errors.ServerError]] = {
@@ -81,6 +86,8 @@ def _as_call(error: object) -> grpc.Call | None:
 
 def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
+        if "Expected SETTINGS frame" in text:
+            return f"{address} answers, but not by gRPC: name the gateway's gRPC port, which `qonduit status` shows."
         return (
             f"No Qonduit server answers at {address} ({text}). "
             "Start one with `qonduit up`, or set QONDUIT_ADDRESS to where it is."

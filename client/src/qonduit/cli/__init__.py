@@ -1,7 +1,8 @@
 """The command `qonduit`.
 
 Exit codes: 0 fine, 1 the user's program or input is at fault, 2 wrong usage, 3 canceled, 4 the system is at
-fault or not there, 5 time limit or memory limit.
+fault or not there, 5 a limit: of time, of memory,
+or of the jobs that a user may have.
 """
 
 import sys
@@ -16,6 +17,7 @@ _EXIT_CODES: tuple[tuple[type[errors.QonduitError], int], ...] = (
     (errors.JobTimeoutError, LIMIT),
     (errors.ResultTimeoutError, LIMIT),
     (errors.DeadlineExceededError, LIMIT),
+    (errors.ActiveJobLimitError, LIMIT),
     (errors.WorkerLostError, INFRASTRUCTURE),
     (errors.ServerUnavailableError, INFRASTRUCTURE),
     (errors.ServerFaultError, INFRASTRUCTURE),

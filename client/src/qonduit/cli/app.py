@@ -11,11 +11,14 @@ from qonduit.cli import (
     cluster_commands,
     file_commands,
     function_commands,
+    grant_commands,
     job_commands,
     output,
+    provider_commands,
     qpu_commands,
     stack_commands,
     task_commands,
+    user_commands,
 )
 
 app = typer.Typer(
@@ -51,7 +54,10 @@ for part in (
     job_commands,
     task_commands,
     file_commands,
+    provider_commands,
+    grant_commands,
     qpu_commands,
     cluster_commands,
+    user_commands,
 ):
     part.register(app)

@@ -1,16 +1,15 @@
-"""`qonduit workers`, `worker`, `queue`, `users`, `dead-letters`."""
+"""`qonduit workers`, `worker`, `queue`, `dead-letters`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import inf
 from typing import Annotated
 
 import typer
 
 import qonduit
 from qonduit.cli import output
-from qonduit.cli.sizes import age_text, mem_of, room_text, size_of
+from qonduit.cli.sizes import age_text, room_text
 
 WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="Its id, from `qonduit workers`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -24,11 +23,6 @@ def register(app: typer.Typer) -> None:
     worker.command("resume")(resume)
     app.add_typer(worker, name="worker")
     app.command()(queue)
-    users = typer.Typer(help="Users, for administrators.", no_args_is_help=True, rich_markup_mode=None)
-    users.command("ls")(list_users)
-    users.command("add")(add_user)
-    users.command("limit")(limit)
-    app.add_typer(users, name="users")
     letters = typer.Typer(
         help="Messages that no service could handle, for administrators.", no_args_is_help=True, rich_markup_mode=None
     )
@@ -109,87 +103,6 @@ def queue(*, as_json: AsJson = False) -> None:
     ]
     head = ("place", "job", "user", "kind", "count", "needs", "waits for", "why")
     output.show_table(head, rows, right=(0, 4, 6))
-
-
-def list_users(*, as_json: AsJson = False) -> None:
-    """List the users."""
-    with qonduit.ServerlessClient() as client:
-        found = client.cluster.users()
-    if as_json:
-        output.show_json(found)
-        return
-    rows = [
-        (
-            user.name,
-            "administrator" if user.administrator else "",
-            room_text(user.limit),
-            f"{user.qpu_seconds_limit:g}" if user.qpu_seconds_limit else "no limit",
-            output.mem_text(user.file_bytes_limit) if user.file_bytes_limit else "no limit",
-            output.time_text(user.created),
-        )
-        for user in found
-    ]
-    head = ("user", "", "a job's tasks hold at most", "QPU seconds in 28 days", "files have at most", "made")
-    output.show_table(head, rows, right=(3, 4))
-
-
-def limit(
-    name: Annotated[str, typer.Argument(help="The user's name.")],
-    *,
-    cpu: Annotated[float | None, typer.Option(help="Cores.", show_default=False)] = None,
-    mem: Annotated[str, typer.Option(help="Memory: 512M, 64G or 64GiB, or bytes.", show_default=False)] = "",
-    gpus: Annotated[int | None, typer.Option(help="GPUs.", show_default=False)] = None,
-    qpu_seconds: Annotated[
-        float | None, typer.Option(help="QPU seconds in any 28 days; 0 for no limit.", show_default=False)
-    ] = None,
-    files: Annotated[
-        str, typer.Option(help="All files together: 512M, 64G or 64GiB, or bytes; 0 for no limit.", show_default=False)
-    ] = "",
-    reset: Annotated[bool, typer.Option("--default", help="Go back to the server's limit first.")] = False,
-) -> None:
-    """Set how much the tasks of each of a user's jobs may hold together, and what the user may use of QPUs and keep.
-
-    For jobs, and for files within them, it holds from their next one on; for other files at once.
-    """
-    if cpu is None and gpus is None and qpu_seconds is None and not mem and not files and not reset:
-        raise typer.BadParameter("say what to set: --cpu, --mem, --gpus, --qpu-seconds, --files or --default")
-    if cpu is not None and not 0 < cpu < inf:
-        raise typer.BadParameter(f"cpu must be above 0, and is {cpu:g}", param_hint="--cpu")
-    if qpu_seconds is not None and not 0 <= qpu_seconds < inf:
-        raise typer.BadParameter(
-            f"QPU seconds must not be negative, and are {qpu_seconds:g}", param_hint="--qpu-seconds"
-        )
-    with qonduit.ServerlessClient() as client:
-        user = client.cluster.set_limit(
-            name,
-            cpu=cpu,
-            mem_bytes=mem_of(mem) or None,
-            gpus=gpus,
-            qpu_seconds=qpu_seconds,
-            file_bytes=size_of(files, "--files") if files else None,
-            reset=reset,
-        )
-    output.say(f"The tasks of each job of {name} hold at most {room_text(user.limit)} together.")
-    if user.qpu_seconds_limit:
-        output.say(f"{name} may use {user.qpu_seconds_limit:g} QPU seconds in any 28 days.")
-    elif qpu_seconds is not None:
-        output.say(f"{name} may use QPUs without limit.")
-    if user.file_bytes_limit:
-        output.say(f"The files of {name} have at most {output.mem_text(user.file_bytes_limit)} together.")
-    elif files:
-        output.say(f"The files of {name} may have as much as fits.")
-
-
-def add_user(
-    name: Annotated[str, typer.Argument(help="Letters, digits, '_', '-', '.', '@'.")],
-    *,
-    administrator: Annotated[bool, typer.Option("--administrator", help="May administer.")] = False,
-) -> None:
-    """Make a user and print their token; it is shown only now."""
-    with qonduit.ServerlessClient() as client:
-        token = client.cluster.add_user(name, administrator=administrator)
-    output.note(f"The token of {name}, shown only now:")
-    output.say(token)
 
 
 def list_dead_letters(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import qonduit
 from qonduit.cli import output
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qonduit.file_space import FileSpace
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Function = Annotated[
+    str, typer.Option(metavar="PROVIDER/TITLE", help="Your files for this function; without it, those of your own.")
+]
 Names = Annotated[list[str], typer.Argument(help="Names of files in your space.")]
 
 
@@ -22,10 +30,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(files, name="files")
 
 
-def list_files(*, as_json: AsJson = False) -> None:
+def list_files(*, function: Function = "", as_json: AsJson = False) -> None:
     """List your files."""
     with qonduit.ServerlessClient() as client:
-        found = client.file_space.list_files()
+        show_files(client.space_of(function), as_json=as_json)
+
+
+def show_files(space: FileSpace, *, as_json: bool) -> None:
+    """List the files of a space."""
+    found = space.list_files()
     if as_json:
         output.show_json(found)
         return
@@ -35,28 +48,30 @@ def list_files(*, as_json: AsJson = False) -> None:
     output.show_table(("name", "size", "stored", "sha256"), rows, right=(1,))
 
 
-def usage(*, as_json: AsJson = False) -> None:
+def usage(*, function: Function = "", as_json: AsJson = False) -> None:
     """Show how much your files have together, and what they may have."""
     with qonduit.ServerlessClient() as client:
-        told = client.file_usage()
+        told = client.file_usage(function)
     if as_json:
         output.show_json(told)
         return
     most = f" of {output.mem_text(told.limit_bytes)}" if told.limit_bytes else ", without limit"
-    output.say(f"{told.file_count} files, {output.mem_text(told.used_bytes)}{most}")
+    files = "1 file" if told.file_count == 1 else f"{told.file_count:,} files"
+    output.say(f"{files}, {output.mem_text(told.used_bytes)}{most}")
 
 
 def put(
     paths: Annotated[list[Path], typer.Argument(help="Local tar or h5 files.")],
     *,
     name: Annotated[str | None, typer.Option(help="What to call it (for one file).")] = None,
+    function: Function = "",
 ) -> None:
     """Store files; programs find them in /data."""
     if name and len(paths) > 1:
         raise typer.BadParameter("goes with one file only", param_hint="--name")
     with qonduit.ServerlessClient() as client:
         for path in paths:
-            client.file_upload(path, name=name)
+            client.file_upload(path, function, name=name)
             output.say(f"/data/{name or path.name}")
 
 
@@ -65,20 +80,26 @@ def get(
     *,
     into: Annotated[Path, typer.Option("--into", help="Local folder.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace local files.")] = False,
+    function: Function = "",
 ) -> None:
     """Fetch files under their own names."""
     with qonduit.ServerlessClient() as client:
-        for name in names:
-            try:
-                output.say(client.file_download(name, target_name=name, download_location=into, overwrite=force))
-            except FileExistsError as error:
-                text = f"{error.filename} is there already, with other content; --force replaces it."
-                raise qonduit.QonduitError(text) from error
+        fetch(lambda name: client.file_download(name, function, name, into, overwrite=force), names)
 
 
-def remove(names: Names) -> None:
+def fetch(download: Callable[[str], str], names: list[str]) -> None:
+    """Fetch files one after the other, and say where each is."""
+    for name in names:
+        try:
+            output.say(download(name))
+        except FileExistsError as error:
+            text = f"{error.filename} is there already, with other content; --force replaces it."
+            raise qonduit.QonduitError(text) from error
+
+
+def remove(names: Names, *, function: Function = "") -> None:
     """Delete files, one after the other; each that is gone is named."""
     with qonduit.ServerlessClient() as client:
         for name in names:
-            client.file_delete(name)
+            client.file_delete(name, function)
             output.say(f"{name} was deleted.")

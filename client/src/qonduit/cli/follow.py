@@ -44,6 +44,7 @@ def follow_job(job: Job) -> None:
             screen.close()
         result = job.result()
     except KeyboardInterrupt:
+        screen.silence()
         _detach(job)
     except JobFailedError as error:
         raise _less_what_was_shown(error, shown.text) from None
@@ -53,13 +54,15 @@ def follow_job(job: Job) -> None:
 
 
 def _tell_changes(job: Job, screen: Screen) -> None:
-    began, status = time.monotonic(), ""
+    began, status, tasks = time.monotonic(), "", ""
     for snapshot in job.watch():
         if snapshot.status != status:
             status = snapshot.status
-            screen.note(f"{_stamp(began)}  {status}")
-        if snapshot.task_counts.total:
-            screen.progress(f"{_stamp(began)}  {snapshot.task_counts}")
+            again = f", attempt {snapshot.attempt}" if snapshot.attempt > 1 else ""
+            screen.note(f"{_stamp(began)}  {status}{again}")
+        if snapshot.task_counts.total and str(snapshot.task_counts) != tasks:
+            tasks = str(snapshot.task_counts)
+            screen.progress(f"{_stamp(began)}  {tasks}")
 
 
 def _less_what_was_shown(error: JobFailedError, log: str) -> JobFailedError:

@@ -13,8 +13,10 @@ from qonduit.cli import output
 from qonduit.cli.sizes import mem_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Title = Annotated[str, typer.Argument(help="The function's title.")]
+Title = Annotated[str, typer.Argument(help="The function's title, or PROVIDER/TITLE.")]
 _SERVERS = "the server's"
+_OF_OWN = 6
+"""Columns that a list of one's own functions has."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +35,9 @@ def upload(
     entrypoint: Annotated[Path, typer.Argument(help="The program to start.")],
     *,
     title: Annotated[str, typer.Option(help="The function's name; without it, the program's.")] = "",
+    provider: Annotated[
+        str, typer.Option(help="Publish it as a function of this provider, which you administer.")
+    ] = "",
     working_dir: Annotated[Path | None, typer.Option(help="The folder to upload; without it, the program's.")] = None,
     dependency: Annotated[list[str] | None, typer.Option(help='Such as "numpy>=2"; may be repeated.')] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the program; may be repeated.")] = None,
@@ -49,6 +54,7 @@ def upload(
     inside = entrypoint if (folder / entrypoint).exists() or not entrypoint.exists() else entrypoint.absolute()
     function = qonduit.QiskitFunction(
         title=title or entrypoint.stem,
+        provider=provider or None,
         entrypoint=str(inside.relative_to(folder.absolute()) if inside.is_relative_to(folder.absolute()) else inside),
         working_dir=str(folder),
         dependencies=dependency or [],
@@ -60,44 +66,59 @@ def upload(
     with qonduit.ServerlessClient() as client:
         uploaded = client.upload(function)
     if as_json:
-        output.show_json({"title": uploaded.title, "version": uploaded.version})
+        output.show_json({"title": uploaded.title, "provider": uploaded.provider, "version": uploaded.version})
     else:
-        output.say(f"{uploaded.title}, version {uploaded.version[:12]}")
+        output.say(f"{uploaded.name}, version {uploaded.version[:12]}")
 
 
-def list_functions(context: typer.Context, *, as_json: AsJson = False) -> None:
+def list_functions(
+    context: typer.Context,
+    *,
+    shared: Annotated[bool, typer.Option("--shared", help="Those of providers that you may see.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Your own, and those of providers.")] = False,
+    provider: Annotated[str, typer.Option(help="Only those of this provider.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """List your functions, newest upload first; or look after their versions."""
     if context.invoked_subcommand is not None:
         return
+    whose = "all" if everything else "providers" if shared else "own"
     with qonduit.ServerlessClient() as client:
-        found = client.list()
-    described = [
-        {
-            "title": function.title,
-            "version": function.version,
-            "label": function.version_label,
-            "entrypoint": function.entrypoint,
-            "size_bytes": function.size_bytes,
-            "created": function.created,
-            "description": function.description,
-        }
-        for function in found
-    ]
+        found = client.list(whose=whose, provider=provider)
     if as_json:
-        output.show_json(described)
+        output.show_json([_described(function) for function in found])
         return
-    rows = [
-        (
-            function.title,
-            function.version[:12],
-            function.version_label,
-            function.entrypoint,
-            output.mem_text(function.size_bytes),
-            output.time_text(function.created),
-        )
-        for function in found
-    ]
-    output.show_table(("title", "version", "label", "entrypoint", "size", "uploaded"), rows, right=(4,))
+    head = ("title", "version", "label", "entrypoint", "size", "uploaded", "your roles", "")
+    shown = len(head) if any(function.provider for function in found) else _OF_OWN
+    output.show_table(head[:shown], [_row(function)[:shown] for function in found], right=(4,))
+
+
+def _described(function: qonduit.RunnableQiskitFunction) -> dict[str, Any]:
+    return {
+        "title": function.title,
+        "provider": function.provider,
+        "roles": function.roles,
+        "disabled_text": function.disabled_text,
+        "version": function.version,
+        "label": function.version_label,
+        "entrypoint": function.entrypoint,
+        "size_bytes": function.size_bytes,
+        "created": function.created,
+        "description": function.description,
+    }
+
+
+def _row(function: qonduit.RunnableQiskitFunction) -> tuple[str, ...]:
+    return (
+        function.name,
+        function.version[:12],
+        function.version_label,
+        function.entrypoint,
+        _size_text(function.size_bytes),
+        output.time_text(function.created),
+        ", ".join(function.roles),
+        f"disabled: {function.disabled_text}" if function.disabled_text else "",
+    )
 
 
 def versions(title: Title, *, as_json: AsJson = False) -> None:
@@ -125,7 +146,7 @@ def versions(title: Title, *, as_json: AsJson = False) -> None:
             ", ".join(version.aliases),
             version.version_label,
             version.entrypoint,
-            output.mem_text(version.size_bytes),
+            _size_text(version.size_bytes),
             output.time_text(version.created),
         )
         for version in found
@@ -176,7 +197,7 @@ def rollback(title: Title) -> None:
 
 
 def run(
-    function: Annotated[str, typer.Argument(help="The function's title, or TITLE@ALIAS, or TITLE@DIGEST.")],
+    function: Annotated[str, typer.Argument(help="TITLE or PROVIDER/TITLE, with @ALIAS or @DIGEST for a version.")],
     *,
     arg: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; the value is JSON, or else text.")] = None,
     args_file: Annotated[Path | None, typer.Option(help="A file with all arguments as a JSON object.")] = None,
@@ -244,3 +265,8 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _size_text(size_bytes: int) -> str:
+    """Return a size for people; nothing where it is not told, as of a provider's function."""
+    return output.mem_text(size_bytes) if size_bytes else ""

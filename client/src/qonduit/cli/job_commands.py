@@ -44,7 +44,7 @@ def jobs(
         output.show_json(found)
         return
     rows = [
-        (job.job_id, job.function_title, job.status, output.time_text(job.created), job.reason or job.waiting_for)
+        (job.job_id, job.function, job.status, output.time_text(job.created), job.reason or job.waiting_for)
         for job in found
     ]
     output.show_table(("job", "function", "status", "created", "why"), rows)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ERASE: Final = "\r\x1b[K"
 _PAUSE_S: Final = 5.0
@@ -18,7 +21,10 @@ class Screen:
     On a terminal the progress is the last line, written over as it changes. Elsewhere it is a line now and then.
     """
 
-    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO | None = None, err: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._out, self._err = out or sys.stdout, err or sys.stderr
         self._lock = threading.Lock()
         self._live = self._err.isatty()
@@ -26,10 +32,13 @@ class Screen:
         self._said = ""
         self._say_again_at = 0.0
         self._at_line_start = True
+        self._silent = False
 
     def log(self, piece: str) -> None:
         """Print a piece of the log."""
         with self._lock:
+            if self._silent:
+                return
             self._erase()
             self._out.write(piece)
             self._out.flush()
@@ -39,6 +48,8 @@ class Screen:
     def note(self, text: str) -> None:
         """Print a line about the job."""
         with self._lock:
+            if self._silent:
+                return
             self._erase()
             self._write(text + "\n")
             self._draw()
@@ -50,7 +61,7 @@ class Screen:
             if self._live:
                 self._erase()
                 self._draw()
-            elif text != self._said and time.monotonic() >= self._say_again_at:
+            elif text != self._said and self._clock() >= self._say_again_at:
                 self._say()
 
     def close(self) -> None:
@@ -61,8 +72,13 @@ class Screen:
                 self._say()
             self._progress = ""
 
+    def silence(self) -> None:
+        """Print nothing more, whoever still reads the log: what follows is said to a person who left."""
+        with self._lock:
+            self._silent = True
+
     def _say(self) -> None:
-        self._said, self._say_again_at = self._progress, time.monotonic() + _PAUSE_S
+        self._said, self._say_again_at = self._progress, self._clock() + _PAUSE_S
         self._write(self._progress + "\n")
 
     def _erase(self) -> None:

@@ -13,6 +13,7 @@ import typer
 import qonduit
 from qonduit import stack
 from qonduit.cli import FAILED, INFRASTRUCTURE, output
+from qonduit.stack.errors import StackError
 
 if TYPE_CHECKING:
     from qonduit.stack.layout import Layout
@@ -132,10 +133,14 @@ def logs(
     data_dir: DataDir = None,
 ) -> None:
     """Show the log of one service."""
-    for line in stack.log_lines(_layout(data_dir), service, last=lines, follow=follow):
-        sys.stdout.write(line)
-        if follow:
-            sys.stdout.flush()
+    layout = _layout(data_dir)
+    try:
+        for line in stack.log_lines(layout, service, last=lines, follow=follow):
+            sys.stdout.write(line)
+            if follow:
+                sys.stdout.flush()
+    except StackError as error:
+        raise StackError(f"{error} {_other_stack(layout)}".rstrip()) from None
 
 
 def exec_script(context: typer.Context, script: Annotated[Path, typer.Argument(help="A Python script.")]) -> None:
@@ -186,7 +191,13 @@ def _layout(data_dir: Path | None) -> Layout:
 
 
 def _mention_other(layout: Layout) -> None:
-    """Name the stack that clients use, where it is another one than was asked about."""
+    if other := _other_stack(layout):
+        output.note(other)
+
+
+def _other_stack(layout: Layout) -> str:
+    """Return a sentence that names the stack that clients use, where it is another one than was asked about."""
     other = stack.users_stack()
-    if other is not None and other != layout:
-        output.note(f"Another one runs in {other.data_dir}: name it with --data-dir {other.data_dir}.")
+    if other is None or other == layout:
+        return ""
+    return f"Another one runs in {other.data_dir}: name it with --data-dir {other.data_dir}."

@@ -79,11 +79,12 @@ def save_result(result: Any) -> bool:
     except encoding.NotSerializableError as error:
         channel.call("result_failed", text=str(error))
         raise
-    _send_result(channel, data)
+    send_result(channel, data)
     return True
 
 
-def _send_result(channel: AgentChannel, data: bytes) -> None:
+def send_result(channel: AgentChannel, data: bytes) -> None:
+    """Send encoded bytes as the job's result."""
     token = channel.call("result_begin", size_bytes=len(data))
     view = memoryview(data)
     for start in range(0, len(data), CHUNK_BYTES):

@@ -1,10 +1,11 @@
-"""Large bytes between a program and its agent, named by their digest: they never pass through frames.
+"""Large bytes between a program and its agent: they never pass through frames.
 
 A second Unix socket beside the channel's carries one small msgpack map a packet. To store, the program writes into a
 window of memory that the agent gave it, part by part; the agent copies each part out, so that nothing that the program
-does later changes what others read, and works out the digest itself, so that a wrong one cannot exist. To read, the
-agent passes a descriptor of the file that holds the bytes, and the program maps it: all processes of a machine share
-one copy.
+does later changes what others read, and names what came, so that a wrong name cannot exist. To read, the agent passes a
+descriptor of the file that holds the bytes, and the program maps it: all processes of a machine share one copy.
+
+A name is a digest or a number. It stands for one content as long as the job's attempt lasts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import mmap
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,8 +45,17 @@ _MOST_VIEWS: Final = 512
 _MOST_IDLE: Final = 2
 
 
+class _Waited:
+    seconds = 0.0
+
+
+def waited_s() -> float:
+    """Return how long this process has waited for its agent's answers here so far, all threads together."""
+    return _Waited.seconds
+
+
 def store_parts(channel: AgentChannel, parts: Sequence[bytes | bytearray | memoryview]) -> str:
-    """Store the parts one after another as one blob of this job and return its sha256 in hexadecimal.
+    """Store the parts one after another as one blob of this job and return its name.
 
     Args:
         channel: This process's channel to its agent.
@@ -61,19 +72,19 @@ def store_parts(channel: AgentChannel, parts: Sequence[bytes | bytearray | memor
 
 
 def store_blob(channel: AgentChannel, data: bytes) -> str:
-    """Store bytes as a blob of this job and return their sha256; raises as `store_parts`."""
+    """Store bytes as a blob of this job and return their name; raises as `store_parts`."""
     return store_parts(channel, [data])
 
 
-def fetch_view(channel: AgentChannel, digest: str, *, writable: bool = False) -> memoryview:
-    """Return the bytes named by a digest, one-dimensional and of format "B".
+def fetch_view(channel: AgentChannel, name: str, *, writable: bool = False) -> memoryview:
+    """Return the bytes of a blob, one-dimensional and of format "B".
 
     Larger ones are a mapping of the machine's one copy, which lives as long as the view and what was made from it; a
     process that has 1024 of them gets further ones as copies.
 
     Args:
         channel: This process's channel to its agent.
-        digest: What `store_parts` returned.
+        name: What `store_parts` returned.
         writable: Whether the view may be written to. Nobody else sees that: the pages that change are copied then.
 
     Raises:
@@ -81,7 +92,7 @@ def fetch_view(channel: AgentChannel, digest: str, *, writable: bool = False) ->
         AgentGoneError: The agent is gone.
     """
     with _connection(channel) as connection:
-        descriptor, size = connection.open(digest)
+        descriptor, size = connection.open(name)
     try:
         if size < SMALLEST_MAPPED_BYTES or len(_mappings) >= MOST_MAPPINGS:
             data = _read(descriptor, size)
@@ -94,10 +105,10 @@ def fetch_view(channel: AgentChannel, digest: str, *, writable: bool = False) ->
     return memoryview(mapping)
 
 
-def fetch_blob(channel: AgentChannel, digest: str) -> bytes:
-    """Return a copy of the bytes named by a digest; raises as `fetch_view`."""
+def fetch_blob(channel: AgentChannel, name: str) -> bytes:
+    """Return a copy of the bytes of a blob; raises as `fetch_view`."""
     with _connection(channel) as connection:
-        descriptor, size = connection.open(digest)
+        descriptor, size = connection.open(name)
     try:
         return _read(descriptor, size)
     finally:
@@ -137,9 +148,9 @@ class _BlobConnection:
             answer, _ = self._answer()
         return str(answer["value"])
 
-    def open(self, digest: str) -> tuple[int, int]:
+    def open(self, name: str) -> tuple[int, int]:
         """Return a descriptor, which is the caller's, and the size."""
-        answer, descriptor = self._ask(op="open", digest=digest)
+        answer, descriptor = self._ask(op="open", digest=name)
         return descriptor, int(answer["value"])
 
     def _ask(self, **message: Any) -> tuple[dict[str, Any], int]:
@@ -157,10 +168,13 @@ class _BlobConnection:
             raise AgentGoneError(f"the agent closed its blobs: {error}") from error
 
     def _answer(self) -> tuple[dict[str, Any], int]:
+        begun = time.perf_counter()
         try:
             body, descriptors, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise AgentGoneError(f"the agent closed its blobs: {error}") from error
+        finally:
+            _Waited.seconds += time.perf_counter() - begun
         if not body:
             raise AgentGoneError("the agent closed its blobs")
         answer = msgpack.unpackb(body)

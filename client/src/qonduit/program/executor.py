@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qonduit.program import pickling
-from qonduit.program.blobs import fetch_blob, fetch_view
+from qonduit.program.blobs import fetch_blob, fetch_view, waited_s
 from qonduit.program.channel import AgentChannel, agent
 from qonduit.program.marking import Marker
 from qonduit.program.sending import Receiver, carried
@@ -34,11 +34,16 @@ def run_executor() -> None:
     channel.call("executor_ready")
     while (task := work.next()) is not None:
         marker.begin(task.number, work.functions[task.function_id].name)
-        begun, burned_s = time.perf_counter(), time.process_time()
+        before = _clocks()
         ended = _run(channel, work, task)
-        spent = [time.perf_counter() - begun, time.process_time() - burned_s]
+        spent = [after - begun for begun, after in zip(before, _clocks(), strict=True)]
         row = [task.task_id, task.attempt, *ended, *spent]
         channel.notify("task_result", result=row)
+
+
+def _clocks() -> tuple[float, float, float]:
+    """Return what the agent is told the differences of: time, CPU time, and the wait for large values."""
+    return time.perf_counter(), time.process_time(), waited_s()
 
 
 class Ended(NamedTuple):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended, and its value's bytes or their digest."""
+    """How a task ended, and its value's bytes or the name of what was stored."""
 
     kind: str
     value: bytes | None = None

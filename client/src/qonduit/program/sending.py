@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST_INPUT_BYTES = 256 * 1024
 """Of the values of other tasks that travel with one call."""
 MOST_INLINE_BYTES = 32 * 1024
-"""Bytes that travel in a message; more are stored, and named by their digest."""
+"""Bytes that travel in a message; more are stored, and travel by name."""
 
 
 def input_rows(channel: AgentChannel, inputs: Sequence[TaskReference]) -> list[list[Any]]:
@@ -38,13 +38,13 @@ def _input_row(reference: TaskReference) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A call as it travels: its bytes or their digest, and the tasks whose values it is given."""
+    """A call as it travels: its bytes or the name of what was stored, and the tasks whose values it is given."""
 
     call: bytes | None
     digest: str
     inputs: list[TaskReference]
     apart: list[str]
-    """Digests of the arguments that were stored by themselves; with the task's end one use of each is over."""
+    """Names of the arguments that were stored by themselves; with the task's end one use of each is over."""
 
 
 def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sent:
@@ -69,7 +69,7 @@ def encode_call(channel: AgentChannel, name: str, args: tuple[Any, ...], kwargs:
 
 
 def carried(channel: AgentChannel, parts: Sequence[bytes | memoryview]) -> tuple[bytes | None, str]:
-    """Return an encoded value as it travels: its bytes, or the digest under which they were stored."""
+    """Return an encoded value as it travels: its bytes, or the name under which they were stored."""
     if size_of(parts) > MOST_INLINE_BYTES:
         return None, store_parts(channel, parts)
     return b"".join(parts), ""

@@ -117,7 +117,7 @@ class Work:
             signal.pthread_kill(threading.main_thread().ident or 0, CANCEL_SIGNAL)
 
     def _answer(self, task: Given, outcome: str) -> None:
-        self._channel.notify("task_result", result=[task.task_id, task.attempt, outcome, None, "", "", 0.0, 0.0])
+        self._channel.notify("task_result", result=[task.task_id, task.attempt, outcome, None, "", "", 0.0, 0.0, 0.0])
 
     def _on_end(self, _: Mapping[str, Any]) -> None:
         self._ended = True

@@ -28,9 +28,9 @@ from qonduit.stack.rabbitmq_home import RabbitMQMissingError, RabbitNodeError, f
 
 __all__ = ["RabbitMQMissingError", "RabbitMQStartError", "RabbitNode", "RabbitNodeError", "free_port"]
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
-CONTROL_TIMEOUT_S = 30.0
+CONTROL_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 
 # Reads "FILE<tab>ERLANG" lines from the pipe, writes "ok" or what went wrong to FILE, and ends the node when
@@ -58,6 +58,14 @@ end)."""
 # What starting left on the heaps of its processes, a fifth of the node's memory, would stay there for as long as they
 # have nothing to do.
 _COLLECT = "lists:foreach(fun erlang:garbage_collect/1, processes())."
+
+
+# A queue that was made less than half a second before its node was killed is recovered without its log, and then
+# waits for ever for another member to elect it: it has none. Asked to, it elects itself.
+_ELECT_LEADERS = (
+    "lists:foreach(fun(Q) -> case amqqueue:is_quorum(Q) of true -> ra:trigger_election(amqqueue:get_pid(Q)); "
+    "false -> ok end end, rabbit_amqqueue:list()), ok."
+)
 
 
 class _EndedError(RabbitMQStartError):
@@ -104,12 +112,13 @@ class RabbitNode:
 
         Raises:
             RabbitMQMissingError: RabbitMQ is not installed.
-            RabbitMQStartError: Port or folder are in use, it ended, or it took longer than a minute.
+            RabbitMQStartError: Port or folder are in use, it ended, or it took longer than two minutes.
         """
         if self.pid is not None:
             return
         scripts = find_rabbitmq()
         me = self._me()
+        knows_queues = self.log_file.exists()
         self.log_file.parent.mkdir(exist_ok=True)
         with locked(self._dir) as lock:
             if not is_free(me.amqp_port):
@@ -123,6 +132,8 @@ class RabbitNode:
             except _EndedError:
                 # An installation may need more than its parts say: then it gets everything, and takes longer.
                 self._boot(scripts, lock)
+        if knows_queues:
+            self.control(_ELECT_LEADERS)
         self.control(_COLLECT)
 
     def stop(self) -> None:

@@ -35,14 +35,6 @@ _LONGEST_LINE: Final = 500
 _WARNING: Final = re.compile(r"\S+ WARNING +\w+: (.*)")
 
 
-# A queue that was made less than half a second before its node was killed is recovered without its log, and then
-# waits for ever for another member to elect it: it has none. Asked to, it elects itself.
-_ELECT_LEADERS: Final = (
-    "lists:foreach(fun(Q) -> case amqqueue:is_quorum(Q) of true -> ra:trigger_election(amqqueue:get_pid(Q)); "
-    "false -> ok end end, rabbit_amqqueue:list()), ok."
-)
-
-
 class Unit(Protocol):
     """A part of the stack that has a process."""
 
@@ -183,15 +175,9 @@ class BrokerUnit:
     async def start(self) -> None:
         """Start the node and return once it accepts clients."""
         try:
-            await asyncio.to_thread(self._start)
+            await asyncio.to_thread(self._node.start)
         except RabbitNodeError as error:
             raise StartError(str(error)) from error
-
-    def _start(self) -> None:
-        knows_queues = self._node.log_file.exists()
-        self._node.start()
-        if knows_queues:
-            self._node.control(_ELECT_LEADERS)
 
     def warnings(self) -> list[str]:
         """Return nothing: RabbitMQ warns of what is of no interest on one machine."""

@@ -12,17 +12,20 @@ if TYPE_CHECKING:
 
 __version__ = qonduit.__version__
 _OF_PROGRAMS = (
-    "ServerlessError",
     "get_compute_profile",
     "get_function_size",
+    "get_logger",
     "get_provider_logger",
     "get_runtime_service",
     "is_trial",
 )
-__all__ = [*qonduit.__all__, *_OF_PROGRAMS]  # noqa: PLE0604 - they are strings.
+__all__ = sorted({*qonduit.__all__, *_OF_PROGRAMS})  # noqa: PLE0605 - they are strings.
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ServerlessRuntimeService":
+        # It is theirs to associate QPU jobs with the job; here the system does that for any service.
+        return import_module("qiskit_ibm_runtime").QiskitRuntimeService
     if name in _OF_PROGRAMS:
         return getattr(import_module("qiskit_serverless.programs"), name)
     if name in __all__:

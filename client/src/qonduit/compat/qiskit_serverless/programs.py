@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qiskit_ibm_runtime import QiskitRuntimeService
 
 __all__ = [
-    "ServerlessError",
     "get_compute_profile",
     "get_function_size",
+    "get_logger",
     "get_provider_logger",
     "get_runtime_service",
     "is_trial",
 ]
-
-
-class ServerlessError(Exception):
-    """An error that a program raises for its users: its code and message end the traceback that they read."""
-
-    def __init__(self, code: str, message: str, details: Any = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.details = details
-
-    def __str__(self) -> str:
-        behind = f"\n{self.details}" if self.details else ""
-        return f"[{self.code}] {self.message}{behind}"
 
 
 def get_runtime_service(**account: str | None) -> QiskitRuntimeService:
@@ -40,33 +27,46 @@ def get_runtime_service(**account: str | None) -> QiskitRuntimeService:
     return QiskitRuntimeService(**{name: value for name, value in account.items() if value is not None})
 
 
+def get_logger() -> logging.Logger:
+    """Return a logger whose lines begin with "[PUBLIC]": those that a provider's users may see."""
+    return _logger("qonduit.program.public", "[PUBLIC]")
+
+
 def get_provider_logger() -> logging.Logger:
     """Return a logger whose lines begin with "[PRIVATE]"; an own function's author sees them all."""
-    logger = logging.getLogger("qonduit.program.provider")
+    return _logger("qonduit.program.provider", "[PRIVATE]")
+
+
+def is_trial() -> bool:
+    """Tell whether the user may only try the function."""
+    return os.environ.get("ENV_ACCESS_TRIAL") == "True"
+
+
+def get_function_size() -> str:
+    """Return the size that the run named; empty for none."""
+    return os.environ.get("ENV_JOB_FUNCTION_SIZE", "")
+
+
+def get_compute_profile() -> str:
+    """Return the machine that the run's size stands for; empty for none."""
+    return os.environ.get("ENV_JOB_COMPUTE_PROFILE", "")
+
+
+def _logger(name: str, prefix: str) -> logging.Logger:
+    logger = logging.getLogger(name)
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_Private("%(levelname)s: %(message)s"))
+        handler.setFormatter(_Prefixed(prefix))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
 
 
-def is_trial() -> bool:
-    """Tell whether this is a trial run; there are none here."""
-    return False
+class _Prefixed(logging.Formatter):
+    def __init__(self, prefix: str) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+        self._prefix = prefix
 
-
-def get_function_size() -> str:
-    """Return the size that the run named: none, as functions have no sizes here."""
-    return ""
-
-
-def get_compute_profile() -> str:
-    """Return the machine that the run's size stands for: none, as above."""
-    return ""
-
-
-class _Private(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(f"[PRIVATE] {line}" for line in super().format(record).splitlines())
+        return "\n".join(f"{self._prefix} {line}" for line in super().format(record).splitlines())
