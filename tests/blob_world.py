@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import xxhash
 from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.messages import BlobReady, BlobWanted, worker
 from qonduit_worker.blob_exchange import BlobExchange
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qonduit_service_kit.messages import Address
+    from qonduit_worker.blob_names import Hash
 
 HOME = "home"
 
@@ -81,9 +83,10 @@ class World:
     bus: Bus = field(default_factory=Bus)
     caches: dict[str, BlobCache] = field(default_factory=dict)
     exchanges: dict[str, BlobExchange] = field(default_factory=dict)
+    quick_hash: Callable[[], Hash] = xxhash.xxh3_128
 
     def add_worker(self, name: str, *, capacity_bytes: int = 2**30, ask_again_s: float = 10.0) -> BlobCache:
-        cache = BlobCache(self.folder / name, capacity_bytes=capacity_bytes)
+        cache = BlobCache(self.folder / name, capacity_bytes=capacity_bytes, quick_hash=self.quick_hash)
         exchange = BlobExchange(self.bus, cache, name, ask_again_s=ask_again_s, patience_s=0.5)
         self.caches[name], self.exchanges[name] = cache, exchange
         self.bus.workers[worker(name)] = exchange

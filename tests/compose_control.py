@@ -20,7 +20,7 @@ SERVICES = ("rabbitmq", "postgres", *OWN_SERVICES)
 FILES = ("compose.yaml", "compose.observability.yaml")
 SECRET_VALUES = ("internal_key", "admin_token", "rabbitmq_password", "postgres_password")
 BUILD_TIMEOUT_S = 1500
-UP_TIMEOUT_S = 240
+UP_TIMEOUT_S = 600
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Deployment:
         images = made if (CACHE / "base.tar").exists() else {"BASE": "debian:13-slim"}
         return {**images, **os.environ, **self.engine, **own}
 
-    def run(self, *command: str, timeout: float = 120, check: bool = True) -> str:
+    def run(self, *command: str, timeout: float = 300, check: bool = True) -> str:
         """Run a command as this deployment's operator, and return what it printed."""
         done = subprocess.run(
             command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
@@ -103,7 +103,7 @@ class Deployment:
         """Run a command in a service's container."""
         return subprocess.run(
             ["docker", "exec", self.container(service), *command],
-            env=self.environment, capture_output=True, text=True, check=False, timeout=60,
+            env=self.environment, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
     def logs(self, *services: str, tail: str = "all") -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE = Path(__file__).parents[1] / ".cache" / "containers"
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 120.0
 
 
 def engine_environment(folder: Path) -> Iterator[dict[str, str]]:

@@ -133,7 +133,7 @@ async def ibm_world(
     await ibm.start()
     whole = {"name": "lab", "token": KEY, "url": ibm.url, "submissions_a_minute": 1000} | (account or {})
     path = write_accounts(folder, whole)
-    options = {"ibm_accounts_file": str(path), "ibm_poll_s": "0.05", "ibm_doubt_s": "1", "ibm_results_s": "2"}
+    options = {"ibm_accounts_file": str(path), "ibm_poll_s": "0.05", "ibm_doubt_s": "1", "ibm_results_s": "600"}
     services = await asyncio.to_thread(start_services, broker, folder, ibm.hosts(), **(options | settings))
     worker = Worker(services, folder)
     await worker.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -66,9 +67,13 @@ class Workload:
 
 def workloads(documents: Sequence[Document]) -> list[Workload]:
     """Return everything that makes pods of our own images."""
+    unseen = sorted({each["kind"] for each in documents} & {"CronJob", "Pod", "ReplicaSet", "ReplicationController"})
+    if unseen:
+        raise ValueError(f"the pods of a {unseen[0]} are not looked at here")
     made = [each for each in documents if each["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job")]
     pods = [(each, each["spec"]["template"]["spec"]) for each in made]
-    return [Workload(each, pod, container) for each, pod in pods for container in pod["containers"]]
+    held = [(each, pod, [*pod.get("initContainers", []), *pod["containers"]]) for each, pod in pods]
+    return [Workload(each, pod, container) for each, pod, containers in held for container in containers]
 
 
 def quantity(text: object) -> float:
@@ -148,6 +153,9 @@ def _surroundings(workload: Workload) -> Iterator[str]:
     folders = [mount["mountPath"] for mount in workload.container.get("volumeMounts", [])]
     if "/tmp" not in folders:  # noqa: S108 - a mount in a container.
         yield "has no /tmp to write to"
+    image = f"qonduit/{workload.name.replace('-', '_')}:{version(f'qonduit-{workload.name}')}"
+    if workload.container["image"] != image:
+        yield f"its image is {workload.container['image']}, and this repository makes {image}"
 
 
 def _settings(workload: Workload, documents: Sequence[Document]) -> Iterator[str]:
@@ -179,6 +187,9 @@ def _agreements(workload: Workload, settings: ServiceSettings) -> Iterator[str]:
     listens = getattr(settings, "listen_port", None)
     if listens is not None and (settings.listen_host, listens) != ("0.0.0.0", workload.ports.get("grpc")):  # type: ignore[attr-defined]  # noqa: S104
         yield "it does not listen on its port grpc, to all"
+    rest = getattr(settings, "rest_port", None)
+    if rest is not None and (settings.rest_host, rest) != ("0.0.0.0", workload.ports.get("rest")):  # type: ignore[attr-defined]  # noqa: S104
+        yield "its REST front does not listen on its port rest, to all"
     folders = {mount["mountPath"] for mount in workload.container.get("volumeMounts", [])}
     for name in ("data_dir", "ready_file", "internal_key_file", "admin_token_file", "tls_cert", "tls_key"):
         path = getattr(settings, name, None)
@@ -196,5 +207,7 @@ def _bounds(workload: Workload, settings: ServiceSettings) -> Iterator[str]:
             yield f"it leases {settings.cpu} cpu and its limit is {limits.get('cpu')}"
         if settings.mem + settings.dependency_mem_bytes > memory:
             yield "what it leases and one build of an environment are more than its memory"
+        if settings.minimum_tier != "A" and settings.mem + settings.cpu * 2 * settings.tmp_bytes > memory:
+            yield "what it leases and each core's program's /tmp and /dev/shm are more than its memory"
     if isinstance(settings, QpuBrokerSettings) and settings.simulator_memory_bytes + 512 * 1024**2 > memory:
         yield "the simulator's memory and the broker's own are more than its limit"

@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     from kustomized import Document
     from manifest_pods import Workload
 
-MADE_BY_OPERATORS: Final = frozenset({("qonduit", "Secret", "database-app")})
-"""CloudNativePG makes it of the Cluster `database`."""
-BY_HAND: Final = frozenset(
-    {
-        ("qonduit", "Secret", "qonduit-internal-key"),
-        ("qonduit", "Secret", "qonduit-admin-token"),
-        ("qonduit", "Secret", "qonduit-amqp"),
-        ("qonduit-workers", "Secret", "qonduit-amqp"),
-        ("qonduit", "Secret", "qonduit-gateway-tls"),
-        ("qonduit", "Secret", "qonduit-ibm"),
-        ("qonduit", "Secret", "qonduit-s3"),
-    }
-)
-"""Secrets that docs/guides/kubernetes.md tells how to make."""
+BY_HAND: Final = {
+    ("qonduit", "qonduit-internal-key"): {"key"},
+    ("qonduit", "qonduit-admin-token"): {"token"},
+    ("qonduit", "qonduit-amqp"): {"url"},
+    ("qonduit-workers", "qonduit-amqp"): {"url"},
+    ("qonduit", "qonduit-gateway-tls"): {"tls.crt", "tls.key"},
+    ("qonduit", "qonduit-ibm"): {"token", "instance"},
+    ("qonduit", "qonduit-s3"): {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+}
+"""Secrets that docs/guides/kubernetes.md tells how to make, and their keys."""
+SECRETS: Final = BY_HAND | {("qonduit", "database-app"): {"uri"}}
+"""With the one that CloudNativePG makes of the Cluster `database`: of its keys, that which we use."""
 
 
 def reference_problems(documents: Sequence[Document]) -> Iterator[str]:
     """Say which names lead nowhere."""
     there = {(_namespace(each), each["kind"], each["metadata"]["name"]) for each in documents}
-    known = there | MADE_BY_OPERATORS | BY_HAND
+    known = there | {(where, "Secret", name) for where, name in SECRETS}
     for workload in workloads(documents):
         for kind, name in _named(workload):
-            where = "" if kind == "PriorityClass" else workload.namespace
-            if (where, kind, name) not in known:
+            if (workload.namespace, kind, name) not in known:
                 yield f"{workload.name}: there is no {kind} {name}"
         yield from _mounts(workload)
+        yield from _keys(workload, documents)
         yield from _addresses(workload, documents)
     yield from _twice(documents)
+    yield from _priorities(documents)
     yield from _selectors(documents)
+    yield from _spreading(documents)
     yield from _service_ports(documents)
     for each in documents:
         if _namespace(each) and ("", "Namespace", _namespace(each)) not in there:
@@ -58,7 +58,8 @@ def _twice(documents: Sequence[Document]) -> Iterator[str]:
 
 def _named(workload: Workload) -> Iterator[tuple[str, str]]:
     yield "ServiceAccount", workload.pod["serviceAccountName"]
-    yield "PriorityClass", workload.pod["priorityClassName"]
+    if workload.document["kind"] == "StatefulSet":
+        yield "Service", workload.document["spec"]["serviceName"]
     kinds = {
         "configMapRef": "ConfigMap",
         "secretRef": "Secret",
@@ -84,6 +85,23 @@ def _mounts(workload: Workload) -> Iterator[str]:
     yield from (f"{workload.name}: its volume {name} is mounted nowhere" for name in sorted(volumes - mounted))
 
 
+def _keys(workload: Workload, documents: Sequence[Document]) -> Iterator[str]:
+    """Each key that is asked of a Secret, as a variable or as a file that a setting names, must be one of its keys."""
+    for each in workload.container.get("env", []):
+        asked = each.get("valueFrom", {}).get("secretKeyRef")
+        if asked and asked["key"] not in SECRETS.get((workload.namespace, asked["name"]), ()):
+            yield f"{workload.name}: the Secret {asked['name']} has no key {asked['key']}"
+    secrets = {
+        each["name"]: each["secret"]["secretName"] for each in workload.pod.get("volumes", []) if "secret" in each
+    }
+    for mount in workload.container.get("volumeMounts", []):
+        keys = SECRETS.get((workload.namespace, secrets.get(mount["name"], "")), set())
+        for name, value in environment(workload, documents).items():
+            folder, _, file = str(value).rpartition("/")
+            if mount["name"] in secrets and folder == mount["mountPath"] and file not in keys:
+                yield f"{workload.name}: {name} is {value}, and {secrets[mount['name']]} has no key {file}"
+
+
 def _addresses(workload: Workload, documents: Sequence[Document]) -> Iterator[str]:
     """Every address in the settings must be a port of a Service, by its full name."""
     known = {
@@ -106,6 +124,32 @@ def _pods(documents: Sequence[Document]) -> list[tuple[str, dict[str, str], set[
             found_by = {servers[each["kind"]]: each["metadata"]["name"]}
             pods.append((_namespace(each), found_by, {"prometheus", "metrics"}))
     return pods
+
+
+def within(value: Any, key: str) -> Iterator[Any]:
+    """Return every value of a key, however deep."""
+    if isinstance(value, dict) and key in value:
+        yield value[key]
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from within(inner, key)
+
+
+def _priorities(documents: Sequence[Document]) -> Iterator[str]:
+    """A pod of an unknown class is refused, and an operator tells of that in its log alone."""
+    there = {each["metadata"]["name"] for each in documents if each["kind"] == "PriorityClass"}
+    for each in documents:
+        missing = set(within(each, "priorityClassName")) - there
+        yield from (f"{each['metadata']['name']}: there is no PriorityClass {name}" for name in sorted(missing))
+
+
+def _spreading(documents: Sequence[Document]) -> Iterator[str]:
+    """Pods are spread among those that a constraint selects, so it must select themselves."""
+    for each in documents:
+        for constraints in within(each, "topologySpreadConstraints"):
+            for constraint in constraints:
+                labels = constraint["labelSelector"]["matchLabels"]
+                if labels != {"app.kubernetes.io/name": each["metadata"]["name"]}:
+                    yield f"{each['kind']} {each['metadata']['name']} is spread among {labels}, not among its own pods"
 
 
 def _selectors(documents: Sequence[Document]) -> Iterator[str]:

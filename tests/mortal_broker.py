@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-    from fake_ibm import FakeIbm
+    from fake_ibm import FakeIbm, UpstreamJob
     from qonduit_qpu_broker.api.answer import Answer
     from qonduit_qpu_broker.payloads import Payloads
 
@@ -83,6 +83,13 @@ class MortalLedger(LedgerThread):
     def __init__(self, path: Path, steps: Steps) -> None:
         super().__init__(path)
         self._steps = steps
+
+    async def start(self) -> None:
+        """Open it; the system outlives these deaths, so that nobody need wait for the disk."""
+        await super().start()
+        if self._connection is not None:
+            relax = "PRAGMA synchronous = OFF"
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.execute, relax)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a transaction."""
@@ -135,7 +142,7 @@ class MortalBroker:
         wake = asyncio.Event()
         self.fleet = Fleet(read, self.ledger, wake.set)
         self.upstream = IbmUpstream(
-            self.fleet, self.ledger, book, poll_s=0.02, doubt_s=DOUBT_S, results_s=2.0, session_idle_s=session_idle_s
+            self.fleet, self.ledger, book, poll_s=0.02, doubt_s=DOUBT_S, results_s=600.0, session_idle_s=session_idle_s
         )
         self.dispatcher = Dispatcher(
             self.ledger,
@@ -255,7 +262,7 @@ class Lives:
 
     async def until(self, condition: Callable[[sqlite3.Connection], bool]) -> None:
         """Return once something holds in the ledger, whoever lives by then."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 broker = await self.broker()
                 with suppress(Died):
@@ -308,6 +315,23 @@ def request(
         body=body,
         **more,
     )
+
+
+def only(ibm: FakeIbm) -> UpstreamJob:
+    """Return the one job that is there."""
+    (job,) = ibm.quantum.jobs.values()
+    return job
+
+
+def count(statement: str) -> Callable[[Any], bool]:
+    """Return what tells whether a count in the ledger is not zero."""
+    return lambda ledger: bool(ledger.execute(statement).fetchone()[0])
+
+
+ENDED = count("SELECT MIN(finished_at IS NOT NULL) FROM qpu_jobs")
+CHARGED = count("SELECT MIN(qpu_s IS NOT NULL) FROM qpu_jobs")
+RUNNING = count("SELECT COUNT(*) FROM qpu_jobs WHERE running_at IS NOT NULL")
+CLOSED = count("SELECT MIN(closed_at IS NOT NULL) FROM upstream_sessions")
 
 
 def make_requests_steps(monkeypatch: pytest.MonkeyPatch) -> None:

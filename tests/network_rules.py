@@ -33,6 +33,13 @@ class Network:
         self._labels = {name: {"kubernetes.io/metadata.name": name, **labels} for name, labels in every.items()}
         self._policies = [each for each in documents if each["kind"] == "NetworkPolicy"]
 
+    @property
+    def ports(self) -> set[int]:
+        """Every port that some policy names."""
+        specs = [each["spec"] for each in self._policies]
+        rules = [rule for spec in specs for way in ("ingress", "egress") for rule in spec.get(way, [])]
+        return {each["port"] for rule in rules for each in rule.get("ports", [])}
+
     def allows(self, source: Actor, target: Actor, port: int) -> bool:
         """Whether a TCP connection gets through: out of the source's policies, and into the target's."""
         return self._passes("Egress", source, target, port) and self._passes("Ingress", target, source, port)
@@ -86,4 +93,7 @@ def _matches(selector: Document, labels: Mapping[str, str]) -> bool:
 
 def _has_port(rule: Document, port: int) -> bool:
     ports: list[dict[str, Any]] | None = rule.get("ports")
+    for each in ports or ():
+        if each.keys() != {"protocol", "port"} or not isinstance(each["port"], int):
+            raise ValueError(f"the port {each} of a rule is not understood here")
     return ports is None or any(each["protocol"] == "TCP" and each["port"] == port for each in ports)

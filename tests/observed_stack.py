@@ -35,7 +35,7 @@ _SETTINGS: Final = {
     "QONDUIT_QPU_BROKER_IBM_POLL_S": "0.2",
     "QONDUIT_QPU_BROKER_QUEUE_DELAY_S": "1",
 }
-_READY_S: Final = 60.0
+_READY_S: Final = 240.0
 _POLL_S: Final = 0.05
 
 
@@ -46,6 +46,11 @@ class Observed:
     stack: Stack
     prometheus: Prometheus
     began_at: float
+
+    def wait_for_reading(self, after: float) -> None:
+        """Return once everybody was read, with success, after a moment."""
+        # A busy machine misses a reading now and then: what was not read has no value until the next one.
+        self.wait_for(f"count((up == 1) and (timestamp(up) > {after})) == count(up)")
 
     def wait_for(self, expr: str, timeout_s: float = _READY_S) -> None:
         """Return once an expression finds something."""
@@ -102,7 +107,7 @@ def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[st
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def _until_ready(process: subprocess.Popen[str], address: str, log: Path) -> Non
     deadline = time.monotonic() + _READY_S
     while True:
         try:
-            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=30):
                 return
         except (urllib.error.URLError, ConnectionError):
             if process.poll() is not None or time.monotonic() > deadline:

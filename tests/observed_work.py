@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from observed_stack import IBM_DEVICE
 from qonduit import QiskitFunction
 from qonduit.exceptions import InvalidFileError, JobFailedError
+from stack_control import TOLD, tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,11 +49,15 @@ _LOCAL: Final = _SAMPLE + (
     "for job in [SamplerV2(mode=backend).run([isa], shots=4000) for _ in range(3)]:\n    job.result()\n"
     "update_status(Job.POST_PROCESSING)\nburn(0.2)\nprint('done')\nsave_result({})\n"
 )
-_SESSION: Final = _SAMPLE + (
-    "with Session(backend=backend) as session:\n"
-    "    for _ in range(2):\n        SamplerV2(mode=session).run([isa], shots=2000).result()\n"
-    "    time.sleep(get_arguments()['open_s'])\n"
-    "save_result({})\n"
+_SESSION: Final = (
+    TOLD
+    + _SAMPLE
+    + (
+        "with Session(backend=backend) as session:\n"
+        "    for _ in range(2):\n        SamplerV2(mode=session).run([isa], shots=2000).result()\n"
+        "    told(get_arguments()['until'])\n"
+        "save_result({})\n"
+    )
 )
 _FAILS: Final = "print('about to fail')\nraise ValueError('as it was meant to')\n"
 _OUT_OF_MEMORY: Final = """\
@@ -65,29 +70,31 @@ def hog():
 get(hog())
 """
 _READ_WITHIN_S: Final = 2.0
-_SESSION_OPEN_S: Final = 7.0
-"""The QPU broker looks every five seconds what is open."""
+_SESSION_SEEN: Final = "max(qonduit_qpu_open_sessions) > 0 and max(qonduit_qpu_open_upstream_sessions) > 0"
 
 
 def work(observed: Observed, folder: Path) -> None:
     """Do it all twice: Prometheus sees a counter rise only from its second value on."""
     with observed.stack.client() as client:
         for number in range(2):
-            _programs(client, folder, number)
+            _programs(observed, client, folder, number)
             _files(client, folder)
     # What came last must be read, and what is recorded of it.
-    observed.wait_for(f"min(timestamp(up)) > {time.time() + _READ_WITHIN_S}")
+    observed.wait_for_reading(time.time() + _READ_WITHIN_S)
 
 
-def _programs(client: ServerlessClient, folder: Path, number: int) -> None:
-    session = _submit(client, folder, "session", _SESSION, device=IBM_DEVICE, open_s=_SESSION_OPEN_S * number)
+def _programs(observed: Observed, client: ServerlessClient, folder: Path, number: int) -> None:
+    session = _submit(client, folder, "session", _SESSION, device=IBM_DEVICE, until=f"seen-{number}.tar")
     local = [_submit(client, folder, "local", _LOCAL, device="simulated_ibm_torino") for _ in range(2)]
     bad = [_submit(client, folder, "fails", _FAILS), _submit(client, folder, "hog", _OUT_OF_MEMORY)]
+    if number:
+        observed.wait_for(_SESSION_SEEN, 600)  # The QPU broker looks every five seconds what is open.
+    tell(client, folder, f"seen-{number}.tar")
     for job in (session, *local):
-        job.result(timeout=100)
+        job.result(timeout=300)
     for job in bad:
         with contextlib.suppress(JobFailedError):
-            job.result(timeout=100)
+            job.result(timeout=300)
             raise AssertionError(f"{job.job_id} was to fail, and did not")
 
 

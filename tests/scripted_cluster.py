@@ -18,6 +18,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qonduit.stack.rabbitmq import free_port
+from qonduit_service_kit import spaces
 from qonduit_service_kit.bus import GATEWAY_INBOX, QPU_INBOX, SCHEDULER_INBOX, Bus, Delivery
 from qonduit_service_kit.messages import (
     DriverGranted,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 Message = TypeVar("Message")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 MIB = 1024**2
 
 
@@ -71,7 +73,7 @@ class ServiceProcess:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - It takes a moment, and outlives this call.
                 [sys.executable, "-m", self.module], env={**os.environ, **own}, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not self.ready_file.exists():
             assert self.process.poll() is None, f"{self.module} ended: {self.log()}"
             assert time.monotonic() < deadline, f"{self.module} is not ready: {self.log()}"
@@ -87,7 +89,7 @@ class ServiceProcess:
             return None
         self.process.terminate()
         try:
-            return self.process.wait(20)
+            return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -95,7 +97,7 @@ class ServiceProcess:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
 
 
 @dataclass
@@ -141,10 +143,7 @@ class Job:
     async def grant_executors(
         self, count: int, *, on: str = "", first: int = 0, dependencies: tuple[str, ...] | None = None
     ) -> list[str]:
-        """Do what a scheduler does once there is demand: grant executors, numbered from `first`.
-
-        They are on the driver's worker, or on another one.
-        """
+        """Grant executors as a scheduler does on demand, numbered from `first`, here or on another worker."""
         demand = await self.cluster.until(
             lambda: next((demand for demand in self.cluster.of(TaskDemand) if demand.job_id == self.spec.job_id), None),
             "demand",
@@ -165,6 +164,8 @@ class Job:
                     environment=demand.environment,
                     artifact_digest=demand.artifact_digest,
                     dependencies=demand.dependencies if dependencies is None else dependencies,
+                    space=demand.space,
+                    provider_space=demand.provider_space,
                 ),
             )
         return leases
@@ -172,6 +173,12 @@ class Job:
     async def log(self) -> str:
         """Return the log as it is now."""
         return await self.cluster.read_log(self.spec.job_id)
+
+    async def both_logs(self) -> tuple[str, str]:
+        """Return the user's log and the provider's, once both are closed."""
+        read = self.cluster.read_log
+        user, provider = self.spec.job_id, spaces.provider_log(self.spec.job_id)
+        return await read(user, follow=True), await read(provider, follow=True)
 
     async def logged(self, text: str) -> None:
         """Wait until the log holds a text."""
@@ -192,7 +199,9 @@ class ScriptedCluster:
         self.signer = TicketSigner(load_or_create_key(self.key_file))
         self.worker_id = f"w-{uuid.uuid4().hex[:8]}"
         self.bus = Bus(bus_url, app_id="test")
-        self.storage = ServiceProcess("qonduit_storage", folder, {"INTERNAL_KEY_FILE": str(self.key_file)})
+        # No port that the system could give to somebody else while storage is away.
+        storage = {"INTERNAL_KEY_FILE": str(self.key_file), "LISTEN_PORT": str(free_port())}
+        self.storage = ServiceProcess("qonduit_storage", folder, storage)
         self.worker = ServiceProcess(
             "qonduit_worker",
             folder,
@@ -203,6 +212,7 @@ class ScriptedCluster:
                 "ALLOW_WEAKER_SANDBOX": "true",
                 "PRELOAD": '["qonduit.program.runner"]',
                 "WARM": "false",
+                "LOG_PATIENCE_S": str(PATIENCE_S),  # At a job's end its log is whole, however busy storage is.
                 **worker_settings,
             },
         )
@@ -229,11 +239,9 @@ class ScriptedCluster:
         await self.bus.start()
         for queue in (GATEWAY_INBOX, SCHEDULER_INBOX, QPU_INBOX):
             await self.bus.consume(queue, self._receive)
-        ready = await self.storage.start()
-        port = next(value for name, value in ready.items() if name not in {"pid", "metrics_port"})
-        self.storage.settings["LISTEN_PORT"] = str(port)
-        self.worker.settings["STORAGE_ADDRESS"] = f"127.0.0.1:{port}"
-        self._channel = channel(f"127.0.0.1:{port}")
+        await self.storage.start()
+        self.worker.settings["STORAGE_ADDRESS"] = address = f"127.0.0.1:{self.storage.settings['LISTEN_PORT']}"
+        self._channel = channel(address)
         await self.worker.start()
         await self.heartbeat()
 
@@ -288,14 +296,24 @@ class ScriptedCluster:
             f"a heartbeat with {leases} leases",
         )
 
+    def rooms(self) -> list[Path]:
+        """Return the folders that programs run in."""
+        return list((self.folder / "qonduit_worker" / "sandboxes").glob("driver-*/job"))
+
+    def let_go(self, name: str = "go") -> None:
+        """Let programs go on that wait for a file of this name beside them."""
+        for room in self.rooms():
+            with contextlib.suppress(FileNotFoundError):  # That of a job that is over goes just now.
+                (room / name).touch()
+
     # --- Storage -------------------------------------------------------------------------------
 
-    async def blob_bytes(self, way: str) -> int:
-        """Return how many bytes of blobs storage has "served" or "stored" since it was started."""
+    async def transferred(self, way: str, kind: str = "blob") -> int:
+        """Return how many bytes of blobs or files storage has "served" or "stored" since it was started."""
         ready = json.loads(self.storage.ready_file.read_text())
         url = f"http://127.0.0.1:{ready['metrics_port']}/metrics"
         text = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
-        found = re.search(rf'^qonduit_storage_{way}_bytes_total{{kind="blob"}} (\S+)$', text, re.MULTILINE)
+        found = re.search(rf'^qonduit_storage_{way}_bytes_total{{kind="{kind}"}} (\S+)$', text, re.MULTILINE)
         return int(float(found[1])) if found else 0
 
     def store(self, **rights: str) -> Storage:
@@ -314,13 +332,15 @@ class ScriptedCluster:
         await self.store().get_blob(digest, path)
         return path.read_bytes()
 
-    async def read_log(self, job_id: str) -> str:
+    async def read_log(self, log: str, *, follow: bool = False) -> str:
+        """Return a log as it is now, or once it is closed."""
         from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc  # noqa: PLC0415
 
         assert self._channel is not None
         ticket = self.signer.sign(Ticket.lasting("ada", 60, service="gateway"))
         stub = storage_pb2_grpc.LogServiceStub(self._channel)
-        pieces = stub.ReadLog(storage_pb2.ReadLogRequest(log=job_id), metadata=(("authorization", f"Bearer {ticket}"),))
+        request = storage_pb2.ReadLogRequest(log=log, follow=follow)
+        pieces = stub.ReadLog(request, metadata=(("authorization", f"Bearer {ticket}"),))
         return b"".join([piece.chunk async for piece in pieces]).decode()
 
     # --- The scheduler's part ------------------------------------------------------------------
@@ -332,9 +352,12 @@ class ScriptedCluster:
     async def spec(self, program: str, *, arguments: str = "{}", attempt: int = 1, **fields: Any) -> JobSpec:
         """Store a program and say how to run it."""
         job_id = fields.pop("job_id", None) or f"job-{uuid.uuid4().hex[:12]}"
-        ticket = Ticket.lasting(
-            "ada", 3600, job_id=job_id, read_space="users/ada", write_space="users/ada", blobs="rw", log=job_id
-        )
+        space = fields.get("space") or spaces.of_user("ada")
+        rights = {"read_space": space, "write_space": space, "blobs": "rw", "log": job_id}
+        if provider := fields.get("provider"):
+            of_provider = fields.setdefault("provider_space", spaces.of_provider(provider, "test"))
+            rights |= {"provider_space": of_provider, "provider_log": spaces.provider_log(job_id)}
+        ticket = Ticket.lasting("ada", 3600, job_id=job_id, **rights)
         artifact = await self.put(artifact_of({"main.py": program, **fields.pop("files", {})}))
         return JobSpec(
             job_id=job_id,
@@ -346,7 +369,7 @@ class ScriptedCluster:
             entrypoint="main.py",
             arguments_digest=await self.put(arguments.encode()),
             shape=fields.pop("shape", Shape(1000, 256 * MIB)),
-            time_limit_s=fields.pop("time_limit_s", 60.0),
+            time_limit_s=fields.pop("time_limit_s", 600.0),
             submitted_at=time.time(),
             storage_ticket=self.signer.sign(ticket),
             **fields,

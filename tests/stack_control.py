@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,41 @@ import psutil
 from qonduit import ServerlessClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qonduit import Job
 
 QONDUIT = str(Path(sys.executable).with_name("qonduit"))
-CHARGE_TIMEOUT_S = 30.0
+LOG_TIMEOUT_S = 60.0
+CHARGE_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S = 400.0
+"""Of any command: one that starts a stack, on a busy machine."""
+
+
+LEAN = {
+    "QONDUIT_WORKER_WARM": "false",
+    "QONDUIT_WORKER_PRELOAD": '["qonduit.program.executor", "qonduit.program.runner", "qonduit.job"]',
+}
+"""Settings of a stack whose programs use no Qiskit: its workers load none, which takes them some seconds."""
+TOLD = """\
+import time
+from qonduit.program.channel import agent
+
+def is_told(name):  # The test says when to go on, by a file.
+    return name in [file["name"] for file in agent().call("files_list")]
+
+def told(name):
+    while not is_told(name):
+        time.sleep(0.02)
+"""
+"""With this in front, a program waits for the test where it has to."""
+
+
+def tell(client: ServerlessClient, folder: Path, name: str) -> None:
+    """Let a program go on that waits in told(name)."""
+    with tarfile.open(folder / name, "w"):  # Only a tar may be uploaded.
+        pass
+    client.file_upload(str(folder / name))
 
 
 @dataclass
@@ -31,9 +64,11 @@ class Stack:
 
     def __post_init__(self) -> None:
         profile = str(self.data_dir / "profile.json")
-        self.environment = {**os.environ, "QONDUIT_PROFILE": profile, **self.environment}
+        # A busy storage takes a log late; the job's end waits for it, so that tests find all that was printed.
+        patient = {"QONDUIT_WORKER_LOG_PATIENCE_S": str(COMMAND_TIMEOUT_S)}
+        self.environment = {**os.environ, "QONDUIT_PROFILE": profile, **patient, **self.environment}
 
-    def qonduit(self, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def qonduit(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command `qonduit` as a user of this stack."""
         done = subprocess.run(
             [QONDUIT, *arguments],
@@ -41,7 +76,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout,
+            timeout=COMMAND_TIMEOUT_S,
             stdin=subprocess.DEVNULL,
         )
         if check and done.returncode != 0:
@@ -64,12 +99,25 @@ class Stack:
         folder = self.data_dir / "logs"
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(folder.glob("*.log")))
 
+    def logged(self, service: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for a line in a service's JSON log, which may be written after what it tells of; return it."""
+        deadline = time.monotonic() + LOG_TIMEOUT_S
+        while time.monotonic() < deadline:
+            text = (self.data_dir / "logs" / f"{service}.log").read_text()
+            complete = text[: text.rfind("\n") + 1].splitlines()
+            found: list[dict[str, Any]] = [line for line in map(json.loads, complete) if wanted(line)]
+            if found:
+                return found[0]
+            time.sleep(0.05)
+        raise AssertionError(f"the wanted line is not in the log of {service}:\n{text[-3000:]}")
+
     def run_script(self, script: Path, *, through_exec: bool) -> subprocess.CompletedProcess[str]:
         """Run a user's script in its own folder, plainly or under `qonduit exec`."""
         command = [QONDUIT, "exec", script.name] if through_exec else [sys.executable, script.name]
         return subprocess.run(
-            command, cwd=script.parent, env=self.environment, capture_output=True, text=True, check=False, timeout=110
-        )
+            command, cwd=script.parent, env=self.environment, capture_output=True, text=True, check=False,
+            timeout=COMMAND_TIMEOUT_S,
+        )  # fmt: skip
 
     @property
     def profile(self) -> dict[str, Any]:
@@ -91,6 +139,14 @@ class Stack:
         """Return a service's present process id."""
         return int(self.services[service]["pid"])
 
+    def until_restarted(self, service: str, pid: int) -> None:
+        """Return once a service that had this pid serves again."""
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        while (known := self.services[service])["pid"] in {0, pid} or known["state"] != "ready":
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{service} is not back: {known}\n{self.logs()}")
+            time.sleep(0.05)
+
     def processes(self) -> list[psutil.Process]:
         """Return the supervisor and everything below it."""
         supervisor = psutil.Process(json.loads((self.data_dir / "stack.json").read_text())["supervisor_pid"])
@@ -99,6 +155,16 @@ class Stack:
     def metrics_url(self, service: str) -> str:
         """Return where a service's metrics are."""
         return f"http://127.0.0.1:{self.services[service]['ports']['metrics_port']}/metrics"
+
+
+def until_logged(job: Job, *texts: str) -> None:
+    """Return once the log holds all these texts, each as often as it is named."""
+    seen = ""
+    for piece in job.stream_logs():
+        seen += piece
+        if all(seen.count(text) >= times for text, times in Counter(texts).items()):
+            return
+    raise AssertionError(f"the job ended, and its log is {seen!r}")
 
 
 def charged(job: Job, at_least: float = 1e-9) -> dict[str, float]:

@@ -40,7 +40,7 @@ SHAPE = Shape(1000, 64 * 1024**2)
 QUEUE = tasks_queue(task_queue("job", 1, SHAPE))
 KILLED = Exit(exit_code=None, signal=9, oom_killed=False, cpu_seconds=0, peak_mem_bytes=0, wall_seconds=0)
 DONE = Exit(exit_code=0, signal=None, oom_killed=False, cpu_seconds=0, peak_mem_bytes=0, wall_seconds=0)
-PATIENCE_S = 20
+PATIENCE_S = 120
 DRIVER_WORKER = "driver-worker"
 
 
@@ -174,7 +174,7 @@ class ExecutorScene:
 
     def result(self, task_id: str, outcome: str = "OK", *, attempt: int = 1, run_s: float = 0.0) -> None:
         """Have the process say how a task ended that burned CPU all the time."""
-        row = [task_id, attempt, outcome, f"value of {task_id}".encode(), "", "", run_s, run_s]
+        row = [task_id, attempt, outcome, f"value of {task_id}".encode(), "", "", run_s, run_s, 0.0]
         self.desk.on_result({"result": row})
 
     def answer(self, fields: dict[str, Any], outcome: str = "OK") -> None:
@@ -194,6 +194,12 @@ class ExecutorScene:
         ids = [reply.task_id for reply in replies]
         assert len(ids) == len(set(ids)) == count
         return {reply.task_id: reply.outcome for reply in replies}
+
+    async def left(self, batches: int) -> None:
+        """Wait until so many batches lie in the queue: RabbitMQ puts back what came back in its own time."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.bus.count(QUEUE) != batches:  # noqa: ASYNC110 - RabbitMQ tells nobody.
+                await asyncio.sleep(0.02)
 
     async def ended(self) -> None:
         assert self.running is not None
@@ -233,6 +239,7 @@ class DriverScene:
             keep=self._keep,
             release=self.released.append,
             write_log=self._write,
+            note_log=self._note,
         )
         self.desk = TaskDesk(context, self.bus, self._post, callbacks)
 
@@ -251,6 +258,9 @@ class DriverScene:
     async def _write(self, data: bytes) -> None:
         await self.log_open.wait()
         self.log += data
+
+    async def _note(self, text: str) -> None:
+        await self._write(f"[qonduit] {text}\n".encode())
 
     # --- The program's part --------------------------------------------------------------------
 

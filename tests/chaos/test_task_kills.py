@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 from qonduit import QiskitFunction
 from qonduit_service_kit.testing import new_broker
-from stack_control import Stack
+from stack_control import LEAN, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from qonduit import Job
     from qonduit_service_kit.testing import PrivateBroker
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 CHANCE = random.Random(3)  # noqa: S311 - It keeps no secret.
 SETTINGS = {
     "QONDUIT_WORKER_CPU": "2",
-    "QONDUIT_WORKER_WARM": "false",
-    "QONDUIT_WORKER_PRELOAD": '["qonduit.program.executor", "qonduit.program.runner", "qonduit.job"]',
+    **LEAN,
     # A machine that is busy starting RabbitMQ again should not take its workers for dead.
     "QONDUIT_WORKER_LEASE_TTL_S": "120",
     "QONDUIT_SCHEDULER_LEASE_TTL_S": "120",
@@ -252,7 +251,7 @@ def task_queues(broker: PrivateBroker) -> str:
     return ""
 
 
-@pytest.mark.timeout(3600 if PLAN.tasks > 5000 else 300)
+@pytest.mark.timeout(3600 if PLAN.tasks > 5000 else 900)
 def test_each_task_ends_once_and_right_whatever_dies_and_nothing_is_left(
     stack: Stack, own_broker: PrivateBroker, tmp_path: Path
 ) -> None:

@@ -7,79 +7,69 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema_rs
 import pytest
-import requests
 from client_environments import serverless_environment_of
-from qonduit import QiskitFunction
-from stack_control import Stack
+from serverless_people import VERSIONS, people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSIONS: dict[str, tuple[str, ...]] = {
-    # By itself it would take a qiskit-ibm-runtime that it can't be imported with.
-    "0.22.0": ("qiskit-ibm-runtime==0.37.0", "qiskit==2.6.2"),
-    "0.36.0": ("qiskit-ibm-runtime==0.49.0", "qiskit==2.6.2"),
-    "0.37.0": ("qiskit-ibm-runtime==0.50.0", "qiskit==2.6.2"),
-}
-SCRIPT = Path(__file__).with_name("serverless_calls.py")
+    from serverless_people import RestStack
+
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-CALLS_TIMEOUT_S = 400
-# The calls themselves take half a minute; environments that are not there yet have to be built before.
-pytestmark = pytest.mark.timeout(900)
+# The calls themselves take less than a minute; environments that are not there yet have to be built before.
+pytestmark = pytest.mark.timeout(1800)
+NEVER_CALLED = {
+    "GET /api/v1/programs/{program_id}/get_jobs",  # By no method of any of these versions; it has a test of its own.
+    "POST /api/v1/jobs/{job_id}/result",
+    "POST /api/v1/jobs/{job_id}/event",
+    "PATCH /api/v1/jobs/{job_id}/sub_status",
+    "POST /api/v1/jobs/{job_id}/runtime_jobs",
+}
+
+
+@dataclass
+class Run:
+    """What came of each method, by version, and what was said meanwhile."""
+
+    outcomes: dict[str, dict[str, str]]
+    answers: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("stack"))
-    running.up()
-    yield running
-    running.down()
-
-
-@pytest.fixture(scope="module")
-def outcomes(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What came of each method, by version."""
-    pythons = {version: serverless_environment_of(version, *beside).python for version, beside in VERSIONS.items()}
-    status = stack.qonduit("status", "--json", "--data-dir", str(stack.data_dir)).stdout
-    address = json.loads(status)["rest_address"]
+def run(rest_stack: RestStack, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Have each version call all of its methods, side by side."""
+    folders = {version: tmp_path_factory.mktemp("calls") for version in VERSIONS}
+    for version, beside in VERSIONS.items():
+        serverless_environment_of(version, *beside)
 
     def calls(version: str) -> dict[str, str]:
-        token = stack.qonduit("users", "add", f"with-{version}").stdout.split()[-1]
-        # What the client would ask of IBM when it cancels a job stays here.
-        nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1", "HOME": str(stack.data_dir)}
-        done = subprocess.run(
-            [pythons[version], str(SCRIPT), address, token],
-            env={**os.environ, **nowhere},
-            cwd=tmp_path_factory.mktemp("calls"),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=CALLS_TIMEOUT_S,
-        )
-        assert done.returncode == 0, done.stderr
-        made: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-        failed = {name: text for name, text in made.items() if text.startswith("fails")}
-        assert not failed, f"{version}: {failed}\n{done.stderr}"
-        return made
+        tokens = people(rest_stack, f"acme-{version}", tmp_path_factory.mktemp("closed"))
+        return rest_stack.call_as(version, tokens, folders[version])
 
     with ThreadPoolExecutor(len(VERSIONS)) as pool:
-        return dict(zip(VERSIONS, pool.map(calls, VERSIONS), strict=True))
+        outcomes = dict(zip(VERSIONS, pool.map(calls, VERSIONS), strict=True))
+    lines = [line for folder in folders.values() for line in (folder / "answers.jsonl").read_text().splitlines()]
+    return Run(outcomes, [json.loads(line) for line in lines])
 
 
-def test_every_method_of_every_version_does_what_the_page_says(outcomes: dict[str, dict[str, str]]) -> None:
+def test_every_method_of_every_version_does_what_the_page_says(run: Run) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
     written, _, after = rest.partition(END)
     if os.environ.get("QONDUIT_WRITE_COMPATIBILITY"):
-        PAGE.write_text(before + BEGIN + table(outcomes) + END + after)
+        PAGE.write_text(before + BEGIN + table(run.outcomes) + END + after)
         return
-    assert written == table(outcomes), "run this test with QONDUIT_WRITE_COMPATIBILITY=1 to write docs/compatibility.md"
+    assert written == table(run.outcomes), (
+        "run this test with QONDUIT_WRITE_COMPATIBILITY=1 to write docs/compatibility.md"
+    )
 
 
 def table(outcomes: dict[str, dict[str, str]]) -> str:
@@ -99,67 +89,68 @@ def table(outcomes: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, "", *numbered, ""])
 
 
-def test_a_key_makes_a_repeated_run_one_job_and_an_alias_runs_its_version(stack: Stack, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text("print('hello')\n")
-    client = stack.client()
-    client.upload(QiskitFunction(title="keyed", entrypoint="program.py", working_dir=str(tmp_path)))
-    url = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}/api/v1/programs/run"
-    headers = {"Authorization": f"Bearer {stack.profile['token']}", "Idempotency-Key": "once"}
-    asked = {"title": "keyed@latest", "arguments": "{}", "provider": None}
-    ids = {requests.post(url, json=asked, headers=headers, timeout=30).json()["id"] for _ in range(2)}
-    (job_id,) = ids
-    assert client.job(job_id).result(timeout=60) == {}
-    del headers["Idempotency-Key"]
-    other = requests.post(url, json=asked, headers=headers, timeout=30).json()["id"]
-    assert other != job_id
+def test_what_clients_send_and_are_answered_is_as_the_description_says(rest_stack: RestStack, run: Run) -> None:
+    described = rest_stack.request("GET", "/openapi.json").json()
+    shapes = Shapes(described)
+    seen = {operation for answer in run.answers if (operation := shapes.check(answer)) is not None}
+    everything = {f"{method.upper()} {path}" for path, item in described["paths"].items() for method in item}
+    assert seen == everything - NEVER_CALLED
 
 
-def test_what_is_not_there_yet_says_so(stack: Stack) -> None:
-    url = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}/api/v1"
-    headers = {"Authorization": f"Bearer {stack.profile['token']}"}
-    for method, path in (("GET", "/files/provider/"), ("POST", "/jobs/x/event/"), ("PATCH", "/jobs/x/sub_status/")):
-        answer = requests.request(method, url + path, headers=headers, timeout=30, allow_redirects=False)
-        assert answer.status_code == 404
-        assert "not offered by this server yet" in answer.text or "Programs tell of themselves" in answer.text
-        assert requests.request(method, url + path, timeout=30).status_code == 401
+class Shapes:
+    """The bodies that a description of the API tells of."""
+
+    def __init__(self, described: dict[str, Any]) -> None:
+        self._components = described["components"]
+        self._paths = [
+            (re.compile(re.sub(r"{\w+}", "[^/]+", path)), path, item) for path, item in described["paths"].items()
+        ]
+
+    def check(self, answer: dict[str, Any]) -> str | None:
+        """Hold a request and its answer to what is described; returns the operation if it was done."""
+        path = answer["path"].rstrip("/")
+        # A path of its own goes before one with a name in it.
+        found = sorted((known, item) for shape, known, item in self._paths if shape.fullmatch(path))
+        assert found, f"{path} is not described"
+        known, item = next((each for each in found if "{" not in each[0]), found[0])
+        described = item[answer["method"].lower()]
+        status = str(answer["status"])
+        response = described["responses"].get(status) or described["responses"]["default"]
+        self._fits(response, answer["body"], f"{answer['method']} {path} {status}")
+        if answer["sent"] is not None and status == "200":
+            self._fits(described["requestBody"], answer["sent"], f"{answer['method']} {path}")
+        return f"{answer['method']} {known}" if status in {"200", "204"} else None
+
+    def _fits(self, described: dict[str, Any], body: Any, where: str) -> None:
+        schema = described.get("content", {}).get("application/json", {}).get("schema")
+        if schema is None:
+            return
+        whole = {**schema, "components": self._components, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+        wrong = [str(error) for error in jsonschema_rs.validator_for(whole, validate_formats=True).iter_errors(body)]
+        assert not wrong, f"{where}: {wrong[:3]}\n{json.dumps(body)[:2000]}"
 
 
-ARTIFACT = {"artifact": ("artifact.tar", b"no tar")}
-WRONG: list[tuple[int, str, str, dict[str, Any], str]] = [
-    (404, "GET", "/jobs/%00", {}, "not found"),
-    (404, "POST", "/jobs/x/stop", {}, "Job [x] not found"),
-    (400, "GET", "/jobs?limit=abc", {}, "limit must be a whole number"),
-    (400, "GET", "/jobs?created_after=yesterday", {}, "created_after must be a time such as"),
-    (404, "GET", "/jobs?function=nothing", {}, "Qiskit Function nothing doesn't exist."),
-    (400, "POST", "/programs/run", {"data": b"\xff"}, "The body is no JSON text"),
-    (400, "POST", "/programs/run", {"json": {"title": "keyed", "arguments": "[1]"}}, "must be a JSON object"),
-    (400, "POST", "/programs/run", {"json": {"title": "keyed", "arguments": {}}}, "arguments must be a string"),
-    (400, "POST", "/programs/run", {"data": '{"title": "keyed", "arguments": "\\ud800"}'}, "half of a surrogate pair"),
-    (400, "POST", "/programs/upload", {"data": {"title": "x"}}, "the form's file `artifact`"),
-    (
-        400,
-        "POST",
-        "/programs/upload",
-        {"files": ARTIFACT, "data": {"title": "x", "entrypoint": "../a.py"}},
-        "leaves the",
-    ),
-    (
-        400,
-        "POST",
-        "/programs/upload",
-        {"files": ARTIFACT, "data": {"title": "x", "entrypoint": "a.py"}},
-        "artifact ends",
-    ),
-    (404, "GET", "/files/download?file=../../x", {}, "Requested file was not found."),
-    (400, "POST", "/files/upload", {}, "A file should be uploaded."),
-    (400, "POST", "/files/upload", {"files": {"file": ("a.tar", b"")}}, "is empty"),
-]
+@pytest.fixture
+def no_room(rest_stack: RestStack) -> Iterator[None]:
+    """Have no worker take a job."""
+    with rest_stack.client() as root:
+        names = [worker.worker_id for worker in root.cluster.workers()]
+        for name in names:
+            root.cluster.drain(name)
+            for _ in root.cluster.until_drained(name):
+                pass
+        yield
+        for name in names:
+            root.cluster.resume(name)
 
 
-def test_what_can_not_be_meant_is_refused_with_words(stack: Stack) -> None:
-    url = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}/api/v1"
-    headers = {"Authorization": f"Bearer {stack.profile['token']}"}
-    for status, method, path, sent, words in WRONG:
-        answer = requests.request(method, url + path, headers=headers, timeout=30, **sent)
-        assert (answer.status_code, list(answer.json())) == (status, ["message"]), (path, answer.text)
-        assert words in answer.json()["message"], path
+@pytest.mark.usefixtures("no_room", "run")
+def test_a_job_that_waits_for_room_is_stopped(rest_stack: RestStack, tmp_path: Path) -> None:
+    def calls(version: str) -> dict[str, str]:
+        (folder := tmp_path / version).mkdir()
+        with rest_stack.client() as root:
+            token = root.cluster.add_user(f"waiting-{version}")
+        return rest_stack.call_as(version, {"me": token}, folder, "no_room")
+
+    with ThreadPoolExecutor(len(VERSIONS)) as pool:
+        assert list(pool.map(calls, VERSIONS)) == [{"a queued job": "works"}] * len(VERSIONS)

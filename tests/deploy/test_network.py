@@ -24,6 +24,8 @@ ACTORS = {
     "prometheus": Actor("monitoring"),
     "operators": Actor("operators"),
     "stranger": Actor("default"),
+    "stranger beside the services": Actor("qonduit"),
+    "stranger beside the workers": Actor("qonduit-workers"),
     "outside": Actor(address="203.0.113.7"),
     "metadata service": Actor(address="169.254.169.254"),
 }
@@ -34,12 +36,13 @@ NAMESPACES = {
     "default": {},
     "kube-system": {},
 }
-PORTS = (80, 443, 4369, 5432, 5672, 6443, 7070, 8000, 7070, 9100, 9187, 15672, 15692, 25672)
+PORTS = {22, 80, 443, 4369, 5432, 5672, 6443, 7070, 7080, 8000, 9100, 9187, 15672, 15692, 25672}
+"""Looked at beside those that policies name: what the servers listen on, and what strangers would like to reach."""
 NEEDED = {
     *((name, "rabbitmq", 5672) for name in ("gateway", "scheduler", "qpu-broker", "worker")),
     *((name, "storage", 7070) for name in ("gateway", "qpu-broker", "worker")),
     ("gateway", "database", 5432),
-    ("ingress", "gateway", 7070),
+    *(("ingress", "gateway", port) for port in (7070, 7080)),
     *(("prometheus", name, 9100) for name in (*OURS, "worker")),
     ("prometheus", "rabbitmq", 15692),
     ("prometheus", "database", 9187),
@@ -57,7 +60,7 @@ def connections(network: Network) -> set[tuple[str, str, int]]:
         (source, target, port)
         for source, source_actor in ACTORS.items()
         for target, target_actor in ACTORS.items()
-        for port in PORTS
+        for port in PORTS | network.ports
         if {source_actor.namespace, target_actor.namespace} & {"qonduit", "qonduit-workers"}
         and network.allows(source_actor, target_actor, port)
     }
@@ -74,7 +77,10 @@ def test_connections_of_the_base() -> None:
         ("ibm-quantum", {("qpu-broker", "outside", 443)}),
         ("package-index", {("worker", "outside", 443)}),
         ("storage-s3", {("storage", "outside", 443)}),
-        ("gateway-tls", {("outside", "gateway", 7070), ("metadata service", "gateway", 7070)}),
+        (
+            "gateway-tls",
+            {(source, "gateway", port) for source in ("outside", "metadata service") for port in (7070, 7080)},
+        ),
         ("pod-monitors", set()),
     ],
 )

@@ -54,6 +54,13 @@ def test_thresholds_are_what_one_worker_offers(documents: list[Document]) -> Non
     assert thresholds == [offered["QONDUIT_WORKER_CPU"], offered["QONDUIT_WORKER_MEM"]]
 
 
+def test_what_a_trigger_tells_its_scaler_is_what_the_scaler_reads(documents: list[Document]) -> None:
+    # KEDA's schema takes any name here, and its scaler ignores what it does not know.
+    for trigger in _scaled_object(documents)["spec"]["triggers"]:
+        assert trigger["type"] == "prometheus"
+        assert trigger["metadata"].keys() == {"serverAddress", "threshold", "ignoreNullValues", "query"}
+
+
 def test_queries_name_these_metrics_alone(documents: list[Document]) -> None:
     assert {name for query in _queries(documents) for name in re.findall(r"qonduit_\w+", query)} == set(METRICS)
 

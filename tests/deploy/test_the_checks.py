@@ -38,6 +38,7 @@ WRONG = {
         "7071",
         "does not listen",
     ),
+    "a REST front on loopback": ("ConfigMap gateway", "data.QONDUIT_GATEWAY_REST_HOST", "127.0.0.1", "REST front does"),
     "data where nothing is mounted": (
         "ConfigMap storage",
         "data.QONDUIT_STORAGE_DATA_DIR",
@@ -46,6 +47,12 @@ WRONG = {
     ),
     "more cpu than there is": ("ConfigMap worker", "data.QONDUIT_WORKER_CPU", "8", "leases 8.0 cpu"),
     "more memory than there is": ("ConfigMap worker", "data.QONDUIT_WORKER_MEM", "13000000000", "more than its memory"),
+    "more files in memory than there is room": (
+        "ConfigMap worker",
+        "data.QONDUIT_WORKER_TMP_BYTES",
+        "536870912",
+        "shm are more than its memory",
+    ),
     "a simulator without room": (
         "ConfigMap qpu-broker",
         "data.QONDUIT_QPU_BROKER_SIMULATOR_MEMORY_BYTES",
@@ -69,6 +76,13 @@ WRONG = {
         "keeps capabilities",
     ),
     "unmasked without a user namespace": ("Deployment worker", f"{POD}.hostUsers", None, "without hostUsers: false"),
+    "an image without a version": ("Deployment worker", f"{CONTAINER}.image", "qonduit/worker", "its image is"),
+    "an init container without probes and limits": (
+        "Deployment worker",
+        f"{POD}.initContainers",
+        [{"name": "first", "image": "qonduit/worker:0.1.0"}],
+        "worker: has no memory in its limits",
+    ),
     "a token": ("Deployment worker", f"{POD}.automountServiceAccountToken", True, "token of the API server"),
     "service links": ("Deployment worker", f"{POD}.enableServiceLinks", None, "enableServiceLinks"),
     "a volume without an end": ("Deployment worker", f"{POD}.volumes.0.emptyDir", {}, "may fill the node"),
@@ -83,6 +97,38 @@ WRONG = {
         f"{CONTAINER}.env.1.valueFrom.secretKeyRef.name",
         "amqp",
         "there is no Secret amqp",
+    ),
+    "a key that the secret has not": (
+        "Deployment worker",
+        f"{CONTAINER}.env.1.valueFrom.secretKeyRef.key",
+        "uri",
+        "qonduit-amqp has no key uri",
+    ),
+    "a file that the secret has not": (
+        "ConfigMap gateway",
+        "data.QONDUIT_GATEWAY_ADMIN_TOKEN_FILE",
+        "/etc/qonduit/admin/admin_token",
+        "qonduit-admin-token has no key admin_token",
+    ),
+    "a priority that is not there": ("Cluster database", "spec.priorityClassName", "high", "no PriorityClass high"),
+    "a priority that is not there, in an override": (
+        "RabbitmqCluster rabbitmq",
+        "spec.override.statefulSet.spec.template.spec.priorityClassName",
+        "high",
+        "no PriorityClass high",
+    ),
+    "a service that is not there": ("StatefulSet storage", "spec.serviceName", "store", "no Service store"),
+    "a spread among others": (
+        "Deployment scheduler",
+        f"{POD}.topologySpreadConstraints.1.labelSelector.matchLabels",
+        {"app.kubernetes.io/name": "gateway"},
+        "not among its own pods",
+    ),
+    "a resource that is none": (
+        "Deployment gateway",
+        f"{CONTAINER}.resources.limits",
+        {"mem": 1},
+        "mem is no resource",
     ),
     "an account that is not there": ("Deployment worker", f"{POD}.serviceAccountName", "x", "no ServiceAccount x"),
     "an address of nobody": (

@@ -16,7 +16,7 @@ import requests
 from qiskit.circuit.random import random_circuit
 from qonduit import QiskitFunction
 from qonduit_api.v1 import functions_pb2, functions_pb2_grpc, jobs_pb2, jobs_pb2_grpc, types_pb2
-from stack_control import charged
+from stack_control import TOLD, charged, until_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,18 +25,25 @@ if TYPE_CHECKING:
     from qonduit import Job, ServerlessClient
 
 PROGRAMS = Path(__file__).parents[2] / "examples" / "programs"
-ON_EVERY_WORKER = """\
-import time
-from qiskit_serverless import distribute_task, get, save_result
+ON_EVERY_WORKER = (
+    TOLD
+    + """\
+from qiskit_serverless import distribute_task, save_result
+from qonduit import cancel, wait
 
 @distribute_task(target={"cpu": 1, "mem": 4 * 2**30})
-def nap(seconds):
-    time.sleep(seconds)
+def meet():
+    print("is here")
+    time.sleep(600)
 
 # Of 7 GiB that each worker leases, 4 fit once: two at a time need two workers.
-get([nap(2) for _ in range(4)])
+references = [meet() for _ in range(2)]
+wait(references, timeout=0)
+told("both.tar")
+cancel(references)
 save_result("done")
 """
+)
 TOO_MUCH = """\
 from qiskit_serverless import distribute_task, get, save_result
 from qonduit import TaskOutOfMemoryError
@@ -66,7 +73,7 @@ def run(client: ServerlessClient, name: str, **arguments: object) -> Job:
 
 def test_every_stage_shows(client: ServerlessClient) -> None:
     job = run(client, "status_example")
-    assert job.result(timeout=120) == {"stages": 5}
+    assert job.result(timeout=600) == {"stages": 5}
     stages = ("MAPPING", "OPTIMIZING_FOR_HARDWARE", "WAITING_FOR_QPU", "EXECUTING_QPU", "POST_PROCESSING")
     shown = [entry.status for entry in job.timeline()]
     assert shown == ["QUEUED", "INITIALIZING", "RUNNING", *(f"RUNNING: {stage}" for stage in stages), "DONE"]
@@ -85,7 +92,7 @@ def test_a_tar_goes_in_and_a_program_unpacks_it(client: ServerlessClient, tmp_pa
         tar.add(PROGRAMS / "transpile_remote.py", arcname="transpile_remote.py")
     client.file_upload(str(tmp_path / "transpile_demo.tar"))
     try:
-        result: dict[str, Any] = run(client, "extract_tarfile").result(timeout=120)
+        result: dict[str, Any] = run(client, "extract_tarfile").result(timeout=600)
         assert result["members"] == ["transpile_remote.py"]
     finally:
         client.file_delete("transpile_demo.tar")
@@ -104,7 +111,7 @@ def test_an_estimator_in_a_session(client: ServerlessClient) -> None:
 
 
 def test_clients_of_qiskit_serverless_are_served_over_tls(deployment: Deployment, client: ServerlessClient) -> None:
-    run(client, "status_example").result(timeout=120)
+    run(client, "status_example").result(timeout=600)
     url, ca = f"https://127.0.0.1:{deployment.rest_port}/api/v1/programs/", deployment.secrets / "ca.pem"
     bearer = {"Authorization": f"Bearer {deployment.secret('admin_token')}"}
     listed = requests.get(url, headers=bearer, verify=str(ca), timeout=30)
@@ -115,15 +122,17 @@ def test_clients_of_qiskit_serverless_are_served_over_tls(deployment: Deployment
         requests.get(url.replace("https", "http"), headers=bearer, timeout=30)
 
 
-def test_tasks_run_on_both_workers(submit: Callable[..., Job]) -> None:
+def test_tasks_run_on_both_workers(submit: Callable[..., Job], tell: Callable[[str], None]) -> None:
     job = submit(ON_EVERY_WORKER)
-    assert job.result(timeout=120) == "done"
+    until_logged(job, *["is here\n"] * 2)
+    tell("both.tar")
+    assert job.result(timeout=600) == "done"
     assert {task.worker for task in job.tasks()} == {"worker-1", "worker-2"}
 
 
 def test_memory_is_enforced_without_control_groups(deployment: Deployment, submit: Callable[..., Job]) -> None:
     before = [deployment.inspect(worker)["State"]["StartedAt"] for worker in ("worker-1", "worker-2")]
-    assert "300" in str(submit(TOO_MUCH).result(timeout=120))
+    assert "300" in str(submit(TOO_MUCH).result(timeout=600))
     after = [deployment.inspect(worker)["State"]["StartedAt"] for worker in ("worker-1", "worker-2")]
     assert before == after, "the worker itself goes on"
 

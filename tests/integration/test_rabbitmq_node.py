@@ -75,7 +75,7 @@ def test_nothing_stays_behind_when_the_supervisor_is_killed(tmp_path: Path) -> N
         processes = [family, *family.children(recursive=True)]
         assert not any("epmd" in process.name() for process in processes)
         supervisor.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     assert alive == []
 
 

@@ -43,7 +43,7 @@ async def test_a_queue_made_just_before_the_node_was_killed_works_after(unit: Br
         assert "gone" in await unit.ended()
         await unit.stop()
         await unit.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await bus.publish(worker("one"), SchedulerElected(term=1))
     finally:
         await bus.stop()

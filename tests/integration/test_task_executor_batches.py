@@ -78,6 +78,13 @@ async def test_a_batch_behind_a_long_task_is_left_to_others(
     assert await scene.answers(2) == {"long": OK, "last": OK}
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes back because it has waited: here no task takes longer than expected, however slow the test is."""
+    monkeypatch.setattr(executor_side, "RECALL_S", 600)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_batch_behind_a_short_one_is_in_the_process_before_that_ends_and_a_third_is_not(
     scene: ExecutorScene,
 ) -> None:
@@ -116,6 +123,7 @@ async def test_a_batch_behind_one_that_is_longer_than_expected_goes_back_and_no_
     assert [row[0] for row in told["tasks"]] == ["last"]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_death_blames_nothing_of_the_batch_behind(scene: ExecutorScene) -> None:
     await given(scene, "a", expected_s=0.1)
     await scene.submit("b", expected_s=0.1)
@@ -126,6 +134,7 @@ async def test_a_death_blames_nothing_of_the_batch_behind(scene: ExecutorScene) 
     assert await scene.bus.count(QUEUE) == 0, "it was answered for, so it is not left in the queue"
 
 
+@pytest.mark.usefixtures("patient")
 async def test_the_timeout_of_a_batch_behind_counts_from_its_own_beginning(scene: ExecutorScene) -> None:
     await given(scene, "a", expected_s=0.1)
     await scene.submit("b", expected_s=0.1, timeout_s=0.05)

@@ -15,7 +15,7 @@ from qonduit_service_kit.messages import (
 )
 from qonduit_worker.sandbox import Exit, Usage
 from qonduit_worker.tasks import executor_side
-from task_scenes import DONE, QUEUE, ExecutorScene, executor_scene, given
+from task_scenes import DONE, ExecutorScene, executor_scene, given
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,8 +39,17 @@ async def test_a_process_that_dies_as_it_starts_takes_nothing(scene: ExecutorSce
     await scene.submit("t")
     scene.process.kill()
     await scene.ended()
-    assert await scene.bus.count(QUEUE) == 1
+    await scene.left(1)
     assert scene.heard.all == []
+
+
+async def test_a_process_that_never_is_ready_is_killed(make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_side, "READY_S", 0.05)
+    async with executor_scene(await make_bus()) as scene:
+        await scene.submit("t")
+        await scene.ended()
+        await scene.left(1)
+        assert scene.process.ended
 
 
 async def test_a_lease_that_is_revoked_before_its_process_is_ready_ends(scene: ExecutorScene) -> None:
@@ -68,7 +77,7 @@ async def test_a_revoked_executor_ends_after_the_task_in_hand_and_takes_no_other
     scene.process.end(DONE)
     await revoking
     await scene.ended()
-    assert await scene.bus.count(QUEUE) == 1
+    await scene.left(1)
 
 
 async def test_a_revoked_executor_gives_back_what_it_has_not_begun(scene: ExecutorScene) -> None:
@@ -167,11 +176,11 @@ async def test_many_ends_share_messages_and_each_is_told_once(scene: ExecutorSce
 
 async def test_the_bill_of_many_tasks_is_what_the_kernel_counted(scene: ExecutorScene) -> None:
     await given(scene, *(f"t{number}" for number in range(50)))
-    scene.process.used = Usage(0.5, 0, 30 * MIB)
+    scene.process.used = Usage(1000.0, 0, 30 * MIB)  # With processes that the tasks started.
     for number in range(50):
         scene.result(f"t{number}", run_s=100.0)  # Nobody is billed for more time than has passed.
     await scene.answers(50)
-    assert sum(reply.cpu_s for reply in scene.replies) == pytest.approx(0.5)
+    assert sum(reply.cpu_s for reply in scene.replies) == pytest.approx(1000.0)
     assert scene.replies[-1].peak_mem_bytes == 30 * MIB
 
 
@@ -181,9 +190,9 @@ async def test_the_bill_of_many_tasks_is_what_the_kernel_counted(scene: Executor
         None,
         [],
         ["t", 1, "OK"],
-        ["other", 1, "OK", b"v", "", "", 0.0, 0.0],
-        ["t", 2, "OK", b"v", "", "", 0.0, 0.0],
-        [["t"], 1, "OK", b"v", "", "", 0.0, 0.0],
+        ["other", 1, "OK", b"v", "", "", 0.0, 0.0, 0.0],
+        ["t", 2, "OK", b"v", "", "", 0.0, 0.0, 0.0],
+        [["t"], 1, "OK", b"v", "", "", 0.0, 0.0, 0.0],
     ],
     ids=repr,
 )
@@ -198,7 +207,7 @@ async def test_what_a_process_says_of_no_task_in_hand_is_ignored(scene: Executor
 
 async def test_nonsense_in_a_result_is_an_error_of_that_task(scene: ExecutorScene) -> None:
     await given(scene, "t")
-    scene.desk.on_result({"result": ["t", 1, "SPLENDID", "text", 5, 7, -3, "much"]})
+    scene.desk.on_result({"result": ["t", 1, "SPLENDID", "text", 5, 7, -3, "much", None]})
     assert await scene.answers(1) == {"t": TaskOutcome.ERROR}
     (reply,) = scene.replies
     assert (reply.value, reply.value_digest, reply.cpu_s) == (None, "", 0.0)
@@ -207,7 +216,10 @@ async def test_nonsense_in_a_result_is_an_error_of_that_task(scene: ExecutorScen
 # --- Cancels -----------------------------------------------------------------------------------
 
 
-async def test_a_running_task_that_is_canceled_may_end_by_itself(scene: ExecutorScene) -> None:
+async def test_a_running_task_that_is_canceled_may_end_by_itself(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_side, "CANCEL_S", 600)
     await given(scene, "a", "b")
     scene.desk.canceled(TasksCanceled("job", 1, "lease", ("a", "unknown")))
     assert await scene.process.is_told("tasks_cancel") == {"tasks": ["a"]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import LeaseEnded, LeaseRevoked, Reason, Shape, StopAttempt, worker
-from scripted_cluster import MIB, ScriptedCluster, artifact_of
+from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster, artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BIG: Final = 20 * MIB
+CACHE: Final = 160 * MIB
 AWAY: Final = "away"
 DRIVER: Final = Shape(1000, 512 * MIB)
 
@@ -35,6 +36,21 @@ value = os.urandom({BIG})
 shared = put(value)
 digests = get([digest_of(shared) for _ in range(8)])
 save_result(digests == [hashlib.sha256(value).hexdigest()] * 8)
+"""
+MORE_THAN_FITS = f"""
+import hashlib, os
+from qiskit_serverless import distribute_task, get, put, save_result
+
+@distribute_task(target={{"cpu": 1, "mem": {256 * MIB}}})
+def digest_of(value):
+    return hashlib.sha256(value).hexdigest()
+
+shared, digests = [], []
+for _ in range(10):
+    value = os.urandom({BIG})
+    digests.append(hashlib.sha256(value).hexdigest())
+    shared.append(put(value))
+save_result(get([digest_of(one) for one in shared + shared]) == digests + digests)
 """
 VALUE = f"""
 import hashlib, os
@@ -65,7 +81,9 @@ value, digest = get(reference)
 async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedCluster]:
     url = broker.vhost_url("worker-blobs")
     preload = '["qonduit.program.executor", "qonduit.program.runner", "qonduit.job"]'
-    async with ScriptedCluster.running(url, tmp_path_factory.mktemp("cluster"), PRELOAD=preload) as made:
+    async with ScriptedCluster.running(
+        url, tmp_path_factory.mktemp("cluster"), PRELOAD=preload, CACHE_BYTES=str(CACHE)
+    ) as made:
         await made.add_worker(AWAY)
         yield made
 
@@ -90,29 +108,48 @@ async def end(cluster: ScriptedCluster, leases: list[str]) -> None:
             ),
             "the end of a lease",
         )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while local_files(cluster):  # noqa: ASYNC110 - Removed after the end of a lease was told: nobody says so.
             await asyncio.sleep(0.01)
+
+
+async def grown(cluster: ScriptedCluster, way: str, before: int, at_least: int) -> int:
+    """Return how much more storage has served or stored, once that is so much: it counts what it has served after."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (more := await cluster.transferred(way) - before) < at_least:  # noqa: ASYNC110 - A counter tells nobody.
+            await asyncio.sleep(0.02)
+    return more
 
 
 @pytest.mark.parametrize("program", [ARGUMENT, VALUE], ids=["argument", "value"])
 async def test_on_one_machine_nothing_goes_through_storage(cluster: ScriptedCluster, program: str) -> None:
     job = await cluster.run(program, shape=DRIVER)
-    before = await cluster.blob_bytes("served"), await cluster.blob_bytes("stored")
+    before = await cluster.transferred("served"), await cluster.transferred("stored")
     leases = await job.grant_executors(2)
     assert await job.result() is True
-    assert await cluster.blob_bytes("served") - before[0] < MIB
-    assert await cluster.blob_bytes("stored") - before[1] < MIB
+    assert await cluster.transferred("served") - before[0] < MIB
+    assert await cluster.transferred("stored") - before[1] < MIB
     await end(cluster, leases)
 
 
 async def test_an_argument_crosses_to_another_machine_once_for_all_its_tasks(cluster: ScriptedCluster) -> None:
     job = await cluster.run(ARGUMENT, shape=DRIVER)
-    before = await cluster.blob_bytes("served"), await cluster.blob_bytes("stored")
+    before = await cluster.transferred("served"), await cluster.transferred("stored")
     leases = await job.grant_executors(2, on=AWAY)
     assert await job.result() is True
-    assert BIG <= await cluster.blob_bytes("served") - before[0] < BIG + MIB
-    assert BIG <= await cluster.blob_bytes("stored") - before[1] < BIG + MIB
+    assert await grown(cluster, "served", before[0], BIG) < BIG + MIB
+    assert await grown(cluster, "stored", before[1], BIG) < BIG + MIB
+    await end(cluster, leases)
+
+
+async def test_what_had_to_make_room_and_what_is_still_here_reach_the_tasks_of_both_machines(
+    cluster: ScriptedCluster,
+) -> None:
+    job = await cluster.run(MORE_THAN_FITS, shape=DRIVER)
+    before = await cluster.transferred("stored")
+    leases = [*await job.grant_executors(1), *await job.grant_executors(1, on=AWAY)]
+    assert await job.result() is True
+    await grown(cluster, "stored", before, 10 * BIG - CACHE)
     await end(cluster, leases)
 
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import EventKind, Reason, StopAttempt, WorkerHeartbeat
 from qonduit_worker.dependencies.testing import SlowIndex, write_wheel
-from scripted_cluster import MIB, ScriptedCluster
+from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,6 +81,23 @@ async def test_an_executor_builds_what_its_machine_has_not_got_and_says_so(clust
     assert await job.result() == ["1.0", "2.0", "1.0"]
 
 
+async def test_what_a_providers_function_depends_on_is_told_to_its_provider_alone(cluster: ScriptedCluster) -> None:
+    spaces = {"space": "functions/acme/solver/ada", "provider_space": "providers/acme/solver"}
+    program = FAN_OUT + "save_result(get(versions()))\n"
+    job = await cluster.run(program, provider="acme", dependencies=("tinypkg==1.0",), **spaces)
+    await job.grant_executors(1, dependencies=("no-such-package",))
+    await job.logged("an executor could not be started here")
+    await job.grant_executors(1, first=1, dependencies=("tinypkg", "tinydep==2.0"))
+    assert await job.result() == ["1.0", "2.0", "1.0"]
+    user, provider = await job.both_logs()
+    told = "an executor could not be started here; the function's provider can see why"
+    assert user == f"[qonduit] worker {cluster.worker_id}: {told}\n"
+    assert "[qonduit] building the environment of this function: tinypkg==1.0\n" in provider
+    assert "no-such-package was not found" in provider
+    assert f"[qonduit] worker {cluster.worker_id}: building" in provider
+    assert "[PRIVATE]" not in provider
+
+
 async def test_another_version_of_what_programs_find_imported(cluster: ScriptedCluster) -> None:
     code = HEAD + "import packaging\nsave_result(packaging.__version__)\n"
     job = await cluster.run(code, dependencies=("packaging>=99",))
@@ -108,7 +125,7 @@ async def test_other_functions_run_while_a_build_hangs_and_a_cancel_ends_the_wai
     cluster: ScriptedCluster, index: SlowIndex
 ) -> None:
     waiting = [await cluster.run("", dependencies=("slow",)) for _ in range(2)]
-    await asyncio.wait_for(index.asked.wait(), 30)
+    await asyncio.wait_for(index.asked.wait(), PATIENCE_S)
     for job in waiting:
         await job.logged("building the environment of this function: slow")
     plain = await cluster.run(HEAD + "save_result('plain')\n")
@@ -121,7 +138,7 @@ async def test_other_functions_run_while_a_build_hangs_and_a_cancel_ends_the_wai
     assert not index.left.is_set()
     await cluster.send(StopAttempt(waiting[1].spec.job_id, 1, Reason.CANCELED))
     assert (await waiting[1].finished()).reason is Reason.CANCELED
-    await asyncio.wait_for(index.left.wait(), 30)
+    await asyncio.wait_for(index.left.wait(), PATIENCE_S)
 
 
 async def test_the_jobs_time_limit_ends_the_wait_too(cluster: ScriptedCluster) -> None:
@@ -134,11 +151,11 @@ async def test_a_killed_worker_takes_its_builds_with_it(cluster: ScriptedCluster
     index.asked.clear()
     index.left.clear()
     await cluster.run("", dependencies=("slow>=3",))
-    await asyncio.wait_for(index.asked.wait(), 30)
+    await asyncio.wait_for(index.asked.wait(), PATIENCE_S)
     environments = cluster.folder / "qonduit_worker" / "environments"
     assert list(environments.glob("*.part"))
     cluster.worker.kill()
-    await asyncio.wait_for(index.left.wait(), 30)
+    await asyncio.wait_for(index.left.wait(), PATIENCE_S)
     beats = len(cluster.of(WorkerHeartbeat))
     await cluster.worker.start()
     await cluster.heartbeat(after=beats)

@@ -19,10 +19,11 @@ from qonduit_service_kit.messages import (
     Reason,
     Shape,
     Stage,
+    StopAttempt,
     TaskDemand,
     WorkerHeartbeat,
 )
-from scripted_cluster import MIB, ScriptedCluster
+from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,16 +83,20 @@ async def test_tasks_run_in_executors_and_come_back(cluster: ScriptedCluster) ->
 
 
 async def test_a_driver_that_waits_lends_its_cpu(cluster: ScriptedCluster) -> None:
-    job = await cluster.run(PROGRAM, files={"beside.py": "def double(number):\n    return number\n"})
-    told = await cluster.until(
-        lambda: next((told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id), None), "waiting"
-    )
-    assert told.waiting
+    # It does not end by itself: of a driver that is over nobody needs to hear that it waits no more.
+    program = PROGRAM.replace("save_result(get(references))", "get(references)\ntime.sleep(600)")
+    job = await cluster.run(program, files={"beside.py": "def double(number):\n    return number\n"})
+
+    def told() -> list[bool]:
+        return [told.waiting for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id]
+
+    await cluster.until(lambda: told() or None, "waiting")
+    assert told() == [True]
     (lease_id,) = await job.grant_executors(1)
-    await job.result()
-    told = [told for told in cluster.of(DriverWaiting) if told.lease_id == job.lease_id][-1]
-    assert not told.waiting
+    await cluster.until(lambda: True if False in told() else None, "the end of the wait")
     await cluster.send(LeaseRevoked(cluster.term, lease_id, "done"))
+    await cluster.send(StopAttempt(job.spec.job_id, job.spec.attempt, Reason.CANCELED, grace_s=0.0))
+    await job.lease_ended()
 
 
 async def test_a_task_over_its_memory_fails_and_says_so(cluster: ScriptedCluster) -> None:
@@ -154,7 +159,7 @@ async def test_the_end_of_a_qpu_job_reaches_the_driver_though_its_executor_is_go
         )
         step = QpuTransition("q1", "far-job", 2, 3, QpuState.COMPLETED, 1.0, "ibm_torino", qpu_seconds=0.5)
         await cluster.send(step)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while await heard.get() != step:
                 pass
     finally:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-import time
+import urllib.request
+import uuid
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,11 +17,12 @@ from qonduit_service_kit.messages import (
     EventKind,
     LeaseEnded,
     Reason,
+    StopAttempt,
     WorkerHeartbeat,
     WorkerStopped,
 )
 from qonduit_service_kit.testing import new_broker
-from scripted_cluster import PATIENCE_S, ScriptedCluster
+from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,19 +32,37 @@ if TYPE_CHECKING:
 
 SLEEPS = "import time\nprint('begun')\ntime.sleep(600)\n"
 COUNTS = (
-    "import time\nfrom qonduit.program import save_result, update_status\n"
+    "import os, time\nfrom qonduit.program import save_result, update_status\n"
     "update_status('MAPPING')\n"
-    "for number in range(60):\n    print(f'line {number}')\n    time.sleep(0.1)\n"
+    "for number in range(60):\n    print(f'line {number}')\n"
+    "    if number in (20, 40):\n        open(f'at-{number}', 'w').close()\n"
+    "        while not os.path.exists(f'go-{number}'): time.sleep(0.01)\n"
     "update_status('POST_PROCESSING')\n"
     "save_result('counted')\n"
 )
+"""Prints 60 lines, and waits twice until it is told to go on."""
+OUTLASTS = {"LEASE_TTL_S": "600"}
+"""For a worker that must not take itself for cut off while RabbitMQ starts again, however long that takes."""
 
 
-@pytest.fixture
-def own_broker() -> Iterator[PrivateBroker]:
+@pytest.fixture(scope="module")
+def mortal_broker() -> Iterator[PrivateBroker]:
     broker = new_broker()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def own_broker(mortal_broker: PrivateBroker) -> PrivateBroker:
+    """One that these tests may kill; it runs at the beginning of each."""
+    mortal_broker.start()
+    return mortal_broker
+
+
+@pytest.fixture
+def own_url(own_broker: PrivateBroker) -> str:
+    """A vhost of it that this test alone uses."""
+    return own_broker.vhost_url(f"t-{uuid.uuid4().hex[:12]}")
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -61,7 +82,7 @@ def pid_of(cluster: ScriptedCluster) -> int:
 async def test_a_killed_worker_leaves_no_process_and_the_next_one_starts_clean(bus_url: str, tmp_path: Path) -> None:
     async with ScriptedCluster.running(bus_url, tmp_path) as cluster:
         job = await cluster.run("import os\nfor _ in range(3):\n    os.fork() or os.setsid()\n" + SLEEPS)
-        await job.logged("begun")
+        await job.logged("begun\n" * 8)
         processes = family(pid_of(cluster))
         assert len(processes) > 8
         first = cluster.of(WorkerHeartbeat)[-1]
@@ -97,19 +118,23 @@ async def test_a_worker_that_is_told_to_stop_says_goodbye(bus_url: str, tmp_path
         await gone(processes)
 
 
-async def test_a_restart_of_rabbitmq_loses_nothing(own_broker: PrivateBroker, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(own_broker.url, tmp_path) as cluster:
+async def test_a_restart_of_rabbitmq_loses_nothing(own_broker: PrivateBroker, own_url: str, tmp_path: Path) -> None:
+    async with ScriptedCluster.running(own_url, tmp_path, **OUTLASTS) as cluster:
         job = await cluster.run(COUNTS)
-        await job.logged("line 20")  # Not at once: see the next test.
+        await job.logged("line 20")
         await asyncio.to_thread(own_broker.kill)
+        cluster.let_go("go-20")
         await asyncio.to_thread(own_broker.start)
+        cluster.let_go("go-40")
         assert await job.result() == "counted"
         assert [event.sequence for event in job.events] == list(range(1, len(job.events) + 1))
         assert (await job.log()).splitlines() == [f"line {number}" for number in range(60)]
 
 
-async def test_tasks_that_rabbitmq_forgot_are_sent_again(own_broker: PrivateBroker, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(own_broker.url, tmp_path) as cluster:
+async def test_tasks_that_rabbitmq_forgot_are_sent_again(
+    own_broker: PrivateBroker, own_url: str, tmp_path: Path
+) -> None:
+    async with ScriptedCluster.running(own_url, tmp_path, **OUTLASTS) as cluster:
         job = await cluster.run(
             "from qiskit_serverless import distribute_task, get, save_result\n"
             "@distribute_task()\ndef square(number):\n    return number**2\n"
@@ -118,9 +143,6 @@ async def test_tasks_that_rabbitmq_forgot_are_sent_again(own_broker: PrivateBrok
             "save_result(get(references))\n"
         )
         await job.logged("submitted")
-        await asyncio.sleep(
-            2
-        )  # RabbitMQ 3.10 cannot revive a quorum queue that it was killed within a second of making.
         await asyncio.to_thread(own_broker.kill)
         await asyncio.to_thread(own_broker.start)
         await job.grant_executors(1)
@@ -130,21 +152,26 @@ async def test_tasks_that_rabbitmq_forgot_are_sent_again(own_broker: PrivateBrok
 async def test_a_restart_of_storage_loses_nothing(bus_url: str, tmp_path: Path) -> None:
     async with ScriptedCluster.running(bus_url, tmp_path) as cluster:
         job = await cluster.run(COUNTS)
-        await job.logged("line 3")
+        await job.logged("line 20")
         cluster.storage.kill()
-        await asyncio.sleep(0.5)  # Long enough for lines to be written while it is away.
+        cluster.let_go("go-20")
+        async with asyncio.timeout(PATIENCE_S):
+            while not any((room / "at-40").exists() for room in cluster.rooms()):  # noqa: ASYNC110 - Nobody says so.
+                await asyncio.sleep(0.02)
+        cluster.let_go("go-40")
         await cluster.storage.start()
         assert await job.result() == "counted"
         assert (await job.log()).splitlines() == [f"line {number}" for number in range(60)]
 
 
-async def test_a_worker_that_is_cut_off_ends_what_it_runs(own_broker: PrivateBroker, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(own_broker.url, tmp_path, LEASE_TTL_S="2") as cluster:
+async def test_a_worker_that_is_cut_off_ends_what_it_runs(
+    own_broker: PrivateBroker, own_url: str, tmp_path: Path
+) -> None:
+    async with ScriptedCluster.running(own_url, tmp_path, LEASE_TTL_S="8") as cluster:
         job = await cluster.run(SLEEPS)
         await job.logged("begun")
         (program,) = [child for child in family(pid_of(cluster)) if child.uids().real != os.getuid()][-1:]
         first = cluster.of(WorkerHeartbeat)[-1]
-        await asyncio.sleep(2)  # See above.
         await asyncio.to_thread(own_broker.kill)
         await gone([program])
         await asyncio.to_thread(own_broker.start)
@@ -158,12 +185,12 @@ async def test_a_worker_that_is_cut_off_ends_what_it_runs(own_broker: PrivateBro
 
 
 async def test_a_worker_that_stood_still_begins_a_new_life(bus_url: str, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(bus_url, tmp_path, LEASE_TTL_S="1.5") as cluster:
+    async with ScriptedCluster.running(bus_url, tmp_path, LEASE_TTL_S="6") as cluster:
         job = await cluster.run(SLEEPS)
         await job.logged("begun")
         first = cluster.of(WorkerHeartbeat)[-1]
         os.kill(pid_of(cluster), signal.SIGSTOP)
-        await asyncio.sleep(2)  # The time that passes is what is tested.
+        await asyncio.sleep(7)  # The time that passes is what is tested.
         os.kill(pid_of(cluster), signal.SIGCONT)
         await cluster.until(
             lambda: next((beat for beat in cluster.of(WorkerHeartbeat) if beat.incarnation != first.incarnation), None),
@@ -188,20 +215,21 @@ async def test_a_dead_zygote_is_no_fault_of_the_program(bus_url: str, tmp_path: 
 
 async def test_output_without_end_neither_fills_memory_nor_holds_the_end_up(bus_url: str, tmp_path: Path) -> None:
     async with ScriptedCluster.running(bus_url, tmp_path) as cluster:
-        job = await cluster.run("line = 'x' * 1000\nwhile True: print(line)\n", time_limit_s=3)
+        job = await cluster.run("line = 'x' * 1000\nwhile True: print(line)\n")
+        async with asyncio.timeout(3 * PATIENCE_S):
+            while await asyncio.to_thread(printed_bytes, cluster) < 300 * MIB:  # noqa: ASYNC110 - A counter tells nobody.
+                await asyncio.sleep(0.1)
+        await cluster.send(StopAttempt(job.spec.job_id, job.spec.attempt, Reason.CANCELED, grace_s=0.0))
         end = await job.finished()
-        assert end.reason is Reason.TIMEOUT
-        assert psutil.Process(pid_of(cluster)).memory_info().rss < 300 * 1024**2
+        assert end.reason is Reason.CANCELED
+        assert psutil.Process(pid_of(cluster)).memory_info().rss < 300 * MIB
         assert "x" * 1000 in await job.log()
 
 
-async def test_first_line_and_result_come_quickly(bus_url: str, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(bus_url, tmp_path) as cluster:
-        await (await cluster.run("print('warm')\n")).finished()
-        begun = time.monotonic()
-        job = await cluster.run("import time\nfrom qonduit.program import save_result\nsave_result(time.time())\n")
-        ended_at = await job.result()
-        whole_s = time.monotonic() - begun
-        # Generous on a busy machine; the benchmark has the true numbers.
-        assert (await job.finished()).at - ended_at < 1
-        assert whole_s < 3
+def printed_bytes(cluster: ScriptedCluster) -> float:
+    """Return how much of what programs printed has come to the worker."""
+    port = json.loads(cluster.worker.ready_file.read_text())["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text: str = answer.read().decode()
+    lines = (line.split() for line in text.splitlines())
+    return next(float(words[1]) for words in lines if words[:1] == ["qonduit_worker_log_bytes_total"])

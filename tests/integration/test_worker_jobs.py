@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import uuid
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import EventKind, Reason, Shape, Stage
-from scripted_cluster import MIB, ScriptedCluster
+from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +45,21 @@ async def test_a_job_runs_from_its_arguments_to_its_result(cluster: ScriptedClus
 async def test_the_last_result_counts(cluster: ScriptedCluster) -> None:
     job = await cluster.run("from qonduit.program import save_result\nsave_result(1)\nsave_result([2])\n")
     assert await job.result() == [2]
+
+
+@pytest.mark.parametrize(("length", "comes"), [(1000, True), (100_000, False)])
+async def test_only_a_small_result_comes_with_the_end(cluster: ScriptedCluster, length: int, comes: bool) -> None:  # noqa: FBT001
+    job = await cluster.run(f"from qonduit.program import save_result\nsave_result('x' * {length})\n")
+    end = await job.finished()
+    stored = await cluster.blob(end.result_digest)
+    assert json.loads(stored) == "x" * length
+    assert end.result == (stored if comes else None)
+
+
+async def test_what_a_failed_program_saved_does_not_come_with_the_end(cluster: ScriptedCluster) -> None:
+    job = await cluster.run("from qonduit.program import save_result\nsave_result(1)\nraise ValueError\n")
+    end = await job.finished()
+    assert (end.reason, end.result) == (Reason.PROGRAM_ERROR, None)
 
 
 async def test_a_job_without_a_result_is_done_all_the_same(cluster: ScriptedCluster) -> None:
@@ -114,18 +133,35 @@ async def test_a_program_that_runs_past_its_time_limit(cluster: ScriptedCluster)
 
 
 async def test_children_that_stay_behind_end_with_their_program(cluster: ScriptedCluster) -> None:
+    name = f"left-{uuid.uuid4().hex[:8]}"
     job = await cluster.run(
-        "import os, time\n"
+        "import ctypes, os, time\n"
+        "reader, writer = os.pipe()\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
         "    if os.fork() == 0:\n"
-        "        time.sleep(0.2); print('I am still here'); time.sleep(600)\n"
+        f"        ctypes.CDLL(None).prctl(15, b'{name}')\n"
+        "        os.write(writer, b'.')\n"
+        "        time.sleep(600)\n"
         "    os._exit(0)\n"
+        "os.read(reader, 1)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
         "print('parent leaves')\n"
     )
+    async with asyncio.timeout(PATIENCE_S):
+        while not alive(name):  # noqa: ASYNC110 - It is a process of a program: nobody says so.
+            await asyncio.sleep(0.02)
+    cluster.let_go()
     end = await job.finished()
     assert end.reason is Reason.NONE
     assert await job.log() == "parent leaves\n"
+    assert not alive(name)
+
+
+def alive(name: str) -> bool:
+    """Whether a process of this name runs."""
+    found = (process.info for process in psutil.process_iter(["name", "status"]))
+    return any(each["name"] == name and each["status"] != psutil.STATUS_ZOMBIE for each in found)
 
 
 async def test_a_result_that_cannot_be_written_is_an_error_even_if_it_is_caught(cluster: ScriptedCluster) -> None:

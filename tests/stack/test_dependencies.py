@@ -42,7 +42,7 @@ def test_a_program_and_its_tasks_import_what_the_function_depends_on(run: Run, w
         "save_result([own_package.version, get(version())])\n",
         ["own-package>=1", "numpy>=2"],
     )
-    assert job.result(timeout=100) == ["1.5", "2.5"]
+    assert job.result(timeout=300) == ["1.5", "2.5"]
     log = job.logs()
     assert "[qonduit] building the environment of this function: numpy>=2, own-package>=1" in log
     assert "2 packages: own-package==1.5, own-part==2.5" in log
@@ -66,5 +66,5 @@ def test_another_version_of_what_is_loaded_already_and_a_qpu_beside_it(run: Run,
         "save_result([six.__version__, counts])\n",
         ["six>=99"],
     )
-    assert job.result(timeout=100) == ["99.0", {"0": 8}]
+    assert job.result(timeout=300) == ["99.0", {"0": 8}]
     assert "instead of the worker's own six" in job.logs()

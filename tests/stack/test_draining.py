@@ -6,21 +6,22 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from stack_control import Stack
+from stack_control import COMMAND_TIMEOUT_S, LEAN, TOLD, Stack, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qonduit import Job, ServerlessClient
 
-WAITS = """\
-import time
-from pathlib import Path
+WAITS = (
+    TOLD
+    + """\
 from qiskit_serverless import distribute_task, get, save_result
 
 @distribute_task(target={"cpu": 1, "mem": 2**28})
@@ -28,17 +29,17 @@ def square(n):
     return n * n
 
 print("begun", flush=True)
-deadline = time.monotonic() + 4
-while time.monotonic() < deadline:
-    squares = get([square(n) for n in range(4)])
-save_result(squares)
+while not is_told("draining.tar"):
+    get([square(n) for n in range(4)])
+save_result(get([square(n) for n in range(4)]))
 """
+)
 QUICK = "from qiskit_serverless import save_result\nsave_result('ran')\n"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("two-workers"), ("--workers", "2"))
+    running = Stack(tmp_path_factory.mktemp("two-workers"), ("--workers", "2"), LEAN)
     running.up()
     yield running
     running.down()
@@ -53,6 +54,13 @@ def states(stack: Stack) -> dict[str, str]:
     """Each worker's state, as the command shows it."""
     lines = stack.qonduit("workers").stdout.splitlines()[1:]
     return {line.split()[0]: line.split()[2] for line in lines}
+
+
+def until_state(stack: Stack, worker_id: str, state: str) -> None:
+    """Return once a worker has a state."""
+    deadline = time.monotonic() + COMMAND_TIMEOUT_S
+    while (found := states(stack))[worker_id] != state:
+        assert time.monotonic() < deadline, found
 
 
 def home(job: Job) -> str:
@@ -72,27 +80,35 @@ def service_of(stack: Stack, worker_id: str) -> str:
 
 
 def test_a_drained_worker_ends_what_it_has_takes_nothing_new_and_stays_so_until_it_is_resumed(
-    stack: Stack, client: ServerlessClient, submit: Callable[..., Job]
+    stack: Stack, client: ServerlessClient, submit: Callable[..., Job], tmp_path: Path
 ) -> None:
     job = submit(WAITS)
     assert any("begun" in piece for piece in job.stream_logs())
     drained = home(job)
 
-    waited = stack.qonduit("worker", "drain", drained, "--wait")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(stack.qonduit, "worker", "drain", drained, "--wait")
+        until_state(stack, drained, "draining")
+        assert not waiting.done()
+        tell(client, tmp_path, "draining.tar")
+        waited = waiting.result()
 
     assert waited.stdout == f"Nothing runs on {drained}.\n"
     returned = datetime.now(UTC)
-    assert job.result(timeout=60) == [0, 1, 4, 9]
+    assert job.result(timeout=300) == [0, 1, 4, 9]
     ended = job.snapshot().ended
     assert ended is not None
     assert ended < returned, "its driver ran there to its end"
     assert len([entry for entry in job.timeline() if entry.status == "RUNNING"]) == 1
     assert sorted(states(stack).values()) == ["drained", "open"]
     elsewhere = [submit(QUICK) for _ in range(4)]
-    assert [each.result(timeout=60) for each in elsewhere] == ["ran"] * 4
+    assert [each.result(timeout=300) for each in elsewhere] == ["ran"] * 4
     assert drained not in {home(each) for each in elsewhere}
 
-    os.kill(stack.pid(service_of(stack, drained)), signal.SIGKILL)
+    service = service_of(stack, drained)
+    pid = stack.pid(service)
+    os.kill(pid, signal.SIGKILL)
+    stack.until_restarted(service, pid)
     for workers in client.cluster.watch_workers():
         back = [worker for worker in workers if worker.worker_id == drained]
         if back and back[0].state == "drained" and len(workers) == 2:
@@ -110,10 +126,10 @@ def test_when_all_workers_drain_jobs_wait_and_say_why(stack: Stack, submit: Call
         stack.qonduit("worker", "drain", name, "--wait")
     try:
         job = submit(QUICK)
-        for snapshot in job.watch(timeout=20):
+        for snapshot in job.watch(timeout=300):
             assert snapshot.status == "QUEUED"
             break
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (entries := json.loads(stack.qonduit("queue", "--json").stdout)):
             assert time.monotonic() < deadline, "the scheduler's report does not come"
         (entry,) = entries
@@ -124,7 +140,7 @@ def test_when_all_workers_drain_jobs_wait_and_say_why(stack: Stack, submit: Call
     finally:
         for name in names:
             stack.qonduit("worker", "resume", name)
-    assert job.result(timeout=60) == "ran"
+    assert job.result(timeout=300) == "ran"
 
 
 def test_an_unknown_worker_is_refused_with_the_known_ones(stack: Stack) -> None:
@@ -157,12 +173,12 @@ def test_a_users_limit_holds_for_their_next_job(stack: Stack, submit: Callable[.
         "def large():\n"
         "    return 1\n"
         "try:\n"
-        "    get(large(), timeout=30)\n"
+        "    get(large(), timeout=300)\n"
         "except Exception as error:\n"
         "    save_result([type(error).__name__, str(error)])\n"
     )
     try:
-        name, said = submit(text).result(timeout=60)
+        name, said = submit(text).result(timeout=300)
     finally:
         stack.qonduit("users", "limit", "admin", "--default")
     assert name == "TaskUnschedulableError"

@@ -28,7 +28,7 @@ def test_a_function_runs_as_a_job_with_what_it_uses_of_its_module(client: Server
         return {"shifted": get(distribute_task(beside).map(numbers))}
 
     job = shifted(numbers=[1, 2])
-    assert job.result(timeout=60) == {"shifted": [41, 42]}
+    assert job.result(timeout=300) == {"shifted": [41, 42]}
     assert client.get("shifted").description == "Shift numbers, side by side."
 
 
@@ -38,7 +38,7 @@ def test_what_a_function_raises_is_the_jobs_error(client: ServerlessClient) -> N
         return 1 / by
 
     with pytest.raises(JobFailedError, match="ZeroDivisionError"):
-        divide(by=0).result(timeout=60)
+        divide(by=0).result(timeout=300)
 
 
 def test_arguments_have_names_and_functions_must_be_able_to_travel(client: ServerlessClient) -> None:

@@ -145,9 +145,9 @@ def test_health_and_reflection_answer(channel: grpc.Channel) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - Only this test asks.
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: PLC0415 - Only this test asks.
 
-    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-    listed = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked, timeout=10))
+    listed = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked, timeout=30))
     names = {service.name for service in listed.list_services_response.service}
     assert {f"qonduit_api.v1.{n}Service" for n in ("Function", "Job", "File", "Qpu", "Cluster")} <= names

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stack_control import Stack
+from stack_control import LEAN, TOLD, Stack, tell, until_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from qonduit import Job, ServerlessClient
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def stack(bus_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     options = ("--amqp-url", bus_url, "--workers", "2")
-    running = Stack(tmp_path_factory.mktemp("two-workers"), options, {"QONDUIT_WORKER_CPU": "9"})
+    running = Stack(tmp_path_factory.mktemp("two-workers"), options, LEAN | {"QONDUIT_WORKER_CPU": "9"})
     running.up()
     yield running
     running.down()
@@ -27,24 +28,30 @@ def client(stack: Stack) -> ServerlessClient:
     return stack.client()
 
 
-def test_tasks_run_on_two_workers_over_a_given_rabbitmq(stack: Stack, submit: Callable[..., Job]) -> None:
-    """Each task of 8 CPUs needs a worker of its own, for each worker offers 9."""
-    text = (
-        "import time\n"
-        "from qiskit_serverless import distribute_task, get, put, save_result\n"
+def test_tasks_run_on_two_workers_over_a_given_rabbitmq(
+    stack: Stack, client: ServerlessClient, submit: Callable[..., Job], tmp_path: Path
+) -> None:
+    """Each task of 8 CPUs needs a worker of its own, for each worker offers 9; neither ends before the other began."""
+    text = TOLD + (
+        "from qiskit_serverless import distribute_task, put, save_result\n"
+        "from qonduit import cancel, wait\n"
         "import numpy as np\n"
         "shared = put(np.ones(300_000))\n"
         "@distribute_task(target={'cpu': 8, 'mem': 2**28})\n"
         "def meet(values):\n"
-        "    start = time.time()\n"
-        "    time.sleep(1.5)\n"
-        "    return start, time.time(), float(values.sum())\n"
-        "first, second = get([meet(shared), meet(shared)])\n"
-        "save_result({'overlap': min(first[1], second[1]) - max(first[0], second[0]), 'sums': [first[2], second[2]]})\n"
+        "    print(f'sum {values.sum():.0f}')\n"
+        "    time.sleep(600)\n"
+        "references = [meet(shared) for _ in range(2)]\n"
+        "wait(references, timeout=0)\n"
+        "told('both.tar')\n"
+        "cancel(references)\n"
+        "save_result('met')\n"
     )
     assert "rabbitmq" not in stack.services
-    result = submit(text).result(timeout=60)
-    assert result["sums"] == [300_000, 300_000]
-    assert result["overlap"] > 0, "neither worker has room for both, so they ran on two"
+    job = submit(text)
+    until_logged(job, *["sum 300000\n"] * 2)
+    tell(client, tmp_path, "both.tar")
+    assert job.result(timeout=300) == "met"
+    assert len({task.worker for task in job.tasks()}) == 2, "neither worker has room for both, so they ran on two"
     workers = stack.qonduit("workers", "--json").stdout
     assert workers.count('"worker_id"') == 2

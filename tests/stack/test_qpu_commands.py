@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from qonduit.exceptions import QpuJobNotFoundError, QpuJobOverError, QpuSessionNotFoundError
+from stack_control import charged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,8 @@ def test_a_users_qpu_jobs_sessions_and_status(
     stack: Stack, client: ServerlessClient, submit: Callable[..., Job]
 ) -> None:
     job = submit(PROGRAM)
-    made = job.result(timeout=100)
+    made = job.result(timeout=300)
+    charged(job)  # From then on nothing of it changes any more.
     newest = told(stack, "jobs", "--limit", "1")[0]
     assert (newest["qpu_job_id"], newest["job_id"], newest["state"]) == (made["qpu_job"], job.job_id, "Completed")
     assert newest["session_id"] == made["session"]

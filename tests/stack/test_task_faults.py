@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from stack_control import Stack
+import stack_control
+from stack_control import TOLD, Stack, until_logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,15 +17,12 @@ if TYPE_CHECKING:
 
     Submit = Callable[..., Job]
 
-HEAD = """\
-import os, signal, sys, time
+HEAD = (
+    TOLD
+    + """\
+import os, signal, sys
 from qonduit import TaskCanceledError, TaskError, TaskOutOfMemoryError, TaskTimeoutError, cancel, wait
-from qonduit.program.channel import agent
 from qiskit_serverless import distribute_task, get, save_result
-
-def told(name):  # The test says when to go on, by a file.
-    while name not in [file["name"] for file in agent().call("files_list")]:
-        time.sleep(0.02)
 
 def how(reference):
     try:
@@ -31,6 +30,7 @@ def how(reference):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 """
+)
 ONE_CPU = "@distribute_task(target={'cpu': 1, 'mem': 200 * 2**20})\n"
 
 
@@ -47,28 +47,10 @@ def client(stack: Stack) -> ServerlessClient:
     return stack.client()
 
 
-def until_logged(job: Job, *texts: str) -> None:
-    """Return once the log holds all these texts."""
-    seen = ""
-    for piece in job.stream_logs():
-        seen += piece
-        if all(text in seen for text in texts):
-            return
-    raise AssertionError(f"the job ended, and its log is {seen!r}")
-
-
 @pytest.fixture
 def tell(client: ServerlessClient, tmp_path: Path) -> Callable[[str], None]:
     """Return a function that lets a program go on that waits in told()."""
-
-    def tell(name: str) -> None:
-        import tarfile  # noqa: PLC0415 - Only a tar may be uploaded.
-
-        with tarfile.open(tmp_path / name, "w"):
-            pass
-        client.file_upload(str(tmp_path / name))
-
-    return tell
+    return partial(stack_control.tell, client, tmp_path)
 
 
 # --- Tasks of tasks ----------------------------------------------------------------------------
@@ -82,7 +64,7 @@ def test_tasks_that_wait_for_tasks_never_block_a_small_worker(submit: Submit) ->
         "save_result(get([count(3) for _ in range(4)]))\n"
     )
     job = submit(text)
-    assert job.result(timeout=100) == [15] * 4
+    assert job.result(timeout=300) == [15] * 4
     tasks = list(job.tasks())
     assert len(tasks) == 60
     assert {task.state for task in tasks} == {"DONE"}
@@ -102,7 +84,7 @@ def test_what_a_task_started_ends_with_it(submit: Submit, tell: Callable[[str], 
     job = submit(text)
     until_logged(job, "parent began", "child began")
     tell("children.tar")
-    canceled, after = job.result(timeout=60)
+    canceled, after = job.result(timeout=300)
     assert canceled.startswith("TaskCanceledError")
     assert after == 1
     assert [task.state for task in job.tasks()] == ["CANCELED"] * 4 + ["DONE"]
@@ -135,7 +117,7 @@ def test_a_canceled_task_is_interrupted_where_it_is_or_never_runs(submit: Submit
     tell("running.tar")
     until_logged(job, "interrupted", "cleaned up")
     tell("cleaned.tar")
-    assert job.result(timeout=60) == [["TaskCanceledError"], 1]
+    assert job.result(timeout=300) == [["TaskCanceledError"], 1]
     assert "never" not in [line.split("] ")[-1] for line in job.logs().splitlines()]
     assert job.tasks().counts == {"CANCELED": 51, "DONE": 1}
 
@@ -157,19 +139,19 @@ def test_a_task_that_heeds_no_signal_is_killed_when_it_is_canceled(submit: Submi
     job = submit(text)
     until_logged(job, "begun")
     tell("stubborn.tar")
-    assert job.result(timeout=60) == ["TaskCanceledError", list(range(100))]
+    assert job.result(timeout=300) == ["TaskCanceledError", list(range(100))]
 
 
 def test_a_task_past_its_timeout_ends_alone(submit: Submit) -> None:
     text = HEAD + (
-        "@distribute_task(target={'cpu': 1}, timeout=1.5)\n"
         "def nap(seconds):\n    time.sleep(seconds)\n    return seconds\n"
-        "first = get(nap(0))\n"
-        "references = [nap(0 if n % 10 else 600) for n in range(30)]\n"
+        "long, short = (distribute_task(target={'cpu': 1}, timeout=limit)(nap) for limit in (1.5, 300))\n"
+        "first = get(short(0))\n"
+        "references = [short(0) if n % 10 else long(600) for n in range(30)]\n"
         "save_result([how(ref) for ref in references])\n"
     )
     job = submit(text)
-    ended = job.result(timeout=60)
+    ended = job.result(timeout=300)
     assert [one for n, one in enumerate(ended) if n % 10] == [0] * 27
     late = "TaskTimeoutError: task nap ran longer than its timeout of 1.5 s and was ended"
     assert ended[::10] == [late] * 3
@@ -188,7 +170,7 @@ def test_a_fork_bomb_fails_alone(submit: Submit) -> None:
         "bad = bomb()\n"
         "save_result([how(bad), get([live(n) for n in range(1, 40)])])\n"
     )
-    bad, good = submit(text).result(timeout=100)
+    bad, good = submit(text).result(timeout=300)
     assert bad.startswith(("BlockingIOError", "OSError", "TaskLostError")), bad
     assert good == list(range(1, 40))
 
@@ -206,7 +188,7 @@ def test_a_memory_hog_fails_alone_and_its_neighbour_never_notices(submit: Submit
         "save_result([[how(one) for one in bad], get(beside)])\n"
     )
     job = submit(text)
-    bad, beside = job.result(timeout=100)
+    bad, beside = job.result(timeout=300)
     for one in bad:
         assert one.startswith("TaskOutOfMemoryError: task hog used more than its 150 MiB of memory (peak 1")
         assert 'a larger "mem"' in one
@@ -232,10 +214,12 @@ def test_the_bill_of_many_tiny_tasks_is_what_they_burned(submit: Submit) -> None
         "for name, seconds in get([tick() for _ in range(500)]):\n"
         "    first[name] = min(seconds, first.get(name, seconds))\n"
         "    last[name] = max(seconds, last.get(name, seconds))\n"
-        "save_result([sum(last.values()) - sum(first.values()), time.process_time()])\n"
+        "save_result([sum(last.values()) - sum(first.values()), sum(last.values()), time.process_time()])\n"
     )
     job = submit(text)
-    burned, by_driver = job.result(timeout=100)
+    burned, by_executors, by_driver = job.result(timeout=300)
     assert burned >= 1.9
-    assert sum(task.cpu_s for task in job.tasks()) == pytest.approx(burned, rel=0.15)
-    assert job.usage().total.cpu_s == pytest.approx(burned + by_driver, rel=0.15)
+    # The first task of an executor may be billed for what it took to start it, and how many there were is not said.
+    billed = sum(task.cpu_s for task in job.tasks())
+    assert 0.95 * burned <= billed <= 1.15 * by_executors
+    assert job.usage().total.cpu_s == pytest.approx(billed + by_driver, rel=0.15)

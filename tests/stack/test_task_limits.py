@@ -30,7 +30,7 @@ def test_tasks_that_wait_for_tasks_beyond_the_job_s_memory_are_told_so(
         "save_result({'fits': fits, 'text': text, 'after': get(twice(5))})\n"
     )
     job = submit_to(stack.client(token=token), text)
-    result = job.result(timeout=90)
+    result = job.result(timeout=300)
     assert result["fits"] == 3
     assert "it cannot start: all executors of this job wait inside tasks" in result["text"]
     assert "0.683594 GiB" in result["text"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
+from collections import Counter
 from concurrent import futures
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -74,14 +74,24 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def of_trace(self, trace_id: str) -> dict[str, Span]:
         return {own: span for own, span in self.spans.items() if span.trace_id.hex() == trace_id}
 
-    def wait_for(self, trace_id: str, *names: str) -> None:
-        """Return once spans of these names came."""
+    def wait_for(self, trace_id: str, *names: str, services: frozenset[str] = frozenset()) -> dict[str, Span]:
+        """Return a trace's spans once some of these names and services came, with all that they are under.
+
+        Each service sends its own when it likes: a span may come long before the one that it is under.
+        """
+        wanted = Counter(names)
 
         def there() -> bool:
-            return set(names) <= {span.name for span in self.of_trace(trace_id).values()}
+            spans = self.of_trace(trace_id)
+            above = {span.parent_span_id.hex() for span in spans.values()}
+            named = wanted <= Counter(span.name for span in spans.values())
+            return named and services <= {self.services[own] for own in spans} and above - spans.keys() <= {CALLER}
 
         with self._changed:
-            assert self._changed.wait_for(there, timeout=60), {s.name for s in self.of_trace(trace_id).values()}
+            come = self._changed.wait_for(there, timeout=300)
+            spans = self.of_trace(trace_id)
+        assert come, Counter(span.name for span in spans.values())
+        return spans
 
 
 @contextmanager
@@ -114,11 +124,10 @@ def test_a_job_is_one_trace_under_its_callers_span(
     job = submit_to(stack.client(), PROGRAM)
     assert job.result(timeout=100) == {"squares": [0, 1, 4]}
     run = "qonduit_api.v1.JobService/Run"
-    work = ("stage MAPPING", "stage EXECUTING_QPU", "task square", "task fail", "running", "executor")
-    collector.wait_for(
-        TRACE, run, "queued", "job", "attempt 1", *work, "QPU job", "waiting for QPU", "executing on QPU"
-    )
-    spans = collector.of_trace(TRACE)
+    work = (*["stage MAPPING"] * 2, "stage EXECUTING_QPU", *["task square"] * 3, "task fail", "running", "executor")
+    qpu = ("QPU job", "waiting for QPU", "executing on QPU")
+    services = frozenset({"gateway", "storage", "qpu_broker", "worker"})
+    spans = collector.wait_for(TRACE, run, "queued", "job", "attempt 1", *work, *qpu, services=services)
 
     def one(name: str) -> Span:
         (span,) = [span for span in spans.values() if span.name == name]
@@ -134,7 +143,7 @@ def test_a_job_is_one_trace_under_its_callers_span(
     assert path(one("task fail")) == ["task fail", "attempt 1", "job", run, CALLER]
     assert path(one("executing on QPU")) == ["executing on QPU", "QPU job", "attempt 1", "job", run, CALLER]
     assert sum(span.name == "task square" for span in spans.values()) == 3
-    assert {collector.services[own] for own in spans} == {"gateway", "storage", "qpu_broker", "worker"}
+    assert {collector.services[own] for own in spans} == services
     orphans = [path(span) for span in spans.values() if path(span)[-1] != CALLER]
     assert not orphans
     assert "as it should" in one("task fail").status.message
@@ -148,10 +157,9 @@ def test_log_lines_of_a_job_name_it_and_its_trace(
     trace = TRACE[::-1]
     monkeypatch.setenv("TRACEPARENT", f"00-{trace}-{CALLER}-01")
     job = submit_to(stack.client(), "print('hello')")
-    job.result(timeout=100)
-    lines = (stack.data_dir / "logs" / "worker.log").read_text().splitlines()
-    ended = [line for line in map(json.loads, lines) if line["event"] == "driver_ended" and line["job"] == job.job_id]
-    assert [(line["attempt"], line["trace_id"]) for line in ended] == [(1, trace)]
+    job.result(timeout=300)
+    line = stack.logged("worker", lambda line: line["event"] == "driver_ended" and line["job"] == job.job_id)
+    assert (line["attempt"], line["trace_id"]) == (1, trace)
 
 
 def test_a_trace_that_is_not_sampled_leaves_no_spans(

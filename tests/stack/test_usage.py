@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from stack_control import charged
+from stack_control import CHARGE_TIMEOUT_S, charged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,21 +28,26 @@ def burn(seconds):
 @distribute_task(target={"cpu": 1})
 def burn_elsewhere(seconds):
     burn(seconds)
+    return time.process_time()  # With what it took to start this process.
 
 update_status(Job.MAPPING)
+begin = time.process_time()
 burn(2.0)
+mapping = time.process_time() - begin
 update_status(Job.OPTIMIZING_HARDWARE)
+begin = time.process_time()
 references = [burn_elsewhere(1.5), burn_elsewhere(1.5)]
 burn(1.0)
-get(references)
+elsewhere = get(references)
+optimizing = time.process_time() - begin
 update_status(Job.POST_PROCESSING)
-save_result({})
+save_result({"mapping": mapping, "optimizing": optimizing, "elsewhere": elsewhere})
 """
 
 
 def metrics(stack: Stack, service: str) -> str:
     """Return what a service's /metrics says."""
-    with urllib.request.urlopen(stack.metrics_url(service), timeout=10) as answer:  # noqa: S310 - Our own service.
+    with urllib.request.urlopen(stack.metrics_url(service), timeout=60) as answer:  # noqa: S310 - Our own service.
         text: str = answer.read().decode()
     return text
 
@@ -57,6 +62,15 @@ def total(stack: Stack, service: str, name: str, **labels: str) -> float:
     )
 
 
+def risen_to(least: float, stack: Stack, service: str, name: str, **labels: str) -> float:
+    """Return what `total` does, once it is so much: a counter may rise a moment after others know what it counts."""
+    deadline = time.monotonic() + CHARGE_TIMEOUT_S
+    while (found := total(stack, service, name, **labels)) < least:
+        assert time.monotonic() < deadline, f"{name} is {found}, not {least}"
+        time.sleep(0.05)
+    return found
+
+
 def stage_cpu_seconds(stack: Stack, stage: str) -> float:
     return total(stack, "worker", "qonduit_worker_stage_cpu_seconds_total", stage=stage)
 
@@ -65,14 +79,14 @@ def test_cpu_seconds_per_stage_are_what_was_burned(stack: Stack, submit: Callabl
     stages = ("MAPPING", "OPTIMIZING_FOR_HARDWARE")
     before = [stage_cpu_seconds(stack, stage) for stage in stages]
     job = submit(BURN)
-    job.result(timeout=100)
+    burned = job.result(timeout=300)
     usage = {stage.status: stage.cpu_s for stage in job.usage().stages}
-    assert usage["RUNNING: MAPPING"] == pytest.approx(2.0, rel=0.1)
-    assert usage["RUNNING: OPTIMIZING_FOR_HARDWARE"] == pytest.approx(4.0, rel=0.1)
-    assert job.usage().total.cpu_s == pytest.approx(6.0, rel=0.1, abs=0.4)
-    mapping, optimizing = (stage_cpu_seconds(stack, s) - b for s, b in zip(stages, before, strict=True))
-    assert mapping == pytest.approx(2.0, rel=0.1)
-    assert optimizing == pytest.approx(4.0, rel=0.1)
+    assert usage["RUNNING: MAPPING"] == pytest.approx(burned["mapping"], rel=0.1)
+    least, most = (burned["optimizing"] + by_tasks for by_tasks in (3.0, sum(burned["elsewhere"])))
+    assert 0.95 * least <= usage["RUNNING: OPTIMIZING_FOR_HARDWARE"] <= 1.1 * most
+    assert job.usage().total.cpu_s == pytest.approx(sum(usage.values()))
+    counted = [stage_cpu_seconds(stack, s) - b for s, b in zip(stages, before, strict=True)]
+    assert counted == pytest.approx([usage[f"RUNNING: {stage}"] for stage in stages], rel=0.01)
 
 
 SAMPLE = """\
@@ -96,22 +110,23 @@ save_result({"seconds": [job.usage() for job in jobs]})
 def test_qpu_seconds_are_what_the_device_charged(stack: Stack, submit: Callable[..., Job]) -> None:
     before = total(stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
     job = submit(SAMPLE)
-    first, second = job.result(timeout=100)["seconds"]
+    first, second = job.result(timeout=300)["seconds"]
     assert second == pytest.approx(3 * first, rel=0.01)
     assert first > 0
     usage = charged(job, first + second)
     assert usage["RUNNING: EXECUTING_QPU"] == pytest.approx(first + second, rel=0.01)
     assert sum(usage.values()) == usage["RUNNING: EXECUTING_QPU"]
-    after = total(stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
+    least = 0.99 * (first + second)
+    after = risen_to(before + least, stack, "qpu_broker", "qonduit_qpu_seconds_total", backend="ibm_torino")
     assert after - before == pytest.approx(first + second, rel=0.01)
-    counted = total(stack, "gateway", "qonduit_job_stage_qpu_seconds_total", stage="EXECUTING_QPU")
-    assert counted > (first + second) * 0.99, "jobs of other tests count too"
+    # Jobs of other tests count too.
+    risen_to(least, stack, "gateway", "qonduit_job_stage_qpu_seconds_total", stage="EXECUTING_QPU")
 
 
 def test_wall_seconds_of_the_stages_are_the_job(submit: Callable[..., Job]) -> None:
     start = time.monotonic()
     job = submit(BURN.replace("2.0", "0.2").replace("1.5", "0.1").replace("1.0", "0.1"))
-    job.result(timeout=100)
+    job.result(timeout=300)
     took = time.monotonic() - start
     assert 0.2 < job.usage().total.wall_s <= took + 0.1
 

@@ -34,10 +34,10 @@ def test_aliases_rollback_and_diff(stack: Stack, client: ServerlessClient, tmp_p
     (tmp_path / "gone.txt").unlink()
     (tmp_path / "new.txt").write_text("new")
     second = upload(client, tmp_path, "versions", "second")
-    assert client.run("versions").result(timeout=60) == "second"
-    assert client.run("versions@stable").result(timeout=60) == "first"
-    assert client.get("versions@stable").run().result(timeout=60) == "first"
-    assert client.run(f"versions@{first.version[:8]}").result(timeout=60) == "first"
+    assert client.run("versions").result(timeout=300) == "second"
+    assert client.run("versions@stable").result(timeout=300) == "first"
+    assert client.get("versions@stable").run().result(timeout=300) == "first"
+    assert client.run(f"versions@{first.version[:8]}").result(timeout=300) == "first"
     assert [version.aliases for version in first.versions()] == [("latest",), ("stable",)]
 
     found = first.diff(second)
@@ -52,7 +52,7 @@ def test_aliases_rollback_and_diff(stack: Stack, client: ServerlessClient, tmp_p
     ]
 
     assert second.rollback().version == first.version
-    assert client.run("versions").result(timeout=60) == "first"
+    assert client.run("versions").result(timeout=300) == "first"
     with pytest.raises(ConflictError, match="nothing to go back to"):
         first.rollback()
     assert first.version[:12] in stack.qonduit("functions", "alias", "versions", "best").stdout
@@ -95,7 +95,7 @@ def test_an_upload_sends_only_what_is_new(
     assert sent < 20_000
     import hashlib  # noqa: PLC0415 - Beside its only use.
 
-    assert function.run().result(timeout=60) == hashlib.sha256(weights).hexdigest()
+    assert function.run().result(timeout=300) == hashlib.sha256(weights).hexdigest()
 
 
 def test_arguments_that_do_not_fit_are_refused_with_the_place(
@@ -106,7 +106,7 @@ def test_arguments_that_do_not_fit_are_refused_with_the_place(
     assert client.get("schema").arguments_schema == schema
     with pytest.raises(InvalidRequestError, match=r"shots.*minimum"):
         function.run(shots=0)
-    assert function.run(shots=1).result(timeout=60) == "ran"
+    assert function.run(shots=1).result(timeout=300) == "ran"
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     again = ("upload", str(tmp_path / "program.py"), "--title", "schema", "--schema", str(tmp_path / "schema.json"))
     stack.qonduit(*again)
@@ -123,7 +123,7 @@ def test_large_arrays_go_in_and_out_as_they_are(submit: Callable[..., Job]) -> N
         "save_result({'doubled': array, 'sum': float(array.sum())})\n",
         array=array,
     )
-    result = job.result(timeout=60)
+    result = job.result(timeout=300)
     assert np.array_equal(result["doubled"], 2 * array)
     assert result["sum"] == pytest.approx(2 * array.sum())
     assert np.array_equal(job.arguments()["array"], array)
@@ -162,7 +162,7 @@ def test_a_users_files_have_a_limit_and_a_job_finds_what_it_names(
         "save_result(names)\n"
     )
     job = submit_to(limited, text, Configuration(files=["b.tar"]))
-    assert job.result(timeout=60) == ["b.tar"]
+    assert job.result(timeout=300) == ["b.tar"]
     assert "'too-much.tar' in /data was not kept" in job.logs()
     assert "25,000" in job.logs()
     assert limited.files() == ["a.tar", "b.tar"]
@@ -172,12 +172,12 @@ def test_a_users_files_have_a_limit_and_a_job_finds_what_it_names(
 
 def test_a_deleted_job_is_gone(stack: Stack, client: ServerlessClient, submit: Callable[..., Job]) -> None:
     job = submit("print('to be deleted')\n")
-    job.result(timeout=60)
+    job.result(timeout=300)
     assert stack.qonduit("job", "delete", job.job_id).stdout == f"{job.job_id} was deleted.\n"
     with pytest.raises(NotFoundError):
         client.job(job.job_id)
     assert stack.qonduit("job", "delete", job.job_id, check=False).returncode == 1
-    running = submit("import time\ntime.sleep(60)\n")
+    running = submit("import time\ntime.sleep(600)\n")
     with pytest.raises(ConflictError, match="Cancel it"):
         running.delete()
     running.cancel()

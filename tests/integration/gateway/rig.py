@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
+from qonduit.stack.rabbitmq import free_port
 from qonduit_api.v1 import (
     cluster_pb2_grpc,
     files_pb2_grpc,
@@ -22,6 +23,7 @@ from qonduit_api.v1 import (
     functions_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
+    providers_pb2_grpc,
     qpu_pb2_grpc,
 )
 from qonduit_service_kit.bus import QPU_INBOX, SCHEDULER_INBOX, Bus, worker_inbox
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from qonduit_service_kit.bus import Delivery
 
 ADMIN_TOKEN = "bootstrap-token-of-a-test"
-READY_TIMEOUT_S = 30.0
-PATIENCE_S = 20.0
+READY_TIMEOUT_S = 240.0
+PATIENCE_S = 120.0
 PROGRAM = b"print('hello')\n"
 
 
@@ -69,9 +71,9 @@ class Service:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         prefix = f"QONDUIT_{self.name.upper()}_"
+        # No port that the system could give to somebody else while the service is away.
+        self.settings.setdefault("LISTEN_PORT", str(free_port()))
         settings = {"DATA_DIR": str(self.folder), "READY_FILE": str(ready), **self.settings}
-        if self._ports:
-            settings["LISTEN_PORT"] = str(self._ports["grpc_port"])
         environment = {**os.environ, **{prefix + key: value for key, value in settings.items()}}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -108,6 +110,7 @@ class Client:
         self.functions: Any = functions_pb2_grpc.FunctionServiceStub(self._channel)
         self.jobs: Any = jobs_pb2_grpc.JobServiceStub(self._channel)
         self.files: Any = files_pb2_grpc.FileServiceStub(self._channel)
+        self.providers: Any = providers_pb2_grpc.ProviderServiceStub(self._channel)
         self.qpu: Any = qpu_pb2_grpc.QpuServiceStub(self._channel)
         self.cluster: Any = cluster_pb2_grpc.ClusterServiceStub(self._channel)
 

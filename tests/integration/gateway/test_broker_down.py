@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from integration.gateway.rig import Client, Service
 
-pytestmark = pytest.mark.timeout(90)
-
 
 @pytest.fixture
 def own_broker() -> Iterator[PrivateBroker]:

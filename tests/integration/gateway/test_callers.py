@@ -117,7 +117,7 @@ async def test_bad_functions_are_refused_with_what_to_do(client: Client) -> None
         ({"entrypoint": "../program.py"}, "spec.entrypoint"),
         ({"entrypoint": "/etc/program.py"}, "spec.entrypoint"),
         ({"entrypoint": "program.txt"}, "spec.entrypoint"),
-        ({"title": "a/b"}, "spec.title"),
+        ({"title": "a b"}, "spec.title"),
         ({"title": ""}, "spec.title"),
         ({"dependencies": ["not a requirement!"]}, "spec.dependencies"),
         ({"env_vars": {"1X": "y"}}, "spec.env_vars"),

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from integration.gateway.rig import Client, Cluster, Service
     from qonduit_service_kit.messages import JobSpec
 
-pytestmark = pytest.mark.timeout(90)
-SOON = {"BLOB_GRACE_S": "0.2", "COLLECT_INTERVAL_S": "0.1", "SWEEP_INTERVAL_S": "0.1"}
-PATIENCE_S = 30
+SOON = {"BLOB_GRACE_S": "2", "COLLECT_INTERVAL_S": "0.1", "SWEEP_INTERVAL_S": "0.1"}
+PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from integration.gateway.rig import Service
     from qonduit_service_kit.bus import Queue
 
-pytestmark = pytest.mark.timeout(90)
-
 
 SETTINGS = {"TELL_AGAIN_S": "0.5", "SWEEP_INTERVAL_S": "0.2", "DATABASE_BUSY_TIMEOUT_S": "0.5", "QPU_TIMEOUT_S": "1"}
 

@@ -19,7 +19,6 @@ from qonduit_service_kit.errors import ApiError, from_rpc_error
 if TYPE_CHECKING:
     from integration.gateway.rig import Client
 
-pytestmark = pytest.mark.timeout(90)
 PROGRAM = b"print('hello')\n"
 
 

@@ -8,7 +8,6 @@ import json
 import urllib.request
 from typing import TYPE_CHECKING
 
-import pytest
 from integration.gateway.rig import PATIENCE_S
 from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
 from qonduit_api.v1 import jobs_pb2, types_pb2
@@ -28,8 +27,6 @@ from qonduit_service_kit.rpc import channel
 
 if TYPE_CHECKING:
     from integration.gateway.rig import Client, Cluster, Service
-
-pytestmark = pytest.mark.timeout(90)
 
 
 async def test_a_job_is_accepted_announced_watched_to_done_and_its_result_read(
@@ -68,6 +65,18 @@ async def test_a_job_is_accepted_announced_watched_to_done_and_its_result_read(
     assert by_status["QUEUED"].wall_seconds > 0
     assert (usage.total.cpu_seconds, usage.total.qpu_seconds, usage.total.peak_mem_bytes) == (2.0, 0.0, 100)
     assert (await cluster.told(cluster.scheduler, JobWithdrawn, job.job_id)).attempt == 1
+
+
+async def test_a_small_result_comes_with_the_end_of_its_job(client: Client, cluster: Cluster) -> None:
+    await client.upload()
+    job = await client.run()
+    spec = await cluster.submitted(job.job_id)
+    await cluster.begin(spec)
+    # Storage is not asked, and could not say: it has no such blob.
+    await cluster.tell(spec, EventKind.FINISHED, result_digest="d" * 64, result_bytes=2, result=b"42")
+    assert (await _statuses(client, job.job_id))[-1] == "DONE"
+    pieces = [piece.chunk async for piece in client.jobs.GetResult(jobs_pb2.GetResultRequest(job_id=job.job_id))]
+    assert pieces == [b"42"]
 
 
 async def test_metrics_count_a_job_and_its_stages_once(client: Client, cluster: Cluster, gateway: Service) -> None:

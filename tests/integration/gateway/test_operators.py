@@ -11,12 +11,21 @@ import pytest
 from integration.gateway.rig import PATIENCE_S
 from qonduit_api.v1 import cluster_pb2
 from qonduit_service_kit.errors import ApiError, from_rpc_error
-from qonduit_service_kit.messages import ClusterReport, LeaseKind, Shape, WaitingView, WorkerDrain, WorkerView
+from qonduit_service_kit.messages import (
+    ClusterReport,
+    LeaseKind,
+    Shape,
+    UserLimited,
+    WaitingView,
+    WorkerDrain,
+    WorkerView,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from integration.gateway.rig import Client, Cluster
 
-pytestmark = pytest.mark.timeout(90)
 SHAPE = Shape(4000, 2**32)
 
 
@@ -31,14 +40,22 @@ async def refusal(call: Any) -> ApiError:
     return from_rpc_error(caught.value)
 
 
-async def states(admin: Client, *, until: cluster_pb2.WorkerState.ValueType) -> list[str]:
-    """Watch the workers until w1 has a state; return the states that it had, each once where it repeats."""
+async def states(
+    admin: Client, *, until: cluster_pb2.WorkerState.ValueType, seen: Callable[[str], Awaitable[None]] | None = None
+) -> list[str]:
+    """Watch the workers until w1 has a state; return the states that it had, each once where it repeats.
+
+    `seen` is called with each of them: what changes while nobody looks is seen as one change.
+    """
     found: list[str] = []
     async with asyncio.timeout(PATIENCE_S):
         async for answer in admin.cluster.WatchWorkers(cluster_pb2.WatchWorkersRequest()):
             for worker in answer.workers:
                 name = cluster_pb2.WorkerState.Name(worker.state)
-                found += [name] if found[-1:] != [name] else []
+                if found[-1:] != [name]:
+                    found.append(name)
+                    if seen is not None:
+                        await seen(name)
                 if worker.state == until:
                     return found
     raise AssertionError(found)
@@ -51,11 +68,12 @@ async def test_a_worker_is_drained_watched_and_resumed(admin: Client, cluster: C
     told = await cluster.told(cluster.worker, WorkerDrain)
     assert (told.worker_id, told.draining) == ("w1", True)
 
-    watching = asyncio.create_task(states(admin, until=cluster_pb2.WORKER_STATE_DRAINED))
-    await cluster.say(report(draining=True, leases=1))
-    await states(admin, until=cluster_pb2.WORKER_STATE_DRAINING)
-    await cluster.say(report(draining=True))
-    assert (await watching)[-2:] == ["WORKER_STATE_DRAINING", "WORKER_STATE_DRAINED"]
+    async def go_on(state: str) -> None:
+        if state != "WORKER_STATE_DRAINED":
+            await cluster.say(report(draining=True, leases=int(state == "WORKER_STATE_OPEN")))
+
+    watched = await states(admin, until=cluster_pb2.WORKER_STATE_DRAINED, seen=go_on)
+    assert watched == ["WORKER_STATE_OPEN", "WORKER_STATE_DRAINING", "WORKER_STATE_DRAINED"]
 
     await admin.cluster.ResumeWorker(cluster_pb2.ResumeWorkerRequest(worker_id="w1"))
     again = await cluster.told(cluster.worker, WorkerDrain)
@@ -144,12 +162,46 @@ async def test_budgets_of_qpu_seconds_go_with_the_next_job(admin: Client, client
     assert await budgets_of_a_job() == (None, None)
 
 
+async def test_limits_of_jobs_hold_for_the_next_and_are_told_to_the_scheduler(
+    admin: Client, client: Client, cluster: Cluster
+) -> None:
+    await client.upload()
+
+    async def set_limit(**limit: Any) -> tuple[int, int, float]:
+        answer = await admin.cluster.SetUserLimit(cluster_pb2.SetUserLimitRequest(name=client.name, **limit))
+        user = answer.user
+        return user.active_jobs_limit, user.running_jobs_limit, user.time_limit_seconds_limit
+
+    week = 7 * 24 * 3600
+    assert await set_limit(cpu_millis=1000) == (1000, 0, week)
+    assert await set_limit(active_jobs=1, running_jobs=4, time_limit_seconds=30) == (1, 4, 30)
+    assert await cluster.told(cluster.scheduler, UserLimited) == UserLimited(client.name, 4)
+    asked = {"idempotency_key": "once", "time_limit_seconds": 30}
+    job_id = (await client.run(**asked)).job_id
+    spec = await cluster.submitted(job_id)
+    assert (spec.user_running_jobs, spec.time_limit_s) == (4, 30)
+    refused = await refusal(client.run())
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ACTIVE_JOB_LIMIT")
+    assert refused.metadata == {"active": "1", "limit": "1"}
+    assert f"qonduit users limit {client.name} --active-jobs N" in refused.text
+    assert await set_limit(time_limit_seconds=20) == (1, 4, 20)
+    assert (await client.run(**asked)).job_id == job_id
+    assert (await refusal(client.run(time_limit_seconds=21))).reason == "INVALID_TIME_LIMIT"
+    assert await set_limit(reset=True) == (1000, 0, week)
+    assert await cluster.told(cluster.scheduler, UserLimited) == UserLimited(client.name, None)
+    assert (await cluster.submitted((await client.run()).job_id)).user_running_jobs is None
+
+
 async def test_limits_that_cannot_be_meant_are_refused(admin: Client) -> None:
     for limit, field in (
         ({"cpu_millis": 0}, "cpu_millis"),
         ({"mem_bytes": 64}, "mem_bytes"),
         ({"gpus": -1}, "gpus"),
         ({"qpu_seconds": float("nan")}, "qpu_seconds"),
+        ({"active_jobs": -1}, "active_jobs"),
+        ({"running_jobs": -1}, "running_jobs"),
+        ({"time_limit_seconds": 0.5}, "time_limit_seconds"),
+        ({"time_limit_seconds": 604801}, "time_limit_seconds"),
     ):
         refused = await refusal(
             admin.cluster.SetUserLimit(cluster_pb2.SetUserLimitRequest(name="admin", **limit))  # type: ignore[arg-type]

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from integration.gateway.rig import Client, Cluster
     from qonduit_service_kit.messages import JobSpec
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def record(number: int, state: TaskState, **more: Any) -> TaskRecord:
     values = {"name": "square", "attempt": 1, "shape": Shape(500, 2**30), "stage": Stage.MAPPING, **more}

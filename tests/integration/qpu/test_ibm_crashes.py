@@ -56,7 +56,7 @@ async def paid_once(world: IbmWorld) -> None:
     (job,) = world.ibm.quantum.jobs.values()
     session = world.ibm.quantum.sessions[job.session_id]
     running = world.ibm.quantum.running
-    async with asyncio.timeout(30), running.changed:
+    async with asyncio.timeout(120), running.changed:
         await running.changed.wait_for(lambda: session.closed_at is not None)
     assert all(one is session or one.activated_at is None for one in world.ibm.quantum.sessions.values())
 

@@ -30,6 +30,8 @@ job = SamplerV2(mode=backend, options={"simulator": {"seed_simulator": 3}}).run(
 print(json.dumps({"id": job.job_id(), "shots": job.result()[0].data.meas.num_shots, "usage": job.usage()}))
 """
 )
+ENDLESS = PROGRAM.replace("MORE = 2", "MORE = 6").replace("shots=2_000", "shots=100_000")
+"""Its simulator does not come to an end by itself for a long time."""
 STEPS = [(0, "Queued"), (1, "Running"), (2, "Completed")]
 
 
@@ -63,6 +65,7 @@ async def test_a_broker_killed_in_the_middle_of_a_job_is_not_noticed(own: tuple[
     await asyncio.to_thread(services.qpu_broker.start)
     told = (await finish(program)).told
     assert told["shots"] == 2_000
+    await sandbox.over()
     assert sandbox.steps() == {told["id"]: STEPS}
     assert services.ledger("SELECT qpu_job_id, state FROM qpu_jobs") == [(told["id"], "Completed")]
     assert _seconds(services) == pytest.approx(told["usage"])
@@ -84,7 +87,7 @@ async def test_a_program_run_again_gets_what_it_has_paid_for(own: tuple[Services
     assert {step.attempt for step in second.transitions} == {2}
 
 
-@pytest.mark.parametrize("own", ["3"], indirect=True)
+@pytest.mark.parametrize("own", ["3600"], indirect=True)
 async def test_a_program_that_lost_its_worker_while_queued_runs_its_job_anew(own: tuple[Services, Worker]) -> None:
     services, worker = own
     first = await worker.sandbox("job-lost", attempt=1)
@@ -94,6 +97,9 @@ async def test_a_program_that_lost_its_worker_while_queued_runs_its_job_anew(own
     await lost.communicate()
     await worker.end(first)
     await first.until("Cancelled")
+    services.qpu_broker.settings["queue_delay_s"] = "0.1"  # From here on nothing has to wait.
+    await asyncio.to_thread(services.qpu_broker.stop)
+    await asyncio.to_thread(services.qpu_broker.start)
     second = await worker.sandbox("job-lost", attempt=2)
     assert (await second.run(PROGRAM)).told["shots"] == 2_000
     states = services.ledger("SELECT state FROM qpu_jobs WHERE job_id = 'job-lost' ORDER BY position")
@@ -103,7 +109,7 @@ async def test_a_program_that_lost_its_worker_while_queued_runs_its_job_anew(own
 async def test_a_simulator_that_dies_fails_its_job_and_only_that(own: tuple[Services, Worker]) -> None:
     services, worker = own
     sandbox = await worker.sandbox()
-    program = await sandbox.start(PROGRAM)
+    program = await sandbox.start(ENDLESS)
     await sandbox.until("Running")
     assert services.qpu_broker.process is not None
     (simulator,) = psutil.Process(services.qpu_broker.process.pid).children()

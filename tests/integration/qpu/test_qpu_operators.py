@@ -52,7 +52,7 @@ class Operator:
         )
         self._replies[request.request_id] = asyncio.get_running_loop().create_future()
         await self._bus.publish(QPU_BROKER, request)
-        reply = await asyncio.wait_for(self._replies[request.request_id], 30)
+        reply = await asyncio.wait_for(self._replies[request.request_id], 120)
         return reply.status, json.loads(reply.body) if reply.body else None
 
 

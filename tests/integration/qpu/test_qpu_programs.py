@@ -48,6 +48,7 @@ print(json.dumps({"id": job.job_id(), "counts": counts, "status": job.status(), 
     assert told["usage"] > 0
     assert told["metrics"]["usage"]["status"] == "complete"
     assert None not in told["metrics"]["timestamps"].values()
+    await sandbox.over()
     assert sandbox.steps() == {told["id"]: STEPS}
     assert sandbox.transitions[-1].qpu_seconds == told["usage"]
     assert told["account"]["usage_consumed_seconds"] == round(told["usage"], 3)
@@ -159,6 +160,7 @@ print(json.dumps({
     assert told["logs"] == ""
     assert {"pubs", "options", "version"} <= set(told["inputs"])
     assert told["retrieved"] == 100
+    await sandbox.over(5)
     assert list(sandbox.steps().values()) == [STEPS] * 5
 
 
