@@ -14,10 +14,12 @@ import textwrap
 import time
 import urllib.request
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 -- a field of a dataclass.
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from qonduit_qpu_broker.payloads import Payloads
 from qonduit_service_kit.bus import Bus, worker_inbox
 from qonduit_service_kit.messages import QPU_BROKER, ProgramEnded, QpuReply, QpuTransition
@@ -26,11 +28,14 @@ from qonduit_worker.environment import STEADY
 from qonduit_worker.qpu_endpoint import DeviceCache, ProgramContext, QpuEndpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qonduit_service_kit.bus import Delivery
     from qonduit_service_kit.testing import PrivateBroker
+    from qonduit_worker.qpu_endpoint.job_routes import JobWords
 
-START_TIMEOUT_S = 60.0
-PROGRAM_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 120.0
+PROGRAM_TIMEOUT_S = 400.0
 SLOW = """
 ROW = [*range(14, -1, -1), 15, *range(19, 19 + MORE)]
 slow = QuantumCircuit(133)
@@ -93,7 +98,7 @@ class Service:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(30)
+                self.process.wait(START_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
@@ -122,6 +127,20 @@ class Services:
         """Stop both."""
         self.qpu_broker.stop()
         self.storage.stop()
+
+    @contextmanager
+    def held_simulator(self) -> Iterator[None]:
+        """Let no simulation go on: what runs keeps running until the end of the block."""
+        assert self.qpu_broker.process is not None
+        simulators = psutil.Process(self.qpu_broker.process.pid).children()
+        assert simulators, "no QPU job ran yet"
+        for simulator in simulators:
+            simulator.suspend()
+        try:
+            yield
+        finally:
+            for simulator in simulators:
+                simulator.resume()
 
     def ledger(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the broker's ledger."""
@@ -214,13 +233,20 @@ class Sandbox:
             found.setdefault(step.qpu_job_id, []).append((step.sequence, step.state.value))
         return found
 
-    async def until(self, state: str) -> QpuTransition:
-        """Return the first transition to a state, once it came."""
-        async with asyncio.timeout(60):
+    async def until(self, state: str, qpu_job_id: str = "") -> QpuTransition:
+        """Return the first transition to a state, of any QPU job or of one, once it came."""
+        async with asyncio.timeout(PROGRAM_TIMEOUT_S):
             while True:
                 for step in self.transitions:
-                    if step.state.value == state:
+                    if step.state.value == state and qpu_job_id in {"", step.qpu_job_id}:
                         return step
+                self.stepped.clear()
+                await self.stepped.wait()
+
+    async def over(self, jobs: int = 1) -> None:
+        """Return once the last step of so many QPU jobs was heard, which may be after their program saw it."""
+        async with asyncio.timeout(PROGRAM_TIMEOUT_S):
+            while sum(step.state.final for step in self.transitions) < jobs:
                 self.stepped.clear()
                 await self.stepped.wait()
 
@@ -292,7 +318,15 @@ class Worker:
             elif isinstance(delivery.message, QpuTransition):
                 await sandbox.endpoint.handle_transition(delivery.message)
 
-    async def sandbox(self, job_id: str = "", *, attempt: int = 1, user: str = "ada", **budgets: float) -> Sandbox:
+    async def sandbox(
+        self,
+        job_id: str = "",
+        *,
+        attempt: int = 1,
+        user: str = "ada",
+        words: JobWords | None = None,
+        **budgets: float,
+    ) -> Sandbox:
         """Return a new sandbox's endpoint, serving on loopback."""
         listener = socket.create_server(("127.0.0.1", 0))
         context = ProgramContext(job_id or f"job-{uuid.uuid4().hex[:8]}", attempt, user, self.worker_id, **budgets)
@@ -305,6 +339,7 @@ class Worker:
             context=context,
             devices=self._devices,
             on_transition=lambda step: made[0].heard(step),  # noqa: PLW0108 -- it is made after the endpoint.
+            words=words,
         )
         made.append(Sandbox(endpoint, context, self._folder))
         self.sandboxes.append(made[0])

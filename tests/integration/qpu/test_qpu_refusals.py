@@ -13,7 +13,7 @@ from qpu_world import SLOW
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Delivery
-    from qpu_world import Sandbox, Worker
+    from qpu_world import Sandbox, Services, Worker
 
 PROGRAM = (
     """
@@ -31,7 +31,7 @@ wide = QuantumCircuit(40)
 wide.ry(0.1, range(40))
 wide.measure_all()
 wide = transpile(wide, backend, optimization_level=0)
-MORE = 4
+MORE = 6
 """
     + SLOW
     + """
@@ -61,6 +61,7 @@ print(json.dumps({"result": told(job.result), "status": job.status(), "message":
     assert said["status"] == "ERROR"
     assert "40 qubits" in said["message"]
     assert said["usage"] == 0
+    await sandbox.over()
     assert [state for _, state in next(iter(sandbox.steps().values()))] == ["Queued", "Running", "Failed"]
     assert "40 qubits" in sandbox.transitions[-1].text
 
@@ -111,6 +112,7 @@ print(json.dumps({"waiting": [waiting.status(), waiting.usage()], "running": ser
     assert said["charged"]
     assert "Job was cancelled" in said["result"]
     assert said["ended"].startswith("RuntimeInvalidStateError")
+    await sandbox.over(3)
     paths = sorted([state for _, state in steps] for steps in sandbox.steps().values())
     assert paths == [["Queued", "Cancelled"], ["Queued", "Running", "Cancelled"], ["Queued", "Running", "Completed"]]
 
@@ -184,25 +186,27 @@ async def test_nonsense_is_answered_in_the_apis_own_shape(worker: Worker) -> Non
             assert answer.status == 400
 
 
-async def test_an_ended_program_leaves_nothing_queued_or_open(worker: Worker) -> None:
+async def test_an_ended_program_leaves_nothing_queued_or_open(services: Services, worker: Worker) -> None:
     sandbox = await worker.sandbox()
-    await sandbox.run(
-        PROGRAM
-        + """
+    await sandbox.run(PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()")
+    with services.held_simulator():
+        done = await sandbox.run(
+            PROGRAM
+            + """
 session = Session(backend=backend)
-first = SamplerV2(mode=session).run([(slow,)], shots=20_000)
-second = SamplerV2(mode=session).run([(isa,)])
-print(json.dumps([first.job_id(), second.job_id()]))
+jobs = [SamplerV2(mode=session).run([(isa,)]) for _ in range(2)]
+print(json.dumps([job.job_id() for job in jobs]))
 """
-    )
-    await sandbox.until("Running")
-    await worker.end(sandbox)
-    await worker.end(sandbox)
-    cancelled = await sandbox.until("Cancelled")
-    assert cancelled.text == "Its program ended."
-    assert cancelled.qpu_seconds == 0
-    completed = await sandbox.until("Completed")
-    assert completed.qpu_job_id != cancelled.qpu_job_id
+        )
+        running, queued = done.told
+        await sandbox.until("Running", running)
+        await worker.end(sandbox)
+        await worker.end(sandbox)
+        cancelled = await sandbox.until("Cancelled")
+        assert cancelled.qpu_job_id == queued
+        assert cancelled.text == "Its program ended."
+        assert cancelled.qpu_seconds == 0
+    await sandbox.until("Completed", running)
 
 
 async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> None:
@@ -232,12 +236,12 @@ async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> 
                 query=(("qonduit_job_id", sandbox.context.job_id),),
             ),
         )
-        reply = await asyncio.wait_for(replies.get(), 10)
+        reply = await asyncio.wait_for(replies.get(), 120)
         listed = json.loads(reply.body or b"")
         assert listed["count"] == expected
         if expected:
             assert listed["jobs"][0]["qonduit_job_id"] == sandbox.context.job_id
-            charge = await asyncio.wait_for(charges.get(), 10)
+            charge = await asyncio.wait_for(charges.get(), 120)
             assert (charge.user, charge.mode) == ("grace", "job")
             assert listed["jobs"][0]["qpu_seconds"] == charge.qpu_seconds > 0
             assert listed["jobs"][0]["timestamps"]["finished"]
