@@ -3,7 +3,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Most tests wait more than they compute. What one file starts serves its tests, so files stay whole.
+# Most tests wait more than they compute. What one file starts serves its tests, so files stay whole; and they come in
+# their own order: by the number of their tests, those that take minutes would come last, one beside idle workers.
 WORKERS ?= 2
 
 .PHONY: help
@@ -26,7 +27,7 @@ demo: setup ## Start a private stack, run the example programs on it, stop it
 test: setup ## Run all tests
 	@tools/prepare.sh postgresql
 	@tools/prepare.sh prometheus
-	$(PYTEST) -n $(WORKERS) --dist loadfile
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: unit
 unit: .venv/.ready ## Run the tests that need no server
@@ -86,6 +87,7 @@ bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or 
 	$(BIN)/python bench/qpu.py
 	$(BIN)/python bench/storage.py
 	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/rest.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/tasks.py --write
 

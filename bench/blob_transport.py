@@ -1,10 +1,11 @@
-"""What it costs to bring large values to other processes of a machine: by digest, against the pipes of a process pool.
+"""What it costs to bring large values to other processes of a machine: by name, against the pipes of a process pool.
 
     python bench/blob_transport.py --rounds 5
 
 Both use the same ProcessPoolExecutor of 2 processes for the calls; only the way of the bytes differs:
 - by pipe: the value is an argument, pickled into the pool's pipe, as `concurrent.futures` does it
-- by digest: `store_parts` to a worker's agent (a process of its own), the digest is the argument, the task maps it
+- by name: `store_parts` to a worker's agent (a process of its own), the name is the argument, the task maps it
+- sha256: the same with an agent that finds equal values by sha256, as away from the driver's worker and for storage
 Rounds are interleaved. A task reads one byte of each page. `cpu` is of all processes together, the agent too.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import multiprocessing
 import os
 import statistics
@@ -23,18 +25,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import xxhash
 from qonduit.program.blobs import SOCKET_NAME, fetch_view, store_parts
 from qonduit.program.channel import AgentChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnContext, SpawnProcess
+
+    from qonduit_worker.blob_names import Hash
 
 PAGE = 4096
 MB = 1_000_000
 
 
-def serve(folder: str, ready: Connection) -> None:
+HASHES: dict[str, Callable[[], Hash]] = {"": xxhash.xxh3_128, ", sha256": hashlib.sha256}
+"""How agents find equal values; the first is that of a worker."""
+
+
+def serve(folder: str, way: str, ready: Connection) -> None:
     """Be the agent until killed; its storage is never reached, since all happens on one machine."""
     from qonduit_worker.blob_exchange import BlobExchange  # noqa: PLC0415 - Only in this process.
     from qonduit_worker.blob_server import BlobServer  # noqa: PLC0415
@@ -42,7 +52,7 @@ def serve(folder: str, ready: Connection) -> None:
 
     async def run() -> None:
         unused: Any = None
-        cache = BlobCache(Path(folder, "cache"), capacity_bytes=2 * 1024**3)
+        cache = BlobCache(Path(folder, "cache"), capacity_bytes=2 * 1024**3, quick_hash=HASHES[way])
         exchange = BlobExchange(unused, cache, "worker")
         blobs = JobBlobs(cache, unused, exchange, job_id="job", attempt=1, home="worker")
         await BlobServer(Path(folder, SOCKET_NAME), blobs).start()
@@ -57,9 +67,9 @@ def touch(data: bytes | memoryview) -> int:
     return sum(data[::PAGE])
 
 
-def touch_by_digest(path: str, digest: str) -> int:
-    """Do the same to a value that is named by its digest."""
-    return touch(fetch_view(AgentChannel(path), digest))
+def touch_by_name(path: str, name: str) -> int:
+    """Do the same to a value that an agent has."""
+    return touch(fetch_view(AgentChannel(path), name))
 
 
 def cpu_s(processes: list[psutil.Process]) -> float:
@@ -74,6 +84,52 @@ def measure(run: Callable[[], None], processes: list[psutil.Process]) -> tuple[f
     return time.perf_counter() - start, cpu_s(processes) - cpu
 
 
+def start_agent(context: SpawnContext, folder: str, way: str) -> tuple[SpawnProcess, str]:
+    """Start an agent; return it and the path of its channel."""
+    own = Path(folder, f"agent{way}")
+    own.mkdir()
+    ready, told = context.Pipe()
+    agent = context.Process(target=serve, args=(str(own), way, told), daemon=True)
+    agent.start()
+    ready.recv()
+    return agent, str(own / "agent.sock")
+
+
+def take_rounds(rounds: int, pool: ProcessPoolExecutor, agents: dict[str, str]) -> dict[str, list[tuple[float, float]]]:
+    """Return the wall and CPU seconds of each way, by what it is called; `agents` has the paths by how they hash."""
+    processes = [psutil.Process(), *psutil.Process().children()]
+
+    def by_pipe(values: list[bytes]) -> None:
+        list(pool.map(touch, values))
+
+    def by_name(path: str, values: list[bytes]) -> None:
+        calls = [pool.submit(touch_by_name, path, store_parts(AgentChannel(path), [value])) for value in values]
+        for call in calls:
+            call.result()
+
+    def shared_by_name(path: str, values: list[bytes]) -> None:
+        name = store_parts(AgentChannel(path), values[:1])
+        list(pool.map(touch_by_name, [path] * len(values), [name] * len(values)))
+
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        own = [os.urandom(MB) for _ in range(100)]
+        shared = [os.urandom(50 * MB)] * 100
+        ways: list[tuple[str, Callable[[], None]]] = [
+            ("100 x 1 MB, by pipe", partial(by_pipe, own)),
+            *((f"100 x 1 MB, by name{way}", partial(by_name, path, own)) for way, path in agents.items()),
+            ("50 MB for 10 tasks, by pipe", partial(by_pipe, shared[:10])),
+            *(
+                (f"50 MB for {count} tasks, by name{way}", partial(shared_by_name, path, shared[:count]))
+                for count in (10, 100)
+                for way, path in agents.items()
+            ),
+        ]
+        for name, run in ways:
+            found.setdefault(name, []).append(measure(run, processes))
+    return found
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,40 +137,12 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, mp_context=context) as pool:
-        ready, told = context.Pipe()
-        agent = context.Process(target=serve, args=(folder, told), daemon=True)
-        agent.start()
-        ready.recv()
-        path = str(Path(folder, "agent.sock"))
-        channel = AgentChannel(path)
+        agents = {way: start_agent(context, folder, way) for way in HASHES}
         list(pool.map(touch, [b"x"] * 50))  # Both processes are there.
-        processes = [psutil.Process(), *psutil.Process().children()]
-
-        def by_pipe(values: list[bytes]) -> None:
-            list(pool.map(touch, values))
-
-        def by_digest(values: list[bytes]) -> None:
-            calls = [pool.submit(touch_by_digest, path, store_parts(channel, [value])) for value in values]
-            for call in calls:
-                call.result()
-
-        def shared_by_digest(values: list[bytes]) -> None:
-            digest = store_parts(channel, values[:1])
-            list(pool.map(touch_by_digest, [path] * len(values), [digest] * len(values)))
-
-        found: dict[str, list[tuple[float, float]]] = {}
-        for _ in range(rounds):
-            own = [os.urandom(MB) for _ in range(100)]
-            shared = [os.urandom(50 * MB)] * 100
-            for name, way, values in (
-                ("100 x 1 MB, by pipe", by_pipe, own),
-                ("100 x 1 MB, by digest", by_digest, own),
-                ("50 MB for 10 tasks, by pipe", by_pipe, shared[:10]),
-                ("50 MB for 10 tasks, by digest", shared_by_digest, shared[:10]),
-                ("50 MB for 100 tasks, by digest", shared_by_digest, shared),
-            ):
-                found.setdefault(name, []).append(measure(partial(way, values), processes))
-        agent.kill()
+        found = take_rounds(rounds, pool, {way: path for way, (_, path) in agents.items()})
+        for agent, _ in agents.values():
+            agent.kill()
+            agent.join()
     print("| | wall ms | cpu ms |\n|---|---|---|")
     for name, seconds in found.items():
         wall, cpu = (statistics.median(column) * 1000 for column in zip(*seconds, strict=True))

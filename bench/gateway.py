@@ -78,6 +78,7 @@ def server(name: str, database_url: str = "") -> Iterator[Server]:
             **os.environ,
             "QONDUIT_PROFILE": f"{folder}/profile.json",
             "QONDUIT_GATEWAY_DATABASE_URL": database_url,
+            "QONDUIT_GATEWAY_LIMIT_ACTIVE_JOBS": "1000000",  # Counted with each run, and beyond what is run here.
         }
         data_dir = ["--data-dir", folder]
         up = [qonduit, "up", "--detach", "--workers", "0", *data_dir]

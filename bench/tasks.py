@@ -37,7 +37,11 @@ _ONLY: Final[dict[str, set[str]]] = {
     "serial": {*APART},
 }
 """What a system measures if not all: circuits take minutes, and Ray and the pool show what pickling them costs."""
-_ONCE: Final = {("dask", "level1"), ("dask", "ownpm"), ("celery", "level1"), ("dramatiq", "level1")}
+_ONCE: Final = {
+    *((system, "level1") for system in ("dask", "celery", "dramatiq")),
+    *((system, "level3") for system in ("ray", "pool")),
+    *((system, "ownpm") for system in ("ray", "dask", "pool", "serial")),
+}
 """What takes minutes and is far behind, so that the first round is enough."""
 
 TEXT: Final = """\
@@ -46,7 +50,8 @@ group of measures. {machine}.
 {versions}.
 
 A cell is `median (min-max)`, then for circuits the efficiency, then how the system stands beside ours: 0.50x is half
-as good, whether that is half as many tasks a second or twice as long.
+as good, whether that is half as many tasks a second or twice as long. Cells of circuits without a range are of the
+first round only: they take minutes.
 
 All have two executors of one thread each (`RAYON_NUM_THREADS=1`, `OMP_NUM_THREADS=1`, `QISKIT_PARALLEL=FALSE`) and run
 the same tasks, measured by the same code in the program that sends them. Ours is a program on a private

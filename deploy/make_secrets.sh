@@ -18,13 +18,32 @@ keep() { # FILE TEXT: write it unless it is there
     [ -s "$1" ] || printf '%s\n' "$2" >"$1"
 }
 
+quietly() { # COMMAND...: what it says is shown where it fails
+    local said
+    said=$("$@" 2>&1) || {
+        printf '%s\n' "$said" >&2
+        return 1
+    }
+}
+
+# What is there stays until all of the new is there.
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+
 certificate() { # NAME ALTERNATIVES
     [ -s "$1.pem" ] && return
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1" 2>/dev/null
-    openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -out "$1.pem" \
-        -extfile <(printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth' "$2") 2>/dev/null
-    rm -f "$1.csr" ca.srl
-    chmod 0644 "$1.key"
+    if [ ! -s ca.key ]; then
+        echo "$PWD/ca.key is missing, and $1.pem must be signed with it. Put it back for that, or remove ca.pem, too:" \
+            "then there is a new CA, and clients need its ca.pem." >&2
+        exit 1
+    fi
+    quietly openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" -keyout "$made/key" -out "$made/csr"
+    printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth' "$2" >"$made/extensions"
+    quietly openssl x509 -req -in "$made/csr" -CA ca.pem -CAkey ca.key -CAserial "$made/serial" -CAcreateserial -days 825 \
+        -extfile "$made/extensions" -out "$made/pem"
+    chmod 0644 "$made/key"
+    mv "$made/key" "$1.key"
+    mv "$made/pem" "$1.pem"
 }
 
 alternatives() { # NAME...: as openssl writes them
@@ -45,8 +64,8 @@ printf 'default_user = qonduit\ndefault_pass = %s\n' "$(cat rabbitmq_password)" 
 printf 'amqp://qonduit:%s@rabbitmq:5672/\n' "$(cat rabbitmq_password)" >amqp_url
 printf 'postgresql://qonduit:%s@postgres:5432/qonduit\n' "$(cat postgres_password)" >database_url
 if [ ! -s ca.pem ]; then
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout ca.key -out ca.pem \
-        -subj "/CN=Qonduit private CA" 2>/dev/null
+    quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout ca.key -out ca.pem \
+        -subj "/CN=Qonduit private CA"
     chmod 0600 ca.key
     rm -f gateway.pem storage.pem
 fi
