@@ -42,6 +42,11 @@ NOW = 4_000_000_000.25
 """In the future, so that tickets made then have not expired."""
 
 
+def asked_for(submission: Submission) -> Callable[[Connection], Submission]:
+    """Return what tells a ledger of a submission that is complete."""
+    return lambda _: submission
+
+
 class Book:
     """A ledger on a database, and what it told."""
 
@@ -49,10 +54,12 @@ class Book:
         self.database = database
         self.told: list[Change] = []
         self.now = NOW
+        self.ledger = self.ledger_telling(self.told.append)
+
+    def ledger_telling(self, told: Callable[[Change], None]) -> JobLedger:
+        """Return a ledger on the same database that tells somebody else."""
         outgoing = OutgoingFactory(TicketSigner(KEY), limit=Shape(16_000, 2**35), clock=lambda: self.now)
-        self.ledger = JobLedger(
-            database, outgoing, self.told.append, max_attempts=3, tell_again_s=10, clock=lambda: self.now
-        )
+        return JobLedger(self.database, outgoing, told, max_attempts=3, tell_again_s=10, clock=lambda: self.now)
 
     async def user(self, name: str = "ada") -> None:
         await self.database.write(
@@ -77,7 +84,7 @@ class Book:
         return Submission(str(uuid.uuid4()), owner, program, "c" * 64, Shape(1000, 2**31), 3600.0, 0, self.now)
 
     async def job(self) -> str:
-        job, created = await self.ledger.submit(await self.submission(), None)
+        job, created = await self.ledger.submit(asked_for(await self.submission()), None)
         assert created
         return job.job_id
 

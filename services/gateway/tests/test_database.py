@@ -12,7 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from gateway_book import KEY, NOW, event, job_row
+from gateway_book import KEY, NOW, asked_for, event, job_row
 from qonduit_gateway.database import (
     dead_letter_rows,
     function_rows,
@@ -86,7 +86,7 @@ async def test_an_accepted_job_and_its_announcement_are_one(book: Book) -> None:
 
 async def test_budgets_go_with_each_attempt_as_they_are_then(book: Book) -> None:
     submission = replace(await book.submission(), qpu_budget_s=60.0)
-    await book.ledger.submit(submission, None)
+    await book.ledger.submit(asked_for(submission), None)
 
     async def set_limit(qpu_seconds: float) -> None:
         await book.database.write(
@@ -110,17 +110,17 @@ async def test_one_key_is_one_job_however_many_ask_at_once(book: Book) -> None:
     submissions = [await book.submission() for _ in range(20)]
 
     answers = await asyncio.gather(
-        *(book.ledger.submit(each, Claim("ada", "key", "hash", each.job_id)) for each in submissions)
+        *(book.ledger.submit(asked_for(each), Claim("ada", "key", "hash", each.job_id)) for each in submissions)
     )
 
     assert len({job.job_id for job, _ in answers}) == 1
     assert sum(created for _, created in answers) == 1
     assert len(await book.outbox()) == 1
     with pytest.raises(KeyReusedError):
-        await book.ledger.submit(submissions[0], Claim("ada", "key", "other", submissions[0].job_id))
+        await book.ledger.submit(asked_for(submissions[0]), Claim("ada", "key", "other", submissions[0].job_id))
     await book.user("grace")
     other = await book.submission("grace")
-    assert (await book.ledger.submit(other, Claim("grace", "key", "other", other.job_id)))[1]
+    assert (await book.ledger.submit(asked_for(other), Claim("grace", "key", "other", other.job_id)))[1]
 
 
 async def test_duplicates_and_late_events_change_nothing(book: Book) -> None:
@@ -279,7 +279,7 @@ async def test_a_transaction_that_fails_leaves_nothing(book: Book) -> None:
     with pytest.raises(LookupError):
         await book.database.write(fail)
     assert [user.name for user in await book.database.read(user_rows.all_users)] == ["ada"]
-    assert (await book.ledger.submit(submission, None))[1]
+    assert (await book.ledger.submit(asked_for(submission), None))[1]
 
 
 async def test_parts_of_one_transaction_hold_or_fail_by_themselves(book: Book) -> None:
@@ -352,7 +352,7 @@ async def _writer_held(book: Book) -> AsyncIterator[None]:
 
 async def test_a_change_is_told_though_its_caller_went_away(book: Book) -> None:
     submission = await book.submission()
-    caller = asyncio.create_task(book.ledger.submit(submission, None))
+    caller = asyncio.create_task(book.ledger.submit(asked_for(submission), None))
     await asyncio.sleep(0)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gateway_book import KEY, event
+from gateway_book import KEY, asked_for, event
 from qonduit_gateway.database import job_rows, user_rows
 from qonduit_gateway.database.engine import Database
 from qonduit_gateway.database.idempotency_rows import Claim
@@ -52,8 +52,8 @@ async def test_two_gateways_together_accept_exactly_as_many_as_may_be(book: Book
     mine = [await book.submission() for _ in range(24)]
     hers = [await book.submission("grace") for _ in range(3)]
     answers = await asyncio.gather(
-        *(ledgers[number % 2].submit(each, None) for number, each in enumerate(mine)),
-        *(book.ledger.submit(each, None) for each in hers),
+        *(ledgers[number % 2].submit(asked_for(each), None) for number, each in enumerate(mine)),
+        *(book.ledger.submit(asked_for(each), None) for each in hers),
         return_exceptions=True,
     )
     await other.close()
@@ -84,7 +84,7 @@ async def test_a_repeated_run_is_no_new_job_and_never_refused(book: Book) -> Non
     first, second = await book.submission(), await book.submission()
 
     async def run(submission: Any, key: str) -> tuple[Job, bool]:
-        return await book.ledger.submit(submission, Claim("ada", key, "hash", submission.job_id))
+        return await book.ledger.submit(asked_for(submission), Claim("ada", key, "hash", submission.job_id))
 
     job, created = await run(first, "first")
     assert created
@@ -99,16 +99,16 @@ async def test_a_repeated_run_is_no_new_job_and_never_refused(book: Book) -> Non
 
 async def test_a_users_own_limit_goes_before_the_servers(book: Book) -> None:
     ledger = ledger_on(book.database, most=1)
-    await ledger.submit(await book.submission(), None)
+    await ledger.submit(asked_for(await book.submission()), None)
     with pytest.raises(ActiveJobLimitError):
-        await ledger.submit(await book.submission(), None)
+        await ledger.submit(asked_for(await book.submission()), None)
     await set_limit(book, active_jobs=2)
-    await ledger.submit(await book.submission(), None)
+    await ledger.submit(asked_for(await book.submission()), None)
     with pytest.raises(ActiveJobLimitError, match="2 jobs are not over, of at most 2"):
-        await ledger.submit(await book.submission(), None)
+        await ledger.submit(asked_for(await book.submission()), None)
     await set_limit(book, active_jobs=0)
     for _ in range(3):
-        await ledger.submit(await book.submission(), None)
+        await ledger.submit(asked_for(await book.submission()), None)
 
 
 async def test_counting_looks_at_no_job_that_is_over(book: Book) -> None:
@@ -137,7 +137,7 @@ async def test_counting_looks_at_no_job_that_is_over(book: Book) -> None:
 async def test_the_limit_of_running_jobs_goes_to_the_scheduler_as_it_is_when_a_job_is_accepted(book: Book) -> None:
     submission = await book.submission()
     await set_limit(book, running_jobs=3)
-    await book.ledger.submit(submission, None)
+    await book.ledger.submit(asked_for(submission), None)
     await set_limit(book, running_jobs=0)
     await book.ledger.lost(AttemptLost(submission.job_id, 1, "w1", "gone"))
     specs = [message.spec for message in await book.outbox() if isinstance(message, JobSubmitted)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic import command
-from gateway_book import KEY, NOW, event
+from gateway_book import KEY, NOW, asked_for, event
 from qonduit_gateway.api.provider_changes import Changes
 from qonduit_gateway.database import (
     audit_rows,
@@ -226,7 +226,7 @@ async def test_a_function_is_one_users_or_one_providers(book: Book) -> None:
 async def test_a_job_of_a_providers_function_has_spaces_and_a_log_of_its_own(book: Book) -> None:
     await share(book)
     submission = await of_solver(book, trial=True)
-    await book.ledger.submit(submission, None)
+    await book.ledger.submit(asked_for(submission), None)
     spec = (await book.outbox())[0].spec
     assert (spec.provider, spec.trial, spec.user) == ("acme", True, "grace")
     assert (spec.space, spec.provider_space) == ("functions/acme/solver/grace", "providers/acme/solver")
@@ -259,7 +259,7 @@ async def test_jobs_are_listed_by_whose_function_they_run(book: Book) -> None:
     own = await book.submission("grace", title="solver")
     provided = await of_solver(book)
     for submission in (own, provided):
-        await book.ledger.submit(submission, None)
+        await book.ledger.submit(asked_for(submission), None)
 
     async def listed(wanted: job_rows.Wanted) -> list[str]:
         return [job.job_id for job in await book.database.read(lambda c: job_rows.page(c, wanted, size=10))]
@@ -276,7 +276,7 @@ async def test_a_request_that_was_accepted_is_found_again_by_its_key(book: Book)
     submission = await of_solver(book)
     claim = Claim("grace", "key", "hash", submission.job_id)
     assert await book.ledger.accepted(claim) is None
-    await book.ledger.submit(submission, claim)
+    await book.ledger.submit(asked_for(submission), claim)
     found = await book.ledger.accepted(replace(claim, job_id="another"))
     assert found is not None
     assert (found.job_id, found.submission.program.provider) == (submission.job_id, "acme")

@@ -12,6 +12,7 @@ from qonduit_service_kit.bus import UnroutableError
 from qonduit_service_kit.messages import SCHEDULER
 
 if TYPE_CHECKING:
+    import pytest
     from gateway_book import Book
     from qonduit_service_kit.messages import Address
 
@@ -23,6 +24,7 @@ class Wire:
 
     def __init__(self, *, refuse: int = 0) -> None:
         self.sent: list[str] = []
+        self.refused = asyncio.Event()
         self._refuse = refuse
         self._changed = asyncio.Condition()
 
@@ -31,6 +33,7 @@ class Wire:
         del body, type_name
         if self._refuse:
             self._refuse -= 1
+            self.refused.set()
             raise UnroutableError(to)
         async with self._changed:
             self.sent.append(message_id)
@@ -65,6 +68,68 @@ async def test_jobs_in_a_row_are_each_told_once_and_leave_nothing_behind(book: B
     await empty(book)
     await relay.stop()
     assert wire.sent == [f"{job}.submit.1" for job in jobs]
+
+
+def handing_over(book: Book, relay: OutboxRelay) -> None:
+    """Have the book's commits handed to a relay, as in the gateway."""
+    book.ledger = book.ledger_telling(lambda change: relay.send(change.outgoing))
+
+
+async def test_what_is_handed_over_is_sent_in_order_once_and_leaves_nothing_behind(book: Book) -> None:
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    handing_over(book, relay)
+    jobs = [await book.job() for _ in range(120)]
+    await wire.has_sent(len(jobs))
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{job}.submit.1" for job in jobs]
+
+
+async def test_what_was_handed_over_and_did_not_arrive_is_sent_again_before_what_comes_then(book: Book) -> None:
+    wire = Wire(refuse=1)
+    relay = relay_of(book, wire)
+    await relay.start()
+    handing_over(book, relay)
+    first = await book.job()
+    async with asyncio.timeout(DEADLINE_S):
+        await wire.refused.wait()
+    second = await book.job()
+    await wire.has_sent(2)
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{first}.submit.1", f"{second}.submit.1"]
+
+
+async def test_a_relay_that_can_not_send_keeps_little_in_memory_and_sends_all_later(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qonduit_gateway.relay._MOST_HANDED", 5)
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    handing_over(book, relay)
+    async with relay.paused():
+        jobs = [await book.job() for _ in range(12)]
+    await wire.has_sent(len(jobs))
+    await empty(book)
+    await relay.stop()
+    assert wire.sent == [f"{job}.submit.1" for job in jobs]
+
+
+async def test_what_another_gateway_wrote_is_sent_with_what_is_handed_over(book: Book) -> None:
+    wire = Wire()
+    relay = relay_of(book, wire)
+    await relay.start()
+    others = await book.job()
+    handing_over(book, relay)
+    own = await book.job()
+    relay.wake([Lane.BUS])
+    await wire.has_sent(2)
+    await empty(book)
+    await relay.stop()
+    assert sorted(wire.sent) == sorted([f"{others}.submit.1", f"{own}.submit.1"])
 
 
 async def test_more_than_a_batch_is_sent_in_order_once(book: Book) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic import command
-from gateway_book import NOW
+from gateway_book import NOW, asked_for
 from qonduit_gateway.api.callers import token_digest
 from qonduit_gateway.api.user_changes import MOST_TOKENS, UserChanges, check_caller
 from qonduit_gateway.database import audit_rows, migrate, user_rows
@@ -165,20 +165,20 @@ async def test_a_user_who_is_disabled_gets_no_job_accepted(book: Book) -> None:
     user, active = await change(book.database, "root", lambda changes: changes.disable("ada", "left the lab"))
     assert (user.disabled_text, active) == ("left the lab", [job_id])
     with pytest.raises(UserDisabledError, match="left the lab"):
-        await book.ledger.submit(submission, None)
+        await book.ledger.submit(asked_for(submission), None)
     again, _ = await change(book.database, "root", lambda changes: changes.disable("ada", ""))
     assert again.disabled_text == ""
     with pytest.raises(UserDisabledError):
-        await book.ledger.submit(submission, None)
+        await book.ledger.submit(asked_for(submission), None)
     assert (await change(book.database, "root", lambda changes: changes.enable("ada"))).disabled_text is None
-    assert (await book.ledger.submit(submission, None))[1]
+    assert (await book.ledger.submit(asked_for(submission), None))[1]
 
 
 async def test_whoever_disables_is_told_every_job_that_was_accepted(book: Book, database_url: str) -> None:
     submissions = [await book.submission() for _ in range(20)]
     other = Database(database_url)
     *answers, (_, active) = await asyncio.gather(
-        *(book.ledger.submit(each, None) for each in submissions),
+        *(book.ledger.submit(asked_for(each), None) for each in submissions),
         change(other, "root", lambda changes: changes.disable("ada", "")),
         return_exceptions=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway_book import asked_for
 from qonduit_gateway.jobs.tasks import TaskTally
 from qonduit_gateway.watchers import Watchers
 from qonduit_service_kit.messages import TaskState
@@ -36,7 +37,7 @@ async def test_a_flood_of_counts_is_few_updates_with_the_newest_at_the_end() -> 
 async def test_a_change_does_not_wait_for_the_pause_between_counts(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qonduit_gateway.watchers._TASKS_PAUSE_S", 10_000.0)
     watchers = Watchers()
-    job = (await book.ledger.submit(await book.submission(), None))[0]
+    job = (await book.ledger.submit(asked_for(await book.submission()), None))[0]
     with watchers.watch(job.job_id) as watch:
         watchers.tell_tasks(job.job_id, tally(1))
         assert await watch.next() is None

@@ -18,7 +18,6 @@ from qonduit_gateway.database import (
     task_rows,
     user_rows,
 )
-from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.jobs import transitions
 from qonduit_gateway.jobs.model import Entry, Job, Progress, Source
 from qonduit_gateway.jobs.transitions import Announce, Decision, Stop, Verdict
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from qonduit_gateway.database.engine import Database
     from qonduit_gateway.database.idempotency_rows import Claim
+    from qonduit_gateway.database.outbox_rows import Numbered
     from qonduit_gateway.jobs.model import Submission, UserLimit
     from qonduit_gateway.outgoing import OutgoingFactory
 
@@ -72,8 +72,8 @@ class Change:
     at: float
     usage: tuple[StageUsage, ...] = ()
     """Totals of all attempts; set when the job ended with this change."""
-    lanes: frozenset[Lane] = frozenset()
-    """Those of the outbox to which it wrote rows."""
+    outgoing: tuple[Numbered, ...] = ()
+    """The rows that it wrote into the outbox."""
 
     @property
     def ended(self) -> bool:
@@ -107,10 +107,12 @@ class JobLedger:
         self._lately_over = LatelyOver()
         self._stops_sent: dict[tuple[str, int, str], float] = {}
 
-    async def submit(self, submission: Submission, claim: Claim | None) -> tuple[Job, bool]:
+    async def submit(self, asked: Callable[[Connection], Submission], claim: Claim | None) -> tuple[Job, bool]:
         """Accept a job, once for each claim, and tell whether it is new.
 
-        After the return it survives any crash: the job, its key, and the message to the scheduler are one transaction.
+        `asked` tells in the same transaction what is asked for, unless the claim is already a job's; what it raises
+        is raised here, and nothing is changed. After the return the job survives any crash: it, its key, and the
+        message to the scheduler are one transaction.
 
         Raises:
             KeyReusedError: The claim's key belongs to another request.
@@ -120,26 +122,28 @@ class JobLedger:
         """
         now = self._clock()
 
-        def accept(connection: Connection) -> tuple[Job, bool]:
+        def accept(connection: Connection) -> Change | Job:
             if claim is not None:
                 held = idempotency_rows.claim(connection, claim, at=now)
                 if held.request_hash != claim.request_hash:
                     raise KeyReusedError(held.job_id)
                 known = None if held.job_id == claim.job_id else job_rows.get(connection, held.job_id)
                 if known is not None:
-                    return known, False
+                    return known
+            submission = asked(connection)
             limit = self._limit_with_room(connection, submission.owner)
             job = Job(replace(submission, limit=limit), Progress(queued_at=submission.created_at))
             job_rows.insert(connection, job, tell_again_at=now + self._tell_again_s)
             history_rows.add(connection, job.job_id, _first_entry(job))
-            outbox_rows.add(connection, self._outgoing.make(job, Announce()), at=now)
-            return job, True
+            rows = outbox_rows.add(connection, self._outgoing.make(job, Announce()), at=now)
+            return Change(job, None, Verdict.APPLIED, now, outgoing=tuple(rows))
 
         async def write() -> tuple[Job, bool]:
-            job, is_new = await self._database.write(accept)
-            if is_new:
-                self._told(Change(job, None, Verdict.APPLIED, now, lanes=frozenset({Lane.BUS})))
-            return job, is_new
+            done = await self._database.write(accept)
+            if isinstance(done, Job):
+                return done, False
+            self._told(done)
+            return done.job, True
 
         return await self._to_the_end(write())
 
@@ -293,9 +297,9 @@ class JobLedger:
         if decision.entry is not None:
             history_rows.add(connection, job.job_id, decision.entry)
         effects = [effect for effect in decision.effects if self._worth_sending(job.job_id, decision.verdict, effect)]
-        rows = [row for effect in effects for row in self._outgoing.make(after, effect)]
-        outbox_rows.add(connection, rows, at=now)
-        change = Change(after, job.progress, decision.verdict, now, lanes=frozenset(row.lane for row in rows))
+        outgoing = [row for effect in effects for row in self._outgoing.make(after, effect)]
+        rows = outbox_rows.add(connection, outgoing, at=now)
+        change = Change(after, job.progress, decision.verdict, now, outgoing=tuple(rows))
         if not change.ended:
             return change
         usage = tuple(history_rows.usage(connection, job.job_id))

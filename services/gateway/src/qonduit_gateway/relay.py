@@ -1,4 +1,8 @@
-"""Sends what the outbox holds: at least once, in order, woken at each commit."""
+"""Sends what the outbox holds: at least once, in order, woken at each commit.
+
+What this process commits is handed over as it is and not read again. What others wrote, and what an earlier process
+left, is read: at the start, when the relay is woken, and each time that rows which arrived are deleted.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from qonduit_gateway.database.engine import Database
-    from qonduit_gateway.database.outbox_rows import Outgoing
+    from qonduit_gateway.database.outbox_rows import Numbered, Outgoing
 
 _BATCH = 100
 _AGAIN_S = 1.0
 _LINGER_S = 0.1
 """Rows that were sent are deleted once nothing came for so long: what comes then does not wait for the disk."""
+_MOST_HANDED = 1000
+"""More than these are read again once they can be sent, and not kept in memory until then."""
 _KEPT_S = 1.0
 """So long, or as many as a batch, are kept at most while there is always more to send."""
 _NEVER = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
@@ -56,6 +62,10 @@ class OutboxRelay:
         self._logs = logs
         self._wakers = {lane: asyncio.Event() for lane in Lane}
         self._locks = {lane: asyncio.Lock() for lane in Lane}
+        self._handed: dict[Lane, list[Numbered]] = {lane: [] for lane in Lane}
+        """Rows that were committed since the outbox was read."""
+        self._unread = set(Lane)
+        """Lanes that may hold more than what was handed over."""
         self._arrived: dict[Lane, set[int]] = {lane: set() for lane in Lane}
         self._delete_at = dict.fromkeys(Lane, 0.0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,8 +93,19 @@ class OutboxRelay:
         return await asyncio.shield(self._failed)
 
     def wake(self, lanes: Iterable[Lane] = Lane) -> None:
-        """Look at some lanes of the outbox now, at all by default."""
+        """Read some lanes of the outbox now, all by default."""
         for lane in lanes:
+            self._unread.add(lane)
+            self._wakers[lane].set()
+
+    def send(self, committed: Iterable[Numbered]) -> None:
+        """Send rows that were just committed."""
+        for row in committed:
+            lane = row[1].lane
+            self._handed[lane].append(row)
+            if len(self._handed[lane]) > _MOST_HANDED:
+                self._handed[lane].clear()
+                self._unread.add(lane)
             self._wakers[lane].set()
 
     @asynccontextmanager
@@ -113,10 +134,8 @@ class OutboxRelay:
             idle = not at_once and not await _set_within(waker, until_again_s)
 
     async def _send_batch(self, lane: Lane, *, idle: bool) -> bool:
-        """Send the oldest rows; tell whether more are waiting."""
+        """Send the oldest rows; tell whether more may be waiting."""
         rows = await self._waiting(lane, idle=idle)
-        if not rows:
-            return False
         numbers: set[int] = set()
         # What is deleted is deleted last: all else is done to it before.
         for group in (
@@ -128,9 +147,11 @@ class OutboxRelay:
             numbers.update(number for (number, _), done in zip(group, arrived, strict=True) if done)
         self._keep(lane, numbers)
         if len(numbers) < len(rows):
+            # What comes sooner goes with these, in order.
+            self._unread.add(lane)
             asyncio.get_running_loop().call_later(_AGAIN_S, self._wakers[lane].set)
             return False
-        return len(rows) == _BATCH
+        return bool(self._handed[lane]) or lane in self._unread
 
     def _keep(self, lane: Lane, numbers: set[int]) -> None:
         """Remember rows that arrived until they are deleted."""
@@ -138,25 +159,42 @@ class OutboxRelay:
             self._delete_at[lane] = time.monotonic() + _KEPT_S
         self._arrived[lane] |= numbers
 
-    async def _waiting(self, lane: Lane, *, idle: bool) -> list[tuple[int, Outgoing]]:
+    async def _waiting(self, lane: Lane, *, idle: bool) -> list[Numbered]:
         """Return the oldest rows that did not arrive; now and then those that did are deleted first.
 
         A crash between their arrival and that sends them once more; receivers are idempotent.
         """
         arrived = self._arrived[lane]
-        due = idle or len(arrived) >= _BATCH or time.monotonic() >= self._delete_at[lane]
-        if not (arrived and due):
-            most = _BATCH + len(arrived)
-            rows = await self._database.read(lambda connection: outbox_rows.waiting(connection, lane, limit=most))
-            return [row for row in rows if row[0] not in arrived][:_BATCH]
+        if arrived and (idle or len(arrived) >= _BATCH or time.monotonic() >= self._delete_at[lane]):
+            return await self._read(lane, delete=arrived)
+        if lane in self._unread:
+            return await self._read(lane, delete=set())
+        handed = self._handed[lane]
+        self._handed[lane] = handed[_BATCH:]
+        # One that was read as it was handed over has arrived with what was read.
+        return [row for row in handed[:_BATCH] if row[0] not in arrived]
 
-        def work(connection: Connection) -> list[tuple[int, Outgoing]]:
-            outbox_rows.remove(connection, arrived)
-            return outbox_rows.waiting(connection, lane, limit=_BATCH)
+    async def _read(self, lane: Lane, *, delete: set[int]) -> list[Numbered]:
+        arrived = self._arrived[lane] - delete
+        most = _BATCH + len(arrived)
 
-        rows = await self._database.write(work)
-        self._arrived[lane] = set()
-        return rows
+        def work(connection: Connection) -> list[Numbered]:
+            if delete:
+                outbox_rows.remove(connection, delete)
+            return outbox_rows.waiting(connection, lane, limit=most)
+
+        self._unread.discard(lane)
+        try:
+            rows = await (self._database.write if delete else self._database.read)(work)
+        except BaseException:
+            self._unread.add(lane)
+            raise
+        self._arrived[lane] = arrived
+        if len(rows) == most:
+            self._unread.add(lane)
+        numbers = {number for number, _ in rows}
+        self._handed[lane] = [row for row in self._handed[lane] if row[0] not in numbers]
+        return [row for row in rows if row[0] not in arrived][:_BATCH]
 
     async def _publish(self, row: Outgoing) -> bool:
         began = time.monotonic()

@@ -201,7 +201,7 @@ class Gateway:
         )
 
     def _told(self, change: Change) -> None:
-        self.relay.wake(change.lanes)
+        self.relay.send(change.outgoing)
         if change.before is None or change.job.progress.revision > change.before.revision:
             self.watchers.tell(change.job)
         self.instruments.observe(change)

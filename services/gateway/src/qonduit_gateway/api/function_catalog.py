@@ -50,7 +50,8 @@ def look_up(connection: Connection, user: str, name: str, version: str, action: 
 
     Raises:
         ApiError: NOT_FOUND (FUNCTION_NOT_FOUND) with close matches, INVALID_ARGUMENT (INVALID_VERSION),
-            PERMISSION_DENIED (ROLE_MISSING) when the user may see it and not do this.
+            PERMISSION_DENIED (ROLE_MISSING) when the user may see it and not do this,
+            FAILED_PRECONDITION (FUNCTION_DISABLED) when it is to run and takes no jobs.
     """
     if not version:
         name, _, version = name.partition("@")
@@ -62,6 +63,8 @@ def look_up(connection: Connection, user: str, name: str, version: str, action: 
     provider_checks.check(access, wanted.place, action)
     if len(found) > 1:
         raise _invalid(f"Several versions of {str(wanted)!r} begin with {version}. Give more digits.")
+    if action is Action.RUN and found[0].disabled_text:
+        raise _disabled(found[0])
     return Found(found[0], access)
 
 
@@ -88,6 +91,16 @@ def _not_found(connection: Connection, user: str, name: FunctionName, version: s
         "FUNCTION_NOT_FOUND",
         f"Function {str(name)!r} has no version {version}. List its versions to see which there are.",
         metadata={"function_title": str(name), "function_version": version},
+    )
+
+
+def _disabled(version: FunctionVersion) -> ApiError:
+    name = str(version.name)
+    return ApiError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "FUNCTION_DISABLED",
+        f"Function {name!r} takes no jobs for now. Its provider says: {version.disabled_text}",
+        metadata={"function_title": name, "disabled_text": version.disabled_text},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,6 +14,7 @@ from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway.api import run_requests
 from qonduit_gateway.api.callers import user_disabled
+from qonduit_gateway.api.function_catalog import look_up
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.functions import schema
 from qonduit_gateway.functions.schema_process import ARGUMENTS_BYTES
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qonduit_api.v1 import jobs_pb2
+    from qonduit_service_kit.messages import Shape
+    from sqlalchemy import Connection
 
-    from qonduit_gateway.api.function_catalog import Found, FunctionCatalog
+    from qonduit_gateway.api.function_catalog import FunctionCatalog
     from qonduit_gateway.api.run_requests import RunLimits
     from qonduit_gateway.database.user_rows import User
     from qonduit_gateway.functions.model import FunctionVersion
@@ -34,6 +37,55 @@ if TYPE_CHECKING:
     from qonduit_gateway.jobs.model import Job
     from qonduit_gateway.ledger import JobLedger
     from qonduit_gateway.storage_client import StorageClient
+
+
+class _UncheckedError(Exception):
+    """A version has to be checked before it runs, which takes longer than a transaction may."""
+
+    def __init__(self, version: FunctionVersion) -> None:
+        super().__init__(str(version.name))
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A run as it was asked for, once its arguments are stored."""
+
+    user: User
+    request: jobs_pb2.RunRequest
+    job_id: str
+    shape: Shape
+    time_limit_s: float
+    qpu_budget_s: float | None
+    files: tuple[str, ...] | None
+    arguments_digest: str
+    at: float
+    traceparent: str = field(default_factory=tracing.current)
+    checked: set[int] = field(default_factory=set)
+    """Versions that were found to take these arguments and files."""
+
+    def submission(self, connection: Connection) -> Submission:
+        """Return it with what the function's name stands for; ApiError where that does not run for this user."""
+        request = self.request
+        found = look_up(connection, self.user.name, request.function_title, request.function_version, Action.RUN)
+        version = found.version
+        if (version.spec.arguments_schema or self.files) and version.version_id not in self.checked:
+            raise _UncheckedError(version)
+        return Submission(
+            job_id=self.job_id,
+            owner=self.user.name,
+            program=_program(version),
+            arguments_digest=self.arguments_digest,
+            shape=self.shape,
+            time_limit_s=self.time_limit_s,
+            priority=request.priority,
+            created_at=self.at,
+            limit=self.user.limit,
+            qpu_budget_s=self.qpu_budget_s,
+            files=self.files,
+            traceparent=self.traceparent,
+            trial=found.access.trial,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,62 +104,49 @@ class JobIntake:
         key = run_requests.key_of(request)
         claim = Claim(user.name, key, run_requests.request_hash(request), str(uuid.uuid4())) if key else None
         try:
-            submission = await self._submission(user, request, claim)
+            return await self._accept(user, request, claim)
         except ApiError:
             # A repeat of what was accepted gives that job, whatever became of its function, its files, its user's
             # limits or the right to run it.
             if claim is not None and (accepted := await self.ledger.accepted(claim)) is not None:
                 return accepted, False
             raise
-        return await self._submit(submission, claim, key)
 
-    async def _submission(self, user: User, request: jobs_pb2.RunRequest, claim: Claim | None) -> Submission:
-        """Return what is asked for, once its arguments are stored; ApiError says what is wrong with it now."""
+    async def _accept(self, user: User, request: jobs_pb2.RunRequest, claim: Claim | None) -> tuple[Job, bool]:
         shape = run_requests.shape_of(request, self.limits)
         time_limit_s = run_requests.time_limit_of(request, self.limits, user)
         qpu_budget_s = run_requests.qpu_budget_of(request)
         files = run_requests.files_of(request)
         arguments = run_requests.arguments_of(request)
-        found = await self._runnable(user.name, request.function_title, request.function_version)
-        version = found.version
-        if version.spec.arguments_schema:
-            await self._check_arguments(version, request.arguments_digest, arguments)
-        space = space_of(user.name, version.name.provider, version.name.title)
-        for name in files or ():
-            await self.storage.check_file(user.name, space, name)
         # The arguments are durable before the job is: whoever sees the job can read them.
         digest = await self._stored(request.arguments_digest, arguments)
-        return Submission(
-            job_id=claim.job_id if claim else str(uuid.uuid4()),
-            owner=user.name,
-            program=_program(version),
-            arguments_digest=digest,
-            shape=shape,
-            time_limit_s=time_limit_s,
-            priority=request.priority,
-            created_at=self.clock(),
-            limit=user.limit,
-            qpu_budget_s=qpu_budget_s,
-            files=files,
-            traceparent=tracing.current(),
-            trial=found.access.trial,
-        )
+        job_id = claim.job_id if claim else str(uuid.uuid4())
+        asked = _Asked(user, request, job_id, shape, time_limit_s, qpu_budget_s, files, digest, self.clock())
+        while True:
+            try:
+                return await self._submit(asked, claim)
+            except _UncheckedError as error:
+                # By the time it is looked up again, the name may stand for another version: that is checked, too.
+                await self._check(asked, error.version, arguments)
 
-    async def _submit(self, submission: Submission, claim: Claim | None, key: str) -> tuple[Job, bool]:
+    async def _submit(self, asked: _Asked, claim: Claim | None) -> tuple[Job, bool]:
+        user = asked.user.name
         try:
-            return await self.ledger.submit(submission, claim)
+            # The function is looked up in the transaction that accepts the job: one before it would cost as much.
+            return await self.ledger.submit(asked.submission, claim)
         except ActiveJobLimitError as error:
             jobs = "1 job that is" if error.active == 1 else f"{error.active:,} jobs that are"
             text = (
-                f"{submission.owner} has {jobs} not over, and may have {error.most:,}. "
+                f"{user} has {jobs} not over, and may have {error.most:,}. "
                 "Wait until one ends, cancel one, or ask an administrator for more "
-                f"(`qonduit users limit {submission.owner} --active-jobs N`)."
+                f"(`qonduit users limit {user} --active-jobs N`)."
             )
             metadata = {"active": str(error.active), "limit": str(error.most)}
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "ACTIVE_JOB_LIMIT", text, metadata=metadata) from error
         except UserDisabledError as error:
-            raise user_disabled(submission.owner, str(error)) from error
+            raise user_disabled(user, str(error)) from error
         except KeyReusedError as error:
+            key = asked.request.idempotency_key
             text = (
                 f"The idempotency key {key!r} was used for another request (job {error}). "
                 "Use a new key for a new job, or repeat the request exactly."
@@ -115,25 +154,21 @@ class JobIntake:
             metadata = {"idempotency_key": key, "job_id": str(error)}
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", text, metadata=metadata) from error
 
+    async def _check(self, asked: _Asked, version: FunctionVersion, arguments: bytes | None) -> None:
+        """Note that a version takes what is asked of it; ApiError where it does not."""
+        if version.spec.arguments_schema:
+            await self._check_arguments(version, asked.arguments_digest, arguments)
+        space = space_of(asked.user.name, version.name.provider, version.name.title)
+        for name in asked.files or ():
+            await self.storage.check_file(asked.user.name, space, name)
+        asked.checked.add(version.version_id)
+
     async def check(self, user: User, title: str, arguments: bytes) -> None:
         """Raise ApiError unless a run of a function with these arguments would be accepted, as far as they go."""
         run_requests.check_arguments(arguments)
-        version = (await self._runnable(user.name, title, "")).version
+        version = (await self.catalog.find(user.name, title, action=Action.RUN)).version
         if version.spec.arguments_schema:
             await self._check_arguments(version, "", arguments)
-
-    async def _runnable(self, user: str, title: str, version: str) -> Found:
-        """Return what a user may run; ApiError where there is none such, or it takes no jobs."""
-        found = await self.catalog.find(user, title, version, Action.RUN)
-        if text := found.version.disabled_text:
-            name = str(found.version.name)
-            raise ApiError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                "FUNCTION_DISABLED",
-                f"Function {name!r} takes no jobs for now. Its provider says: {text}",
-                metadata={"function_title": name, "disabled_text": text},
-            )
-        return found
 
     async def _check_arguments(self, version: FunctionVersion, digest: str, arguments: bytes | None) -> None:
         """Raise ApiError unless the arguments are as the function says that they must be."""

@@ -27,8 +27,11 @@ _VERSIONS = select(
 ).join_from(function_versions, functions)
 _CURRENT = functions.c.current_version_id == function_versions.c.version_id
 _NAMED = functions.c.title == bindparam("wanted_title")
-_CURRENT_OF_OWNER = _VERSIONS.where(functions.c.owner == bindparam("wanted_owner"), _NAMED, _CURRENT)
-_CURRENT_OF_PROVIDER = _VERSIONS.where(functions.c.provider == bindparam("wanted_provider"), _NAMED, _CURRENT)
+_STANDS_FOR = function_aliases.c.version_id == function_versions.c.version_id
+_WITH_ALIASES = _VERSIONS.add_columns(function_aliases.c.alias).outerjoin(function_aliases, _STANDS_FOR)
+"""A row for each alias, or one without."""
+_CURRENT_OF_OWNER = _WITH_ALIASES.where(functions.c.owner == bindparam("wanted_owner"), _NAMED, _CURRENT)
+_CURRENT_OF_PROVIDER = _WITH_ALIASES.where(functions.c.provider == bindparam("wanted_provider"), _NAMED, _CURRENT)
 _ALIASES = select(function_aliases).where(function_aliases.c.version_id.in_(bindparam("wanted", expanding=True)))
 
 
@@ -76,8 +79,7 @@ def named(name: FunctionName) -> ColumnElement[bool]:
 
 def find_by_alias(connection: Connection, name: FunctionName, alias: str) -> FunctionVersion | None:
     """Return the version that one of the author's own aliases stands for."""
-    stands_for = function_aliases.c.version_id == function_versions.c.version_id
-    query = _VERSIONS.join(function_aliases, stands_for).where(named(name), function_aliases.c.alias == alias)
+    query = _VERSIONS.join(function_aliases, _STANDS_FOR).where(named(name), function_aliases.c.alias == alias)
     row = connection.execute(query).one_or_none()
     return None if row is None else _version(connection, row)
 
@@ -121,7 +123,8 @@ def aliases(connection: Connection, name: FunctionName) -> list[str]:
 def find(connection: Connection, name: FunctionName, prefix: str = "") -> list[FunctionVersion]:
     """Return the current version, or with a prefix the (at most two) versions whose digest begins with it."""
     if not prefix:
-        return _versions(connection, _current(connection, name))
+        rows = _current(connection, name)
+        return [_made(rows[0], [row.alias for row in rows if row.alias is not None])] if rows else []
     query = _VERSIONS.where(named(name), function_versions.c.version.startswith(prefix, autoescape=True)).limit(2)
     return _versions(connection, connection.execute(query).all())
 

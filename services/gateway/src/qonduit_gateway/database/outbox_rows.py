@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from qonduit_service_kit.messages import Address
 from sqlalchemy import Integer, bindparam, delete, func, select
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_INSERT = outbox.insert()
+_INSERT = outbox.insert().returning(outbox.c.outbox_id)
 _WAITING = (
     select(outbox)
     .where(outbox.c.lane == bindparam("wanted_lane"))
@@ -45,6 +45,10 @@ class Outgoing:
     """For the bus the encoded message, for a log its key."""
 
 
+Numbered: TypeAlias = tuple[int, Outgoing]
+"""A row with its number: those of one gateway are sent in this order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """How much waits to be sent."""
@@ -53,25 +57,26 @@ class Backlog:
     oldest_at: float | None
 
 
-def add(connection: Connection, outgoing: Iterable[Outgoing], *, at: float) -> None:
-    """Write rows to be sent once the transaction is committed."""
-    rows = [
-        {
-            "lane": each.lane.value,
-            "message_id": each.message_id,
-            "exchange": each.to.exchange,
-            "routing_key": each.to.key,
-            "type_name": each.type_name,
-            "body": each.body,
-            "created_at": at,
-        }
-        for each in outgoing
-    ]
-    if rows:
-        connection.execute(_INSERT, rows)
+def add(connection: Connection, outgoing: Iterable[Outgoing], *, at: float) -> list[Numbered]:
+    """Write rows to be sent once the transaction is committed, and return them with their numbers."""
+    return [(_added(connection, each, at), each) for each in outgoing]
 
 
-def waiting(connection: Connection, lane: Lane, *, limit: int) -> list[tuple[int, Outgoing]]:
+def _added(connection: Connection, outgoing: Outgoing, at: float) -> int:
+    values = {
+        "lane": outgoing.lane.value,
+        "message_id": outgoing.message_id,
+        "exchange": outgoing.to.exchange,
+        "routing_key": outgoing.to.key,
+        "type_name": outgoing.type_name,
+        "body": outgoing.body,
+        "created_at": at,
+    }
+    number: int = connection.execute(_INSERT, values).scalar_one()
+    return number
+
+
+def waiting(connection: Connection, lane: Lane, *, limit: int) -> list[Numbered]:
     """Return the oldest rows of a lane with their numbers, in the order in which they were written."""
     return [
         (
