@@ -14,7 +14,7 @@ import textwrap
 import time
 import urllib.request
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 -- a field of a dataclass.
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ class Services:
 
     @contextmanager
     def held_simulator(self) -> Iterator[None]:
-        """Let no simulation go on: what runs keeps running until the end of the block."""
+        """Let no simulation go on: what runs keeps running until it is cancelled, or the block ends."""
         assert self.qpu_broker.process is not None
         simulators = psutil.Process(self.qpu_broker.process.pid).children()
         assert simulators, "no QPU job ran yet"
@@ -140,7 +140,8 @@ class Services:
             yield
         finally:
             for simulator in simulators:
-                simulator.resume()
+                with suppress(psutil.NoSuchProcess):  # It ended with the job that it ran.
+                    simulator.resume()
 
     def ledger(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the broker's ledger."""

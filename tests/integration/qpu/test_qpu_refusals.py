@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 import aiohttp
 from qonduit_service_kit.bus import GATEWAY_INBOX
 from qonduit_service_kit.messages import GATEWAY, QPU_BROKER, QpuCharged, QpuReply, QpuRequest
-from qpu_world import SLOW
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Delivery
     from qpu_world import Sandbox, Services, Worker
 
-PROGRAM = (
-    """
+PROGRAM = """
 import json
-from qiskit import ClassicalRegister, QuantumCircuit, transpile
+from qiskit import QuantumCircuit, transpile
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2, Session
 service = QiskitRuntimeService()
 backend = service.backend("ibm_torino")
@@ -31,10 +29,6 @@ wide = QuantumCircuit(40)
 wide.ry(0.1, range(40))
 wide.measure_all()
 wide = transpile(wide, backend, optimization_level=0)
-MORE = 6
-"""
-    + SLOW
-    + """
 
 def told(call):
     try:
@@ -42,7 +36,7 @@ def told(call):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 """
-)
+ONE_JOB = PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()\n"
 
 
 async def test_a_circuit_too_wide_says_so_with_the_numbers(worker: Worker) -> None:
@@ -87,15 +81,16 @@ print(json.dumps({"backend": told(lambda: service.backend("ibm_nowhere")),
     assert "at most 86 characters" in said["tags"]
 
 
-async def test_cancel_of_a_waiting_a_running_and_an_ended_job(worker: Worker) -> None:
+async def test_cancel_of_a_waiting_a_running_and_an_ended_job(services: Services, worker: Worker) -> None:
+    await (await worker.sandbox()).run(ONE_JOB)
     sandbox = await worker.sandbox()
-    done = await sandbox.run(
-        PROGRAM
-        + """
+    with services.held_simulator():  # It ends with the job that runs; the one after that has another.
+        done = await sandbox.run(
+            PROGRAM
+            + """
 import time
 sampler = SamplerV2(mode=backend)
-running = sampler.run([(slow,)], shots=100_000)
-waiting = sampler.run([(isa,)])
+running, waiting = (sampler.run([(isa,)]) for _ in range(2))
 waiting.cancel()
 while running.status() != "RUNNING":
     time.sleep(0.01)
@@ -105,7 +100,7 @@ ended.result()
 print(json.dumps({"waiting": [waiting.status(), waiting.usage()], "running": service.job(running.job_id()).status(),
                   "charged": running.usage() > 0, "result": told(waiting.result), "ended": told(ended.cancel)}))
 """
-    )
+        )
     said = done.told
     assert said["waiting"] == ["CANCELLED", 0]
     assert said["running"] == "CANCELLED"
@@ -188,7 +183,7 @@ async def test_nonsense_is_answered_in_the_apis_own_shape(worker: Worker) -> Non
 
 async def test_an_ended_program_leaves_nothing_queued_or_open(services: Services, worker: Worker) -> None:
     sandbox = await worker.sandbox()
-    await sandbox.run(PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()")
+    await sandbox.run(ONE_JOB)
     with services.held_simulator():
         done = await sandbox.run(
             PROGRAM
@@ -211,7 +206,7 @@ print(json.dumps([job.job_id() for job in jobs]))
 
 async def test_the_gateway_lists_the_qpu_jobs_of_a_users_job(worker: Worker) -> None:
     sandbox = await worker.sandbox(user="grace")
-    await sandbox.run(PROGRAM + "SamplerV2(mode=backend).run([(isa,)], shots=10).result()\nprint(1)")
+    await sandbox.run(ONE_JOB)
     replies: asyncio.Queue[QpuReply] = asyncio.Queue()
     charges: asyncio.Queue[QpuCharged] = asyncio.Queue()
 
