@@ -30,8 +30,6 @@ job = SamplerV2(mode=backend, options={"simulator": {"seed_simulator": 3}}).run(
 print(json.dumps({"id": job.job_id(), "shots": job.result()[0].data.meas.num_shots, "usage": job.usage()}))
 """
 )
-ENDLESS = PROGRAM.replace("MORE = 2", "MORE = 6").replace("shots=2_000", "shots=100_000")
-"""Its simulator does not come to an end by itself for a long time."""
 STEPS = [(0, "Queued"), (1, "Running"), (2, "Completed")]
 
 
@@ -108,13 +106,16 @@ async def test_a_program_that_lost_its_worker_while_queued_runs_its_job_anew(own
 
 async def test_a_simulator_that_dies_fails_its_job_and_only_that(own: tuple[Services, Worker]) -> None:
     services, worker = own
+    before = await worker.sandbox()
+    assert (await before.run(PROGRAM)).told["shots"] == 2_000
     sandbox = await worker.sandbox()
-    program = await sandbox.start(ENDLESS)
-    await sandbox.until("Running")
-    assert services.qpu_broker.process is not None
-    (simulator,) = psutil.Process(services.qpu_broker.process.pid).children()
-    simulator.kill()
-    ended = await finish(program)
+    with services.held_simulator():
+        program = await sandbox.start(PROGRAM)
+        await sandbox.until("Running")
+        assert services.qpu_broker.process is not None
+        (simulator,) = psutil.Process(services.qpu_broker.process.pid).children()
+        simulator.kill()
+        ended = await finish(program)
     assert ended.code == 1
     assert "The simulator's process ended by signal 9 in the middle of this job" in ended.err
     assert (await sandbox.until("Failed")).text
