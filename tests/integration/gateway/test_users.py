@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from integration.gateway.rig import Cluster, Service
 
-pytestmark = pytest.mark.timeout(90)
-
 
 async def refusal(call: Any) -> ApiError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
