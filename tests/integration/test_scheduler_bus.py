@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 1024**3
-WAIT_S = 30.0
+WAIT_S = 120.0
 
 
 def spec(job_id: str, *, attempt: int = 1, cpu: float = 1, user: str = "ada") -> m.JobSpec:
@@ -179,12 +179,14 @@ class FakeWorker(Actor):
 
 
 class SchedulerProcess:
-    """`python -m qonduit_scheduler`, with short times."""
+    """`python -m qonduit_scheduler`, with short times but for those of giving somebody up."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._ready = folder / "ready.json"
         self._log = folder / "scheduler.log"
-        times = {"SETTLE_S": 0.3, "PROBE_S": 0.1, "SILENCE_S": 3, "TICK_S": 0.05, "IDLE_S": 0.2}
+        times = {"SETTLE_S": 0.3, "PROBE_S": 0.1, "TICK_S": 0.05, "IDLE_S": 0.2}
+        # The worker here tells nothing by itself, and who stands still for a moment has lost nothing.
+        times |= {"SILENCE_S": 600, "LEASE_TTL_S": 600}
         self._environment = dict(os.environ) | {
             "QONDUIT_SCHEDULER_AMQP_URL": url,
             "QONDUIT_SCHEDULER_READY_FILE": str(self._ready),
