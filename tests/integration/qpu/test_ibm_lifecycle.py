@@ -65,11 +65,12 @@ async def test_a_refusal_is_told_as_ibm_words_it_and_costs_nothing(ibm: FakeIbm,
 
 
 async def test_seconds_that_are_final_late_are_booked_when_they_are(ibm: FakeIbm, lives: Lives) -> None:
-    ibm.quantum.usage_pending_s = 1.0
+    ibm.quantum.usage_pending_s = 600.0
     ibm.faults.append(Fault("GET", "/jobs/.*/metrics", status=500, times=2))
     qpu_job_id = await submit(lives)
     await lives.until(ENDED)
     assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": 0.0, "status": "pending"}
+    ibm.quantum.usage_pending_s = 0.0
     await lives.until(CHARGED)
     charged_s = only(ibm).charged_s
     assert await usage(lives, qpu_job_id) == {"qpu_charge_time_seconds": charged_s, "status": "complete"}
