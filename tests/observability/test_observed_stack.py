@@ -20,7 +20,7 @@ from dashboards import metrics_page, stored
 from dashboards.checking import faults_of_queries
 from dashboards.stored import StoredQuery
 from qonduit import Configuration, QiskitFunction
-from stack_control import charged
+from stack_control import TOLD, charged, tell, until_logged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,17 +32,24 @@ pytestmark = pytest.mark.timeout(1800)
 ALL = {"worker": ".+", "backend": ".+"}
 LABEL_VALUES_MAX = 100
 """Of one label of one metric: more would not be a label."""
-PROGRAM = """\
-import time
+PROGRAM = (
+    TOLD
+    + """\
 from qiskit import QuantumCircuit
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
 from qiskit_serverless import Job, distribute_task, get, save_result, update_status
+from qonduit import cancel, wait
 
 def burn(seconds):
     begin = time.process_time()
     while time.process_time() - begin < seconds:
         sum(range(1000))
+
+@distribute_task(target={"cpu": 1.2})
+def meet():
+    print("is here")
+    time.sleep(600)
 
 @distribute_task(target={"cpu": 1.2})
 def burn_elsewhere(seconds):
@@ -67,6 +74,11 @@ update_status(Job.MAPPING)
 burn(2.0)
 over("MAPPING")
 update_status(Job.OPTIMIZING_HARDWARE)
+meetings = [meet() for _ in range(2)]
+wait(meetings, timeout=0)
+while not is_told("met.tar"):  # By then each worker has an executor.
+    time.sleep(0.05)
+cancel(meetings)
 references = [burn_elsewhere(2.0) for _ in range(2)]
 burn(1.0)
 tasks = get(references)
@@ -82,6 +94,7 @@ burn(2.0)
 over("POST_PROCESSING")
 save_result({"cpu": spent, "qpu": qpu_job.usage()})
 """
+)
 WITHIN = 0.05
 LIVE = "qonduit_worker_stage_cpu_seconds_total"
 ENDED = "qonduit_job_stage_cpu_seconds_total"
@@ -196,8 +209,10 @@ def test_all_who_count_agree(observed: Observed, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     with observed.stack.client() as client:
         function = QiskitFunction(title="truth", entrypoint="program.py", working_dir=str(tmp_path))
-        # The two tasks fit on one worker in no way: each takes more than half of what is there, driver or not.
-        job = client.upload(function).run(config=Configuration(cpu=0.9))
+        # Two tasks fit on one worker in no way, as each takes more than half of it; one fits beside the driver.
+        job = client.upload(function).run(config=Configuration(cpu=0.7))
+        until_logged(job, *["is here\n"] * 2)
+        tell(client, tmp_path, "met.tar")
         result = job.result(timeout=300)
         assert len({task.worker for task in job.tasks()}) == 2
         charged(job, result["qpu"])
