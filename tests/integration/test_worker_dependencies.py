@@ -49,6 +49,7 @@ async def cluster(
     write_wheel(wheels, "packaging", "99.0", files={"packaging/__init__.py": "__version__ = '99.0'"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UV_DEFAULT_INDEX", index.url)
+        patch.setenv("UV_HTTP_TIMEOUT", "3600")  # A build hangs for as long as the test wants it to.
         async with ScriptedCluster.running(
             broker.vhost_url("worker-dependencies"),
             tmp_path_factory.mktemp("cluster"),
