@@ -167,7 +167,7 @@ async def test_a_restart_of_storage_loses_nothing(bus_url: str, tmp_path: Path) 
 async def test_a_worker_that_is_cut_off_ends_what_it_runs(
     own_broker: PrivateBroker, own_url: str, tmp_path: Path
 ) -> None:
-    async with ScriptedCluster.running(own_url, tmp_path, LEASE_TTL_S="8") as cluster:
+    async with ScriptedCluster.running(own_url, tmp_path, LEASE_TTL_S="20") as cluster:
         job = await cluster.run(SLEEPS)
         await job.logged("begun")
         (program,) = [child for child in family(pid_of(cluster)) if child.uids().real != os.getuid()][-1:]
@@ -185,12 +185,12 @@ async def test_a_worker_that_is_cut_off_ends_what_it_runs(
 
 
 async def test_a_worker_that_stood_still_begins_a_new_life(bus_url: str, tmp_path: Path) -> None:
-    async with ScriptedCluster.running(bus_url, tmp_path, LEASE_TTL_S="6") as cluster:
+    async with ScriptedCluster.running(bus_url, tmp_path, LEASE_TTL_S="20") as cluster:
         job = await cluster.run(SLEEPS)
         await job.logged("begun")
         first = cluster.of(WorkerHeartbeat)[-1]
         os.kill(pid_of(cluster), signal.SIGSTOP)
-        await asyncio.sleep(7)  # The time that passes is what is tested.
+        await asyncio.sleep(21)  # The time that passes is what is tested.
         os.kill(pid_of(cluster), signal.SIGCONT)
         await cluster.until(
             lambda: next((beat for beat in cluster.of(WorkerHeartbeat) if beat.incarnation != first.incarnation), None),
