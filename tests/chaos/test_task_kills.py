@@ -35,8 +35,8 @@ SETTINGS = {
     "QONDUIT_WORKER_CPU": "2",
     **LEAN,
     # A machine that is busy starting RabbitMQ again should not take its workers for dead.
-    "QONDUIT_WORKER_LEASE_TTL_S": "120",
-    "QONDUIT_SCHEDULER_LEASE_TTL_S": "120",
+    "QONDUIT_WORKER_LEASE_TTL_S": "600",
+    "QONDUIT_SCHEDULER_LEASE_TTL_S": "600",
 }
 PROGRAM = """\
 import ctypes, time
