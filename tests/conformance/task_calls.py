@@ -35,7 +35,7 @@ def waited(number):
 backend = put(FakeTorino())
 circuits = get([prepared(circuit, backend) for circuit in arguments["circuits"]])
 quick, slow = waited(0), waited(600)
-done, pending = get_refs_by_status([quick, slow], num_returns=1, timeout=60)
+done, pending = get_refs_by_status([quick, slow], num_returns=1, timeout=300)
 save_result({
     "qubits": [circuit.num_qubits for circuit in circuits],
     "circuit": circuits[0],

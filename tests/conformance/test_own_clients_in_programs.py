@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NEWER = ("0.36.0", "0.37.0")
 OLDER = ("0.22.0", "qiskit-ibm-runtime==0.37.0", "qiskit==2.6.2")
 OWN = {"QONDUIT_QISKIT_SERVERLESS": "own"}
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 # A function's environment is built before its first job, and that of an older client before its test.
 pytestmark = pytest.mark.timeout(1800)
 

@@ -168,7 +168,7 @@ def test_upload_run_watch_and_result_by_the_stubs_alone(deployment: Deployment, 
         function_title="plain-grpc", arguments_json=json.dumps({"n": 21}).encode(), idempotency_key=uuid.uuid4().hex
     )
     job_id = jobs.Run(request, metadata=token, timeout=30).job.job_id
-    watched = [r.job for r in jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id), metadata=token, timeout=120)]
+    watched = [r.job for r in jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id), metadata=token, timeout=600)]
     assert watched[-1].state == types_pb2.JOB_STATE_DONE
     log = jobs.StreamLogs(jobs_pb2.StreamLogsRequest(job_id=job_id, follow=True), metadata=token, timeout=60)
     assert b"".join(piece.chunk for piece in log) == b"hello from the program\n"

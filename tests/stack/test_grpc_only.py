@@ -84,7 +84,7 @@ def test_upload_run_watch_logs_result(channel: grpc.Channel, token: tuple[tuple[
     job_id = first.job.job_id
     assert second.job.job_id == job_id
 
-    watched = [r.job for r in jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id), metadata=token, timeout=60)]
+    watched = [r.job for r in jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id=job_id), metadata=token, timeout=300)]
     assert watched[-1].state == types_pb2.JOB_STATE_DONE
     assert [job.revision for job in watched] == sorted({job.revision for job in watched})
     timeline = jobs.GetTimeline(jobs_pb2.GetTimelineRequest(job_id=job_id), metadata=token, timeout=30)

@@ -53,7 +53,7 @@ def test_500_mb_of_output_are_bounded_everywhere(stack: Stack, submit: Callable[
     assert job.logs(tail=2).splitlines() == lines[-2:]
 
     url = f"http://127.0.0.1:{stack.services['gateway']['ports']['rest_port']}/api/v1/jobs/{job.job_id}/logs/"
-    answer = requests.get(url, headers={"Authorization": f"Bearer {stack.profile['token']}"}, timeout=60)
+    answer = requests.get(url, headers={"Authorization": f"Bearer {stack.profile['token']}"}, timeout=300)
     assert answer.json()["logs"].splitlines() == [note, *lines]
 
     grown = {service: held.growth_bytes for service, held in memory.items()}

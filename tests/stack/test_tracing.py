@@ -122,7 +122,7 @@ def test_a_job_is_one_trace_under_its_callers_span(
     stack, collector = traced
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{CALLER}-01")
     job = submit_to(stack.client(), PROGRAM)
-    assert job.result(timeout=100) == {"squares": [0, 1, 4]}
+    assert job.result(timeout=300) == {"squares": [0, 1, 4]}
     run = "qonduit_api.v1.JobService/Run"
     work = (*["stage MAPPING"] * 2, "stage EXECUTING_QPU", *["task square"] * 3, "task fail", "running", "executor")
     qpu = ("QPU job", "waiting for QPU", "executing on QPU")
@@ -169,7 +169,7 @@ def test_a_trace_that_is_not_sampled_leaves_no_spans(
     unwanted, wanted = "f" * 32, "e" * 32
     for trace, flags in ((unwanted, "00"), (wanted, "01")):
         monkeypatch.setenv("TRACEPARENT", f"00-{trace}-{CALLER}-{flags}")
-        submit_to(stack.client(), "print('hello')").result(timeout=100)
+        submit_to(stack.client(), "print('hello')").result(timeout=300)
     collector.wait_for(wanted, "job", "attempt 1")
     assert not collector.of_trace(unwanted)
 
@@ -181,5 +181,5 @@ def test_a_collector_that_is_away_harms_no_job(
     collector.server.stop(None).wait()
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{CALLER}-01")
     job = submit_to(stack.client(), "print('hello')")
-    job.result(timeout=100)
+    job.result(timeout=300)
     assert job.status() == "DONE"

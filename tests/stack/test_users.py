@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qonduit import Job, ServerlessClient
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 UNTIL_CANCELED = "import time\nprint('begun', flush=True)\nwhile True:\n    time.sleep(0.05)\n"
 
 

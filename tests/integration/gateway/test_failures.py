@@ -86,7 +86,7 @@ async def test_while_the_database_is_locked_calls_say_unavailable_and_events_wai
     await client.upload()
     job = await client.run()
     spec = await cluster.submitted(job.job_id)
-    locker = sqlite3.connect(gateway.folder / "gateway.db", isolation_level=None)
+    locker = sqlite3.connect(gateway.folder / "gateway.db", timeout=PATIENCE_S, isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     await cluster.begin(spec)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from integration.gateway.rig import tar, upload_messages
+from integration.gateway.rig import PATIENCE_S, tar, upload_messages
 from qonduit_api.v1 import files_pb2, functions_pb2, jobs_pb2, types_pb2
 from qonduit_api.v1 import providers_pb2 as pb
 from qonduit_service_kit.errors import ApiError, from_rpc_error
@@ -272,7 +272,7 @@ async def test_providers_see_jobs_and_never_what_is_their_users(acme: Acme) -> N
             assert (await refusal(call)).reason == "JOB_NOT_FOUND"
     # The provider's log ends with the job, so following it ends as well; to its user it is not there.
     follow = pb.StreamProviderLogsRequest(job_id=job.job_id, follow=True)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         assert [piece async for piece in acme.stranger.providers.StreamProviderLogs(follow)] == []
     assert (await refusal(acme.user.providers.StreamProviderLogs(follow))).reason == "JOB_NOT_FOUND"
 
