@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -58,11 +59,18 @@ def test_a_tree_of_a_process_that_is_gone_is_that_process() -> None:
     assert proctree.Holdings(0).look([gone.pid]) == 0
 
 
+def wait_until_it_waits(pid: int) -> None:
+    """Return once a process only waits for its input: until then it may still get pages."""
+    while proctree._stat(pid)[0] != "S":
+        time.sleep(0.001)  # It tells nobody.
+
+
 def test_memory_is_told_as_it_grows_and_read_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     with program(ON_DEMAND) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         holdings = proctree.Holdings(0)
+        wait_until_it_waits(running.pid)
         before = holdings.look([running.pid])
         with monkeypatch.context() as unreadable:
             unreadable.setattr(proctree, "_private_bytes", pytest.fail)
