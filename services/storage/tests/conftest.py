@@ -22,6 +22,7 @@ from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
 from qonduit_service_kit.rpc import GrpcServer, channel, from_rpc_error
 from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
 from qonduit_storage.service import build
+from qonduit_storage.servicers import border
 from qonduit_storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -280,6 +281,13 @@ async def refused(code: grpc.StatusCode, reason: str, *words: str) -> AsyncItera
 @pytest.fixture
 def must_refuse() -> Callable[..., Any]:
     return refused
+
+
+@pytest.fixture
+def slow_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service, which is in this process, lets a client send all it has, though either may stop for seconds."""
+    for name in ("_LINGER_S", "_SILENCE_S"):
+        monkeypatch.setattr(border, name, 100.0)
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ async def test_many_uploads_of_the_same_bytes_at_once(storage: Any, kept: Any, c
     assert storage.incoming() == []
 
 
+@pytest.mark.usefixtures("slow_senders")
 async def test_other_bytes_than_announced_are_refused(
     storage: Any, kept: Any, client: Any, must_refuse: Callable[..., Any]
 ) -> None:
@@ -169,6 +170,7 @@ async def test_an_upload_that_stops_sending_is_ended(
     assert storage.incoming() == []
 
 
+@pytest.mark.usefixtures("slow_senders")
 async def test_what_is_too_large_is_refused_before_it_is_sent(
     make_storage: Callable[..., Any], must_refuse: Callable[..., Any]
 ) -> None:
@@ -179,6 +181,7 @@ async def test_what_is_too_large_is_refused_before_it_is_sent(
         await client.put_file("big.tar", DATA)
 
 
+@pytest.mark.usefixtures("slow_senders")
 async def test_an_early_answer_reaches_a_client_that_is_still_sending(
     client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any]
 ) -> None:

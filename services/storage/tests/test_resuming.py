@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("slow_senders")
+
 SPACE = "users/ada"
 CHUNK = 64 * 1024
 MIB = 1024 * 1024
@@ -148,6 +150,7 @@ async def test_content_that_breaks_the_rules_cannot_slip_in_behind_an_offset(
     async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_FILE_CONTENT"):
         for at in range(0, len(no_tar), CHUNK):
             await call.write(pb.PutFileRequest(chunk=no_tar[at : at + CHUNK]))
+        await call.done_writing()
         await call
     assert await received(client, no_tar) == 0
 
