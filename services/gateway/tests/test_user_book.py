@@ -97,7 +97,7 @@ async def test_what_may_not_be_withdrawn_says_what_to_do(book: Book) -> None:
 async def test_of_two_gateways_that_withdraw_the_last_two_one_is_refused(book: Book, database_url: str) -> None:
     await change(book.database, "ada", lambda changes: changes.make_token("ada", "", replace=False))
     ids = [token.token_id for token in await tokens(book)]
-    other = Database(database_url)
+    other = Database(database_url, busy_timeout_s=60)
     outcomes = await asyncio.gather(
         *(
             change(database, "ada", lambda changes, token_id=token_id: changes.withdraw_token("ada", token_id))
@@ -176,7 +176,7 @@ async def test_a_user_who_is_disabled_gets_no_job_accepted(book: Book) -> None:
 
 async def test_whoever_disables_is_told_every_job_that_was_accepted(book: Book, database_url: str) -> None:
     submissions = [await book.submission() for _ in range(20)]
-    other = Database(database_url)
+    other = Database(database_url, busy_timeout_s=60)
     *answers, (_, active) = await asyncio.gather(
         *(book.ledger.submit(asked_for(each), None) for each in submissions),
         change(other, "root", lambda changes: changes.disable("ada", "")),
