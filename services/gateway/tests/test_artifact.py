@@ -93,7 +93,10 @@ def test_headers_of_very_many_records_do_not_hold_up_the_service() -> None:
         return time.process_time() - begun
 
     record = b"5 a=\n"
-    in_ten, in_one = cpu_s_with(pax_header(record * 20_000) * 10), cpu_s_with(pax_header(record * 200_000))
+    ten, one = pax_header(record * 20_000) * 10, pax_header(record * 200_000)
+    # A machine that is slower for a moment makes some of them dearer, and none cheaper.
+    spent = [(cpu_s_with(ten), cpu_s_with(one)) for _ in range(3)]
+    in_ten, in_one = min(each for each, _ in spent), min(each for _, each in spent)
     assert in_one < 5 * in_ten, "a record costs the same in a header of whatever size"
 
 
