@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qonduit_gateway.database.engine import Database
     from starlette.responses import Response
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 MUCH = "x" * 100_000
 
 

@@ -27,7 +27,7 @@ from qonduit_qpu_broker.upstream import Submission
 from qonduit_service_kit.messages import QpuState
 from structlog.testing import capture_logs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # Each starts several processes that import Qiskit.
+pytestmark = pytest.mark.slow  # Each starts several processes that import Qiskit.
 
 DEVICE = "ibmq_manila"
 DEADLINE_S = 240.0
