@@ -167,11 +167,12 @@ class Connection:
             return self._services
 
     def _persist(self, once: Callable[[], Response], *, idempotent: bool = True) -> Response:
-        backoff = self.backoff()
+        backoff: Backoff | None = None
         while True:
             try:
                 response = once()
             except grpc.RpcError as error:
+                backoff = backoff or self.backoff()  # Only from now on: an upload alone may take longer than it lasts.
                 if not (idempotent and is_unavailable(error) and backoff.wait()):
                     raise from_rpc_error(error, self.target.address) from None
             else:
