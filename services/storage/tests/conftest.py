@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 64 * 1024
 ALL_RIGHTS = {"blobs": "rw", "read_space": "users/ada", "write_space": "users/ada", "log": "job-1"}
+SERVICE = """
+import runpy
+from qonduit_storage.servicers import border
+border._LINGER_S = border._SILENCE_S = 100.0
+runpy.run_module("qonduit_storage", run_name="__main__")
+"""
+"""As `python -m qonduit_storage`, but as `slow_senders` has it."""
 
 
 def sha256(data: bytes) -> str:
@@ -198,7 +205,7 @@ class OwnProcess(Storage):
         told = {"data_dir": self.data, "internal_key_file": self.key_file, "min_free_bytes": 0, "ready_file": ready}
         told |= settings
         environment = {f"QONDUIT_STORAGE_{name.upper()}": str(value) for name, value in told.items()}
-        command = [*prefix, sys.executable, "-m", "qonduit_storage"]
+        command = [*prefix, sys.executable, "-c", SERVICE]
         self.process = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: ASYNC220 - Outlives this.
         async with asyncio.timeout(100):
             while not ready.exists():
