@@ -33,11 +33,16 @@ CHUNK_BYTES = 64 * 1024
 ALL_RIGHTS = {"blobs": "rw", "read_space": "users/ada", "write_space": "users/ada", "log": "job-1"}
 SERVICE = """
 import runpy
+from qonduit_storage import disk
 from qonduit_storage.servicers import border
 border._LINGER_S = border._SILENCE_S = 100.0
+disk._FREE_SPACE_AGE_S = 1e9
 runpy.run_module("qonduit_storage", run_name="__main__")
 """
-"""As `python -m qonduit_storage`, but as `slow_senders` has it."""
+"""As `python -m qonduit_storage`, but as `slow_senders` has it, and how full its disk is it looks at once only.
+
+So a disk that fills up is always met by a write, however long ago the last look was, and none sees it full for longer.
+"""
 
 
 def sha256(data: bytes) -> str:
