@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from qonduit_service_kit.bus import Bus, Delivery
     from qonduit_service_kit.messages import TaskRecord
+    from qonduit_worker.tasks import Give
 
 Found = TypeVar("Found")
 
@@ -160,12 +161,16 @@ class ExecutorScene:
     def run(self) -> None:
         self.running = asyncio.create_task(self.desk.run())
 
-    async def submit(self, *task_ids: str, expected_s: float = 0.0, **fields: Any) -> None:
-        """Put a batch into the queue."""
+    def batch(self, *task_ids: str, expected_s: float = 0.0, **fields: Any) -> TaskBatch:
+        """Return the next batch."""
         self._batches += 1
         function = TaskFunction("f", "f", SHAPE, **{"code": b"code", **fields})
         calls = tuple(TaskCall(task_id, 1, number, 0, b"call") for number, task_id in enumerate(task_ids))
-        batch = TaskBatch("job", 1, self._batches, (function,), calls, expected_s)
+        return TaskBatch("job", 1, self._batches, (function,), calls, expected_s)
+
+    async def submit(self, *task_ids: str, expected_s: float = 0.0, **fields: Any) -> None:
+        """Put a batch into the queue."""
+        batch = self.batch(*task_ids, expected_s=expected_s, **fields)
         await self.bus.publish(QUEUE.address, batch, persistent=False)
 
     def connect(self) -> None:
@@ -225,6 +230,8 @@ class DriverScene:
     kept: dict[str, bytes] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
     booked: list[tuple[Stage, float, int]] = field(default_factory=list)
+    idle: Give | None = None
+    """Gives a batch to an executor on the driver's own worker that has nothing to do."""
     log: bytearray = field(default_factory=bytearray)
     log_open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -236,6 +243,7 @@ class DriverScene:
             unsent=lambda: 0,
             stage=lambda: Stage.MAPPING,
             book=lambda *booked: self.booked.append(booked),
+            idle_executor=lambda *_: self.idle,
             keep=self._keep,
             release=self.released.append,
             write_log=self._write,

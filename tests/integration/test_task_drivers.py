@@ -10,6 +10,7 @@ from qonduit_service_kit.bus import Bus
 from qonduit_service_kit.messages import (
     DemandRefused,
     ExecutorLost,
+    TaskBatch,
     TaskInput,
     TaskOutcome,
     TaskReply,
@@ -19,7 +20,7 @@ from qonduit_service_kit.messages import (
 from qonduit_service_kit.testing import new_broker
 from qonduit_worker.tasks import driver_side
 from qonduit_worker.tasks.ledger import LEAST_WINDOW
-from task_scenes import PATIENCE_S, QUEUE, SHAPE, DriverScene, ExecutorScene, driver_scene, settled
+from task_scenes import PATIENCE_S, QUEUE, SHAPE, DriverScene, ExecutorScene, Heard, driver_scene, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -63,6 +64,27 @@ async def test_of_ten_thousand_tasks_a_window_lies_in_the_queue_and_one_count_is
     sent = [call.task_id for call in scene.taken]
     assert sent == names(10_000), "each was sent once, in its order"
     assert len(scene.batches.all) < 500
+
+
+async def test_what_an_idle_executor_here_can_run_goes_there_at_once_and_the_rest_by_the_queue(
+    scene: DriverScene,
+) -> None:
+    here = Heard()
+
+    async def give(batch: TaskBatch) -> None:
+        here.add(batch)
+
+    scene.idle = give
+    scene.submit("a")
+    (call,) = (await here.next(TaskBatch)).tasks
+    assert call.task_id == "a"
+    scene.idle = None
+    await scene.take_all()
+    scene.submit("b")
+    await scene.takes_one("b")
+    scene.ends("a", "b")
+    await scene.is_done("a", "b")
+    assert [call.task_id for call in scene.taken] == ["b"], "what was given lay in no queue"
 
 
 async def test_more_than_one_driver_may_have_makes_the_program_wait(

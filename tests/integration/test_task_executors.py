@@ -12,6 +12,7 @@ from qonduit_service_kit.messages import (
     TaskOutcome,
     TaskReplies,
     TasksCanceled,
+    TasksTaken,
 )
 from qonduit_worker.sandbox import Exit, Usage
 from qonduit_worker.tasks import executor_side
@@ -98,6 +99,41 @@ async def test_a_revoked_executor_gives_back_what_it_has_not_begun(scene: Execut
 async def test_a_lease_that_is_revoked_at_once_answers_for_all_it_took(scene: ExecutorScene) -> None:
     await given(scene, "a", "b")
     await scene.desk.revoke(now=True)
+    await scene.ended()
+    assert await scene.answers(2) == {"a": DIED, "b": RETURNED}
+
+
+# --- What a driver on the same worker gives ------------------------------------------------------
+
+
+async def test_an_idle_executor_runs_what_a_driver_on_its_worker_gives(scene: ExecutorScene) -> None:
+    assert not scene.desk.idle, "its process is not up"
+    scene.connect()
+    assert scene.desk.idle
+    await scene.desk.give(scene.batch("a", "b"))
+    assert not scene.desk.idle
+    scene.answer(await scene.process.is_told("tasks_run"))
+    assert (await scene.heard.next(TasksTaken)).tasks == (("a", 1), ("b", 1))
+    assert await scene.answers(2) == {"a": OK, "b": OK}
+    assert scene.desk.idle
+    await scene.desk.revoke(now=True)
+    assert not scene.desk.idle
+
+
+async def test_what_comes_by_the_queue_runs_after_what_was_given(scene: ExecutorScene) -> None:
+    scene.connect()
+    await scene.desk.give(scene.batch("given"))
+    await scene.submit("queued")
+    await scene.process.is_told("tasks_run")
+    scene.result("given")
+    scene.answer(await scene.process.is_told("tasks_run", 1))
+    assert await scene.answers(2) == {"given": OK, "queued": OK}
+
+
+async def test_what_was_given_to_a_process_that_dies_is_answered_for(scene: ExecutorScene) -> None:
+    scene.connect()
+    await scene.desk.give(scene.batch("a", "b"))
+    scene.process.kill()
     await scene.ended()
     assert await scene.answers(2) == {"a": DIED, "b": RETURNED}
 

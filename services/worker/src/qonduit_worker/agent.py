@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from qonduit_service_kit.bus import Subscription
+    from qonduit_service_kit.messages import Shape
 
+    from qonduit_worker.tasks import Give
     from qonduit_worker.workshop import Workshop
 
 _RETRY_S: Final = 1.0
@@ -200,6 +202,14 @@ class Agent:
             # That worker is gone for good, and what it ran with it: nobody waits for this.
             _log.info("worker_gone", worker=worker_id, message=type(message).__name__)
 
+    def _idle_executor(self, job_id: str, attempt: int, shape: Shape) -> Give | None:
+        wanted = (job_id, attempt, shape)
+        for executor in self._executors.values():
+            grant = executor.grant
+            if (grant.job_id, grant.attempt, grant.shape) == wanted and (give := executor.give_if_idle()) is not None:
+                return give
+        return None
+
     async def _pass_on(self, transition: QpuTransition) -> None:
         job_id, attempt = transition.job_id, transition.attempt
         for driver in list(self._drivers.values()):
@@ -278,7 +288,7 @@ class Agent:
 
     async def _drive(self, grant: DriverGranted) -> None:
         try:
-            driver = Driver(grant, self._shop, self._post)
+            driver = Driver(grant, self._shop, self._post, self._idle_executor)
         except OSError as error:
             _log.error("driver_refused", job=grant.spec.job_id, reason=str(error))
             await asyncio.sleep(_RETRY_S)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.dependencies import Layer
     from qonduit_worker.sandbox import Exit
-    from qonduit_worker.tasks import Post
+    from qonduit_worker.tasks import IdleExecutor, Post
     from qonduit_worker.workshop import Workshop
     from qonduit_worker.zygotes import Forked
 
@@ -65,7 +65,7 @@ class StoppedError(Exception):
 class Driver:
     """Prepares, runs, watches and reports one attempt. `run` returns once its FINISHED is with RabbitMQ."""
 
-    def __init__(self, grant: DriverGranted, workshop: Workshop, post: Post) -> None:
+    def __init__(self, grant: DriverGranted, workshop: Workshop, post: Post, idle_executor: IdleExecutor) -> None:
         spec = grant.spec
         self.spec = spec
         self.lease_id = grant.lease_id
@@ -87,6 +87,7 @@ class Driver:
             accounts=self._accounts,
             pump=self._pump,
             post=post,
+            idle_executor=idle_executor,
         )
         self.mail = Mailbox(self._ops.handle)
         """Messages about this attempt, for its parts."""

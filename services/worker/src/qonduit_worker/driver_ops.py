@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qonduit_worker.room import Room
     from qonduit_worker.split_log import SplitLog
     from qonduit_worker.storage import Storage
-    from qonduit_worker.tasks import Post
+    from qonduit_worker.tasks import IdleExecutor, Post
     from qonduit_worker.workshop import Workshop
 
 
@@ -48,6 +48,7 @@ class DriverOps:
         accounts: Accounts,
         pump: LogPump | SplitLog,
         post: Post,
+        idle_executor: IdleExecutor,
     ) -> None:
         self._accounts = accounts
         spec = grant.spec
@@ -62,6 +63,7 @@ class DriverOps:
             unsent=lambda: server.unsent_bytes,
             stage=lambda: accounts.stage,
             book=accounts.book_task,
+            idle_executor=idle_executor,
             keep=blobs.put_local,
             release=blobs.release,
             write_log=pump.write,

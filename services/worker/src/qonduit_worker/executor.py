@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from qonduit_worker.dependencies import Layer
     from qonduit_worker.program_channel import ProgramSession
     from qonduit_worker.sandbox import Exit, Sandboxed, Usage
-    from qonduit_worker.tasks import Post
+    from qonduit_worker.tasks import Give, Post
     from qonduit_worker.workshop import Workshop
 
 _log = get_logger(__name__)
@@ -115,6 +115,10 @@ class Executor:
             self._nested.handle(message)
         elif self._desk is not None:
             self._desk.canceled(message)
+
+    def give_if_idle(self) -> Give | None:
+        """Return what gives it a batch at once, if it is up and has nothing to do."""
+        return self._desk.give if self._desk is not None and self._desk.idle else None
 
     async def run(self) -> str:
         """Run tasks until the lease ends; returns why it ended. Raises what preparing it raised."""

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from qonduit_service_kit.bus import Bus
-    from qonduit_service_kit.messages import Shape, Stage
+    from qonduit_service_kit.messages import Shape, Stage, TaskBatch
 
 Post: TypeAlias = Callable[[str, object], Coroutine[Any, Any, None]]
 """post(worker id, message): brings a message to a worker's agent; without RabbitMQ when that is this one.
 
 Both die together, so a message between them needs no broker to survive. One for a worker that is gone is dropped.
+"""
+
+
+Give: TypeAlias = Callable[["TaskBatch"], Coroutine[Any, Any, None]]
+"""give(batch): has an executor run a batch at once. It must be idle: nobody may have waited since that was seen."""
+IdleExecutor: TypeAlias = Callable[[str, int, "Shape"], Give | None]
+"""idle_executor(job id, attempt, shape): one of this worker that has nothing to do, if there is one.
+
+What it is given needs no broker either; by the queue goes what must wait, or run elsewhere.
 """
 
 
@@ -62,6 +71,7 @@ class DriverCallbacks:
     """The stage the job is in now."""
     book: Callable[[Stage, float, int], None]
     """book(stage, cpu seconds, peak bytes) of one attempt of a task."""
+    idle_executor: IdleExecutor
     keep: Callable[[bytes], Awaitable[str]]
     """Keep bytes where executors can get them; returns their digest."""
     release: Callable[[str], None]

@@ -74,7 +74,7 @@ class TaskDesk:
         self._ledger = TaskLedger()
         self._pages = TaskPages(context.job_id, context.attempt, place=tracing.current(), provider=context.provider)
         self._functions: dict[str, TaskFunction] = {}
-        self._publisher = BatchPublisher(context, bus, self._ledger, callbacks.keep, self._refuse)
+        self._publisher = BatchPublisher(context, bus, self._ledger, callbacks, self._refuse)
         self._output = TaskOutput(callbacks.write_log, callbacks.note_log)
         self._demand = DemandTeller(context, bus, self._ledger)
         self._reports = PageTeller(bus, self._pages)

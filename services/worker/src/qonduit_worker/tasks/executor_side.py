@@ -78,7 +78,6 @@ class ExecutorDesk:
         """When the first task in hand began, by the clock of the event loop."""
         self._patience_s = RECALL_S
         self._replies = ReplySender(grant, surroundings, process.usage, failed=process.kill)
-        self._unready: asyncio.TimerHandle | None = None
         self.idle_since: float | None = time.time()
         self.lends_cpu = False
 
@@ -89,12 +88,11 @@ class ExecutorDesk:
 
         When this returns the driver's agent has been told the end of each task that it knows to be here.
         """
-        if not self._process_is_up:
-            self._unready = asyncio.get_running_loop().call_later(READY_S, self._kill_unready)
+        unready = asyncio.get_running_loop().call_later(READY_S, self._kill_unready)
         pump = asyncio.create_task(self._pump_output())
         self._spawn(self._consume())
         self._exited = await self._process.wait()
-        self._is_heard()
+        unready.cancel()
         self._revoked = True
         self._cancel_timer()
         self._settle_hand(self._exited)
@@ -123,18 +121,14 @@ class ExecutorDesk:
 
     def ready(self) -> None:
         """Note that the process is up and listens."""
-        self._is_heard()
         self._idle.set()
         if self._subscription is not None and not self._revoked:
             self._spawn(self._subscription.resume())  # A batch that came long before had it pause.
 
-    def _is_heard(self) -> None:
-        if self._unready is not None:
-            self._unready.cancel()
-
     def _kill_unready(self) -> None:
-        _log.error("executor_not_ready", lease=self._grant.lease_id, job=self._grant.job_id, seconds=READY_S)
-        self._process.kill()
+        if not self._process_is_up:
+            _log.error("executor_not_ready", lease=self._grant.lease_id, job=self._grant.job_id, seconds=READY_S)
+            self._process.kill()
 
     async def revoke(self, *, now: bool) -> None:
         """Give the lease back: after the task in hand, or at once. May come again."""
@@ -179,13 +173,24 @@ class ExecutorDesk:
         another executor; a crash after it is told to the driver's agent as a lost lease. What waits in the process
         behind other tasks is acknowledged when it begins or went back: until then no third batch comes.
         """
-        if not await self._can_take():
-            await delivery.requeue()
-            return
         batch = delivery.message
-        if not isinstance(batch, TaskBatch) or self._revoked:
+        if not (isinstance(batch, TaskBatch) and await self._can_take()) or self._revoked:
             await delivery.requeue()
             return
+        await self.give(batch)
+        await self._one_batch.wait()
+        await delivery.ack()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do and may be given something."""
+        return self._idle.is_set() and not self._revoked
+
+    async def give(self, batch: TaskBatch) -> None:
+        """Own and run a batch of a driver on this worker, which found it idle.
+
+        If this agent dies, so does the driver; what else may happen to the batch is told as if it had been taken.
+        """
         self._idle.clear()
         self.idle_since = None
         if batch.expected_s >= HOLD_S:
@@ -196,14 +201,13 @@ class ExecutorDesk:
         self._run(batch)
         taken = TasksTaken(grant.job_id, grant.attempt, grant.lease_id, self._worker_id, batch.batch, owned)
         await self._tell_driver(taken)
-        await self._one_batch.wait()
-        await delivery.ack()
 
     async def _can_take(self) -> bool:
         if not self._idle.is_set() and not self._is_soon_over():
             try:
                 async with asyncio.timeout(HOLD_S):
-                    await self._idle.wait()
+                    while not (self._idle.is_set() or self._is_soon_over()):  # It may be given another meanwhile.
+                        await self._idle.wait()
             except TimeoutError:
                 self._spawn(self._pause())
                 return False
@@ -358,8 +362,7 @@ class ExecutorDesk:
             return
         self._push_quietly("tasks_cancel", tasks=wanted)
         # Any of them may have begun by now: the end of the one before is still on its way here.
-        unwanted = [self._hand[task_id] for task_id in wanted]
-        asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, unwanted)
+        asyncio.get_running_loop().call_later(CANCEL_S, self._kill_if_running, [self._hand[each] for each in wanted])
 
     def _kill_if_running(self, unwanted: list[InHand]) -> None:
         first = next(iter(self._hand.values()), None)
@@ -384,8 +387,7 @@ class ExecutorDesk:
 
     async def _pump_output(self) -> None:
         """Carry what the process prints to the driver's agent, which alone writes the job's log."""
-        sequence, prefixer = 0, Prefixer(tagged=bool(self._grant.provider_space))
-        ended = False
+        sequence, prefixer, ended = 0, Prefixer(tagged=bool(self._grant.provider_space)), False
         while not ended:
             chunk = await self._process.output.read(INLINE_LIMIT_BYTES)
             ended = not chunk

@@ -1,4 +1,4 @@
-"""Puts batches into the queues of a driver's tasks."""
+"""Brings a driver's batches to executors: to one that is idle on this worker at once, all others by their queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qonduit_service_kit.messages import Address, Shape, TaskBatch, TaskCall, Ta
 from qonduit_worker.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from qonduit_service_kit.bus import Bus
 
-    from qonduit_worker.tasks.context import DriverContext
+    from qonduit_worker.tasks.context import DriverCallbacks, DriverContext
     from qonduit_worker.tasks.ledger import TaskLedger
     from qonduit_worker.tasks.task import Batch, Task
 
@@ -38,13 +38,13 @@ class BatchPublisher:
         context: DriverContext,
         bus: Bus,
         ledger: TaskLedger,
-        keep: Callable[[bytes], Awaitable[str]],
+        callbacks: DriverCallbacks,
         fail: Callable[[Iterable[str], str], None],
     ) -> None:
         self._context = context
         self._bus = bus
         self._ledger = ledger
-        self._keep = keep
+        self._callbacks = callbacks
         self._fail = fail
         self._declaring: dict[Shape, asyncio.Task[None]] = {}
         self._closed = False
@@ -84,9 +84,14 @@ class BatchPublisher:
         for task in batch.tasks:
             if task.size_bytes > MOST_TASK_BYTES:
                 await self._lighten(task)
-        await self._declared(shape)
+        give = self._callbacks.idle_executor(self._context.job_id, self._context.attempt, shape)
+        if give is None:
+            await self._declared(shape)
         message = self._message(batch)
         if not message.tasks:
+            return
+        if give is not None:
+            await give(message)
             return
         try:
             await self._bus.publish(self._address(shape), message, persistent=False)
@@ -102,7 +107,7 @@ class BatchPublisher:
         """Store the values that a task is given, many small ones together too large for a message."""
         for index, given in enumerate(task.inputs):
             if given.value is not None:
-                self._ledger.lighten(task, index, await self._keep(given.value))
+                self._ledger.lighten(task, index, await self._callbacks.keep(given.value))
 
     def _message(self, batch: Batch) -> TaskBatch:
         functions: dict[str, int] = {}
