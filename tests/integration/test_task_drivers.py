@@ -87,6 +87,28 @@ async def test_what_an_idle_executor_here_can_run_goes_there_at_once_and_the_res
     assert [call.task_id for call in scene.taken] == ["b"], "what was given lay in no queue"
 
 
+async def test_what_lies_in_the_queue_is_not_overtaken_by_what_could_be_given(scene: DriverScene) -> None:
+    here = Heard()
+
+    async def give(batch: TaskBatch) -> None:
+        here.add(batch)
+
+    scene.submit("a")
+    await scene.demand(1)
+    scene.idle = give
+    scene.submit("b")
+    await scene.take_all()
+    assert [call.task_id for call in await scene.takes(2)] == ["a", "b"]
+    assert not here.all
+    scene.ends("a", "b")
+    await scene.is_done("a", "b")
+    scene.submit("c")
+    (call,) = (await here.next(TaskBatch)).tasks
+    assert call.task_id == "c", "nothing lies in the queue any more"
+    scene.ends("c")
+    await scene.is_done("c")
+
+
 async def test_more_than_one_driver_may_have_makes_the_program_wait(
     scene: DriverScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,11 @@ class TaskLedger:
             batch.tasks = [task for task in batch.tasks if task.batch == batch.number]
         return list(lane.batches.values())
 
+    def is_foremost(self, shape: Shape, batch: Batch) -> bool:
+        """Tell whether a batch waits behind none of its shape that went to the queue before it."""
+        lane = self._lanes.get(shape)
+        return lane is not None and next(iter(lane.batches), 0) == batch.number
+
     def _leave_queue(self, task: Task, lane: _Lane) -> None:
         if not task.batch:
             return

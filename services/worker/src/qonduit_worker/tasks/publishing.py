@@ -84,7 +84,9 @@ class BatchPublisher:
         for task in batch.tasks:
             if task.size_bytes > MOST_TASK_BYTES:
                 await self._lighten(task)
-        give = self._callbacks.idle_executor(self._context.job_id, self._context.attempt, shape)
+        give = None
+        if self._ledger.is_foremost(shape, batch):  # Others would be overtaken, for ever if more follow.
+            give = self._callbacks.idle_executor(self._context.job_id, self._context.attempt, shape)
         if give is None:
             await self._declared(shape)
         message = self._message(batch)
