@@ -102,6 +102,25 @@ async def test_what_was_handed_over_and_did_not_arrive_is_sent_again_before_what
     assert wire.sent == [f"{first}.submit.1", f"{second}.submit.1"]
 
 
+async def test_what_was_read_and_sent_before_it_was_handed_over_is_not_sent_again(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qonduit_gateway.relay._KEPT_S", 0.0)
+    monkeypatch.setattr("qonduit_gateway.relay._LINGER_S", DEADLINE_S)
+    wire = Wire()
+    relay = relay_of(book, wire)
+    first = await book.job()
+    rows = await book.database.read(lambda connection: outbox_rows.waiting(connection, Lane.BUS, limit=10))
+    await relay.start()
+    await wire.has_sent(1)
+    relay.send(rows)
+    handing_over(book, relay)
+    second = await book.job()
+    await wire.has_sent(2)
+    await relay.stop()
+    assert wire.sent == [f"{first}.submit.1", f"{second}.submit.1"]
+
+
 async def test_a_relay_that_can_not_send_keeps_little_in_memory_and_sends_all_later(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,8 @@ class OutboxRelay:
         self._arrived[lane] = arrived
         if len(rows) == most:
             self._unread.add(lane)
-        numbers = {number for number, _ in rows}
+        # One that was read and sent before it was handed over is deleted, and is not to be sent again.
+        numbers = delete | {number for number, _ in rows}
         self._handed[lane] = [row for row in self._handed[lane] if row[0] not in numbers]
         return [row for row in rows if row[0] not in arrived][:_BATCH]
 
