@@ -128,6 +128,8 @@ class JobIntake:
             except _UncheckedError as error:
                 # By the time it is looked up again, the name may stand for another version: that is checked, too.
                 await self._check(asked, error.version, arguments)
+                # Checks wait for those of others: storage may not have kept the arguments for so long.
+                await self._stored(request.arguments_digest, arguments)
 
     async def _submit(self, asked: _Asked, claim: Claim | None) -> tuple[Job, bool]:
         user = asked.user.name
