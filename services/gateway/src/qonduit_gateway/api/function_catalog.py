@@ -53,11 +53,7 @@ def look_up(connection: Connection, user: str, name: str, version: str, action: 
             PERMISSION_DENIED (ROLE_MISSING) when the user may see it and not do this,
             FAILED_PRECONDITION (FUNCTION_DISABLED) when it is to run and takes no jobs.
     """
-    if not version:
-        name, _, version = name.partition("@")
-    wanted = FunctionName.of(user, name)
-    access = provider_checks.access_to(connection, user, wanted)
-    found = _find(connection, wanted, version) if access.allows(Action.SEE) else []
+    wanted, version, access, found = _look(connection, user, name, version)
     if not found:
         raise _not_found(connection, user, wanted, version, access)
     provider_checks.check(access, wanted.place, action)
@@ -66,6 +62,25 @@ def look_up(connection: Connection, user: str, name: str, version: str, action: 
     if action is Action.RUN and found[0].disabled_text:
         raise _disabled(found[0])
     return Found(found[0], access)
+
+
+def runnable(connection: Connection, user: str, name: str, version: str) -> Found | None:
+    """Return what `look_up` returns of what is to run; None where it would raise, as to find its words takes long."""
+    _, _, access, found = _look(connection, user, name, version)
+    if len(found) == 1 and access.allows(Action.RUN) and not found[0].disabled_text:
+        return Found(found[0], access)
+    return None
+
+
+def _look(
+    connection: Connection, user: str, name: str, version: str
+) -> tuple[FunctionName, str, Access, list[FunctionVersion]]:
+    """Return what a name means: the function, the version's own name, the caller's access, and what they see of it."""
+    if not version:
+        name, _, version = name.partition("@")
+    wanted = FunctionName.of(user, name)
+    access = provider_checks.access_to(connection, user, wanted)
+    return wanted, version, access, _find(connection, wanted, version) if access.allows(Action.SEE) else []
 
 
 def _find(connection: Connection, name: FunctionName, version: str) -> list[FunctionVersion]:

@@ -14,7 +14,7 @@ from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway.api import run_requests
 from qonduit_gateway.api.callers import user_disabled
-from qonduit_gateway.api.function_catalog import look_up
+from qonduit_gateway.api.function_catalog import runnable
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.functions import schema
 from qonduit_gateway.functions.schema_process import ARGUMENTS_BYTES
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 
 class _UncheckedError(Exception):
-    """A version has to be checked before it runs, which takes longer than a transaction may."""
+    """A version is to be checked, or a refusal to be worded, either of which takes longer than a transaction may."""
 
-    def __init__(self, version: FunctionVersion) -> None:
-        super().__init__(str(version.name))
+    def __init__(self, version: FunctionVersion | None = None) -> None:
+        super().__init__()
         self.version = version
+        """None where nothing can run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,11 @@ class _Asked:
     """Versions that were found to take these arguments and files."""
 
     def submission(self, connection: Connection) -> Submission:
-        """Return it with what the function's name stands for; ApiError where that does not run for this user."""
+        """Return it with what the function's name stands for."""
         request = self.request
-        found = look_up(connection, self.user.name, request.function_title, request.function_version, Action.RUN)
+        found = runnable(connection, self.user.name, request.function_title, request.function_version)
+        if found is None:
+            raise _UncheckedError
         version = found.version
         if (version.spec.arguments_schema or self.files) and version.version_id not in self.checked:
             raise _UncheckedError(version)
@@ -156,8 +159,14 @@ class JobIntake:
             metadata = {"idempotency_key": key, "job_id": str(error)}
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", text, metadata=metadata) from error
 
-    async def _check(self, asked: _Asked, version: FunctionVersion, arguments: bytes | None) -> None:
-        """Note that a version takes what is asked of it; ApiError where it does not."""
+    async def _check(self, asked: _Asked, version: FunctionVersion | None, arguments: bytes | None) -> None:
+        """Note that a version takes what is asked of it; ApiError where it does not, or there is none to run."""
+        if version is None:
+            request = asked.request
+            found = await self.catalog.find(
+                asked.user.name, request.function_title, request.function_version, Action.RUN
+            )
+            version = found.version  # It has just become one.
         if version.spec.arguments_schema:
             await self._check_arguments(version, asked.arguments_digest, arguments)
         space = space_of(asked.user.name, version.name.provider, version.name.title)
