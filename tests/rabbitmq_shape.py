@@ -1,4 +1,8 @@
-"""What our RabbitmqCluster may hold: the fields that we use, since no index of packages has its operator's schema."""
+"""What our RabbitmqCluster may hold: the fields that we use, with the types and bounds of its operator's definition.
+
+No index of packages has that definition itself. What the override has of a pod, which must name `containers`, is
+checked as Kubernetes' own.
+"""
 
 from __future__ import annotations
 
