@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from qonduit_service_kit.testing import MakeBus, PrivateBroker
+    from qonduit_worker.tasks import Give
 
 
 @pytest.fixture
@@ -36,6 +37,16 @@ async def scene(make_bus: MakeBus) -> AsyncIterator[DriverScene]:
 
 def names(count: int, first: int = 0) -> list[str]:
     return [f"t{number}" for number in range(first, first + count)]
+
+
+def an_idle_executor() -> tuple[Heard, Give]:
+    """Return what an executor is given, and what gives it."""
+    here = Heard()
+
+    async def give(batch: TaskBatch) -> None:
+        here.add(batch)
+
+    return here, give
 
 
 # --- From the program to the queue -------------------------------------------------------------
@@ -66,14 +77,8 @@ async def test_of_ten_thousand_tasks_a_window_lies_in_the_queue_and_one_count_is
     assert len(scene.batches.all) < 500
 
 
-async def test_what_an_idle_executor_here_can_run_goes_there_at_once_and_the_rest_by_the_queue(
-    scene: DriverScene,
-) -> None:
-    here = Heard()
-
-    async def give(batch: TaskBatch) -> None:
-        here.add(batch)
-
+async def test_what_an_idle_executor_here_can_run_goes_there_and_the_rest_by_the_queue(scene: DriverScene) -> None:
+    here, give = an_idle_executor()
     scene.idle = give
     scene.submit("a")
     (call,) = (await here.next(TaskBatch)).tasks
@@ -88,11 +93,7 @@ async def test_what_an_idle_executor_here_can_run_goes_there_at_once_and_the_res
 
 
 async def test_what_lies_in_the_queue_is_not_overtaken_by_what_could_be_given(scene: DriverScene) -> None:
-    here = Heard()
-
-    async def give(batch: TaskBatch) -> None:
-        here.add(batch)
-
+    here, give = an_idle_executor()
     scene.submit("a")
     await scene.demand(1)
     scene.idle = give
@@ -105,8 +106,6 @@ async def test_what_lies_in_the_queue_is_not_overtaken_by_what_could_be_given(sc
     scene.submit("c")
     (call,) = (await here.next(TaskBatch)).tasks
     assert call.task_id == "c", "nothing lies in the queue any more"
-    scene.ends("c")
-    await scene.is_done("c")
 
 
 async def test_more_than_one_driver_may_have_makes_the_program_wait(

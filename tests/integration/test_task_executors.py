@@ -120,6 +120,14 @@ async def test_an_idle_executor_runs_what_a_driver_on_its_worker_gives(scene: Ex
     assert not scene.desk.idle
 
 
+async def test_nothing_is_given_to_an_executor_for_whose_tasks_nobody_answers(
+    make_bus: MakeBus,
+) -> None:
+    scene = ExecutorScene(await make_bus())
+    scene.connect()
+    assert not scene.desk.idle
+
+
 async def test_what_comes_by_the_queue_runs_after_what_was_given(scene: ExecutorScene) -> None:
     scene.connect()
     await scene.desk.give(scene.batch("given"))

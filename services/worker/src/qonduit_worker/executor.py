@@ -117,12 +117,8 @@ class Executor:
             self._desk.canceled(message)
 
     def give_if_idle(self) -> Give | None:
-        """Return what gives it a batch at once, if it is up and has nothing to do.
-
-        One that was stopped as it was forked may still say that it is up, and nobody would answer for its tasks.
-        """
-        desk = self._desk
-        return desk.give if desk is not None and desk.idle and not self._stopped.is_set() else None
+        """Return what gives it a batch at once, if it is up and has nothing to do."""
+        return self._desk.give if self._desk is not None and self._desk.idle else None
 
     async def run(self) -> str:
         """Run tasks until the lease ends; returns why it ended. Raises what preparing it raised."""

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 from qonduit_service_kit.bus import BusClosedError, BusError, Delivery, Subscription, tasks_queue
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.messages import (
-    INLINE_LIMIT_BYTES,
     ExecutorGranted,
     ExecutorLost,
-    ExecutorOutput,
     TaskBatch,
     TasksCanceled,
     TasksTaken,
@@ -22,7 +20,7 @@ from qonduit_service_kit.messages import (
 )
 
 from qonduit_worker.tasks.in_hand import FIELDS_OF_A_RESULT, InHand, death_of, ended, how_it_ended, returned
-from qonduit_worker.tasks.output import Prefixer, whole_lines
+from qonduit_worker.tasks.output import carry
 from qonduit_worker.tasks.replies import ReplySender
 
 if TYPE_CHECKING:
@@ -65,6 +63,8 @@ class ExecutorDesk:
         self._one_batch.set()
         self._known_functions: set[str] = set()
         self._idle = asyncio.Event()
+        self._answers = False
+        """Whether `run` was begun, which tells the end of each task that is taken."""
         self._revoked = False
         self._exited: Exit | None = None
         self._overtime = False
@@ -89,7 +89,8 @@ class ExecutorDesk:
         When this returns the driver's agent has been told the end of each task that it knows to be here.
         """
         unready = asyncio.get_running_loop().call_later(READY_S, self._kill_unready)
-        pump = asyncio.create_task(self._pump_output())
+        self._answers = True
+        pump = asyncio.create_task(carry(self._process.output, self._grant, self._tell_driver))
         self._spawn(self._consume())
         self._exited = await self._process.wait()
         unready.cancel()
@@ -184,7 +185,7 @@ class ExecutorDesk:
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do and may be given something."""
-        return self._idle.is_set() and not self._revoked
+        return self._answers and self._idle.is_set() and not self._revoked
 
     async def give(self, batch: TaskBatch) -> None:
         """Own and run a batch of a driver on this worker, which found it idle.
@@ -382,20 +383,6 @@ class ExecutorDesk:
         self.lends_cpu = waiting
         if waiting:
             self._recall()
-
-    # --- Output --------------------------------------------------------------------------------
-
-    async def _pump_output(self) -> None:
-        """Carry what the process prints to the driver's agent, which alone writes the job's log."""
-        sequence, prefixer, ended = 0, Prefixer(tagged=bool(self._grant.provider_space)), False
-        while not ended:
-            chunk = await self._process.output.read(INLINE_LIMIT_BYTES)
-            ended = not chunk
-            lines = prefixer.feed(chunk) if chunk else prefixer.rest()
-            for part in whole_lines(lines, INLINE_LIMIT_BYTES):
-                sequence += 1
-                grant = self._grant
-                await self._tell_driver(ExecutorOutput(grant.job_id, grant.attempt, grant.lease_id, sequence, part))
 
     async def _tell_driver(self, message: object) -> None:
         await self._post(self._grant.driver_worker_id, message)

@@ -8,12 +8,14 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from qonduit_service_kit.messages import INLINE_LIMIT_BYTES, ExecutorOutput
+
 from qonduit_worker.split_log import put_tag, take_tag
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from qonduit_service_kit.messages import ExecutorOutput
+    from qonduit_service_kit.messages import ExecutorGranted
 
 MOST_BYTES: Final = 16 * 1024**2
 """Bytes that wait for the log; what comes beyond is dropped, and the log says so."""
@@ -144,3 +146,17 @@ class TaskOutput:
                 dropped, self._dropped = self._dropped, 0
                 note = f"{dropped} bytes that tasks printed are missing here: storage took the log too slowly"
                 await self._note(note)
+
+
+async def carry(
+    printed: asyncio.StreamReader, grant: ExecutorGranted, tell: Callable[[ExecutorOutput], Awaitable[None]]
+) -> None:
+    """Carry what an executor's process prints to the driver's agent, which alone writes the job's log."""
+    sequence, prefixer, ended = 0, Prefixer(tagged=bool(grant.provider_space)), False
+    while not ended:
+        chunk = await printed.read(INLINE_LIMIT_BYTES)
+        ended = not chunk
+        lines = prefixer.feed(chunk) if chunk else prefixer.rest()
+        for part in whole_lines(lines, INLINE_LIMIT_BYTES):
+            sequence += 1
+            await tell(ExecutorOutput(grant.job_id, grant.attempt, grant.lease_id, sequence, part))
