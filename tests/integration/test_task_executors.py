@@ -15,7 +15,7 @@ from qonduit_service_kit.messages import (
     TasksTaken,
 )
 from qonduit_worker.sandbox import Exit, Usage
-from qonduit_worker.tasks import executor_side
+from qonduit_worker.tasks import executor_side, replies
 from task_scenes import DONE, ExecutorScene, executor_scene, given
 
 if TYPE_CHECKING:
@@ -226,6 +226,19 @@ async def test_the_bill_of_many_tasks_is_what_the_kernel_counted(scene: Executor
     await scene.answers(50)
     assert sum(reply.cpu_s for reply in scene.replies) == pytest.approx(1000.0)
     assert scene.replies[-1].peak_mem_bytes == 30 * MIB
+
+
+async def test_a_task_that_went_back_is_not_billed_for_the_one_before_it(
+    scene: ExecutorScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "READ_S", 0)  # The kernel is asked at each end.
+    await given(scene, "runs", "went back")
+    scene.process.used = Usage(3.0, 0, 0)
+    scene.result("went back", "RETURNED")
+    await scene.answers(1)
+    scene.result("runs")
+    await scene.answers(2)
+    assert {reply.task_id: reply.cpu_s for reply in scene.replies} == {"went back": 0.0, "runs": pytest.approx(3.0)}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qonduit_service_kit.logs import get_logger
-from qonduit_service_kit.messages import ExecutorGranted, TaskReplies, TaskReply
+from qonduit_service_kit.messages import ExecutorGranted, TaskOutcome, TaskReplies, TaskReply
 
 from qonduit_worker.tasks.results import in_parts
 
@@ -94,19 +94,23 @@ class ReplySender:
 
         A reply comes with the CPU time that its process told, which may leave out processes that the task started. The
         kernel is asked once a batch, if that ran for a while; the last reply then carries the difference, as far as it
-        can, and the next ones the rest.
+        can, and the next ones the rest. Tasks that went back never ran: what the one before them uses is not theirs.
         """
         self._billed_s += sum(reply.cpu_s for reply in replies)
         self._unread_s += sum(reply.wall_s for reply in replies)
         now = time.monotonic()
         if now - self._read_at < READ_S and not (self._batch_ended and self._unread_s > WORTH_READING_S):
             return
+        ran = (index for index in reversed(range(len(replies))) if replies[index].outcome is not TaskOutcome.RETURNED)
+        last = next(ran, None)
+        if last is None:
+            return
         self._unread_s = 0.0
         self._batch_ended, self._read_at = False, now
         used = self._usage()
         self.peak_mem_bytes = used.peak_mem_bytes
         missing_s = used.cpu_seconds - self._billed_s
-        last = replies[-1]
-        cpu_s = max(0.0, last.cpu_s + missing_s)
-        self._billed_s += cpu_s - last.cpu_s
-        replies[-1] = replace(last, cpu_s=cpu_s, peak_mem_bytes=used.peak_mem_bytes)
+        told_s = replies[last].cpu_s
+        cpu_s = max(0.0, told_s + missing_s)
+        self._billed_s += cpu_s - told_s
+        replies[last] = replace(replies[last], cpu_s=cpu_s, peak_mem_bytes=used.peak_mem_bytes)
