@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from qonduit_service_kit.messages import Shape, Stage, TaskFunction, TaskInput, TaskOutcome, TaskReply, TaskState
+from qonduit_worker.tasks.batching import LOOK_AHEAD
 from qonduit_worker.tasks.ledger import LEAST_WINDOW, TaskLedger
 from qonduit_worker.tasks.task import Decision, Finished, Interrupt, Owner, Task, Unknown
 
@@ -12,6 +13,10 @@ FUNCTION = TaskFunction("f", "f", SHAPE, max_retries=3, code=b"code")
 
 def task(task_id: str = "t", *inputs: str, function: TaskFunction = FUNCTION, owner: Owner | None = None) -> Task:
     return Task(task_id, function, b"call", "", [TaskInput(one) for one in inputs], stage=Stage.MAPPING, owner=owner)
+
+
+def sized(task_id: str, size_bytes: int) -> Task:
+    return Task(task_id, FUNCTION, bytes(size_bytes), "", [])
 
 
 def ok(task_id: str = "t", attempt: int = 1, value: bytes = b"v") -> TaskReply:
@@ -193,6 +198,32 @@ def test_a_batch_that_the_broker_forgot_is_sent_again_without_what_was_taken() -
     inside = [one.task_id for one in first.tasks]
     take(ledger, "lease", *((task_id, 1) for task_id in inside[:2]))
     assert [one.task_id for one in ledger.in_queue(SHAPE)[0].tasks] == inside[2:]
+
+
+def test_of_long_tasks_the_larger_calls_go_first_and_none_waits_for_all_that_come_after_it() -> None:
+    ledger = TaskLedger()
+    ledger.times.note(FUNCTION.function_id, 5.0)
+    for number in range(2 * LOOK_AHEAD):  # Each larger than the one before.
+        ledger.add(sized(f"t{number}", number + 1), 1.0)
+    order: list[str] = []
+    while len(order) < 2 * LOOK_AHEAD:
+        order += published(ledger)
+        take(ledger, "lease", *((task_id, 1) for task_id in order))
+    first = [f"t{number}" for number in reversed(range(LOOK_AHEAD))]
+    assert order == [*first, *(f"t{number}" for number in reversed(range(LOOK_AHEAD, 2 * LOOK_AHEAD)))]
+
+
+def test_what_was_lost_and_tasks_of_tasks_go_before_longer_ones() -> None:
+    ledger = TaskLedger()
+    ledger.times.note(FUNCTION.function_id, 5.0)
+    ledger.add(sized("small", 1), 1.0)
+    assert published(ledger) == ["small"]
+    take(ledger, "lease", ("small", 1))
+    for number in range(2):
+        ledger.add(sized(f"large {number}", 1000), 1.0)
+    ledger.lost("lease", "lost")
+    ledger.add(task("child", owner=Owner("w", "a", "large 0")), 1.0)
+    assert published(ledger) == ["child", "small", "large 0", "large 1"]
 
 
 # --- Values of other tasks ---------------------------------------------------------------------

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Collection
 
     from qonduit_worker.tasks.task import Task
@@ -20,6 +21,8 @@ LEAST_EXECUTORS: Final = 2
 SHORT_WAIT_S: Final = 0.02
 """An executor that waits no longer than this for a large value waits for a busy agent, not for a network: that is no
 work of the task, and to send tasks one by one because of it would keep the agent busier still."""
+LOOK_AHEAD: Final = 64
+"""How many of the long tasks in front are put in order together: none is overtaken by more than the others of these."""
 _RISE: Final = 0.5
 _FALL: Final = 0.1
 
@@ -80,3 +83,27 @@ def batch_size(ready: Collection[Task], times: RunTimes, executors: int) -> tupl
             return (count, expected_s) if count else (1, run_s or 0.0)
         expected_s += run_s
     return min(share, MOST_TASKS), expected_s
+
+
+def put_in_order(ready: OrderedDict[str, Task], times: RunTimes) -> int:
+    """Have the longest of the next tasks go first, so that all executors end at about the same time.
+
+    Longest processing time first (Graham, SIAM Journal on Applied Mathematics 17, 1969): what begins last is short,
+    and no executor works on alone for long. Of the same function the larger call is taken for the longer one, as it
+    is with circuits; equals stay in their order, and what others wait for (tasks of tasks, what was lost) in front.
+
+    Returns:
+        How many are in their order now; 0 if the first is too short, or not known well enough, for that to matter.
+    """
+    if (times.expected_s(next(iter(ready.values())).function.function_id) or 0.0) <= BATCH_S:
+        return 0
+
+    def key(task: Task) -> tuple[bool, float, int]:
+        if task.owner is not None or task.attempt > 1:
+            return False, 0.0, 0
+        return True, -(times.expected_s(task.function.function_id) or 0.0), -task.size_bytes
+
+    front = sorted(islice(ready.values(), LOOK_AHEAD), key=key)
+    for task in reversed(front):
+        ready.move_to_end(task.task_id, last=False)
+    return len(front)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qonduit_service_kit.messages import TaskInput, TaskOutcome, TaskReply, TaskResult, TaskState
 
-from qonduit_worker.tasks.batching import RunTimes, batch_size
+from qonduit_worker.tasks.batching import RunTimes, batch_size, put_in_order
 from qonduit_worker.tasks.task import Batch, Decision, Finished, Interrupt, Task, Unknown
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class _Lane:
 
     ready: OrderedDict[str, Task] = field(default_factory=OrderedDict)
     """Not in the queue yet, in their order."""
+    in_order: int = 0
+    """How many in front of these were put in the order in which they should run."""
     batches: dict[int, Batch] = field(default_factory=dict)
     """In the queue, as far as is known."""
     owned: Counter[str] = field(default_factory=Counter)
@@ -145,6 +147,7 @@ class TaskLedger:
         lane.ready[task.task_id] = task
         if first:
             lane.ready.move_to_end(task.task_id, last=False)
+            lane.in_order += 1
 
     # --- To the queue --------------------------------------------------------------------------
 
@@ -157,7 +160,9 @@ class TaskLedger:
         executors = len(lane.owned)
         window = max(LEAST_WINDOW, BATCHES_AN_EXECUTOR * executors)
         while lane.ready and len(lane.batches) < window:
+            lane.in_order = lane.in_order or put_in_order(lane.ready, self.times)
             count, expected_s = batch_size(lane.ready.values(), self.times, executors)
+            lane.in_order = max(0, lane.in_order - count)
             self._batches += 1
             batch = Batch(self._batches, [lane.ready.popitem(last=False)[1] for _ in range(count)], expected_s)
             for task in batch.tasks:
@@ -245,7 +250,8 @@ class TaskLedger:
             task.started_at = reply.started_at or task.started_at
             # Another attempt of it may run, after a loss that was none.
             other = [Interrupt(task, task.lease_id, task.worker_id)] if task.lease_id not in {"", lease_id} else []
-            return [*other, *self._finish(task, _result(reply), reply.cpu_s, reply.peak_mem_bytes)]
+            result = TaskResult(reply.task_id, reply.outcome, reply.value, reply.value_digest, reply.text)
+            return [*other, *self._finish(task, result, reply.cpu_s, reply.peak_mem_bytes)]
         stale = task.attempt != reply.attempt or task.lease_id not in {"", lease_id}
         if stale or task.state is TaskState.WAITING:
             return []
@@ -392,7 +398,3 @@ class TaskLedger:
             else:
                 lane.ready.pop(task.task_id, None)
         return Finished(task, result, cpu_s, peak_mem_bytes)
-
-
-def _result(reply: TaskReply) -> TaskResult:
-    return TaskResult(reply.task_id, reply.outcome, reply.value, reply.value_digest, reply.text)
