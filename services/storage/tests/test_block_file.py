@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +14,8 @@ from qonduit_storage import block_file
 from qonduit_storage.block_file import BlockFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
     from pathlib import Path
 
 BLOCK = 64 * 1024
@@ -33,11 +39,17 @@ def write_pieces(file: BlockFile, content: bytes) -> None:
         at += size
 
 
-def fill(path: Path, content: bytes, offset: int) -> None:
+@pytest.fixture
+def writers() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def fill(path: Path, content: bytes, offset: int, writers: Executor) -> None:
     """Go on at an offset with what is missing."""
     if offset:
         path.write_bytes(content[:offset] + b"what came after it")
-    file = BlockFile(path, offset=offset)
+    file = BlockFile(path, writers=writers, offset=offset)
     assert b"".join(iter(lambda: file.read(BLOCK), b"")) == content[:offset]
     write_pieces(file, content[offset:])
     file.sync()
@@ -46,25 +58,71 @@ def fill(path: Path, content: bytes, offset: int) -> None:
 
 @pytest.mark.parametrize("offset", [0, 100, 4096, BLOCK - 1, BLOCK, BLOCK + 4096, 5 * BLOCK + 1])
 @pytest.mark.parametrize("size", [6 * BLOCK, 6 * BLOCK + 1, 10 * BLOCK + 4097])
-def test_a_file_holds_what_was_written_wherever_it_goes_on(tmp_path: Path, size: int, offset: int) -> None:
+def test_a_file_holds_what_was_written_wherever_it_goes_on(
+    tmp_path: Path, size: int, offset: int, writers: Executor
+) -> None:
     content = some_bytes(size)
-    fill(tmp_path / "file", content, offset)
+    fill(tmp_path / "file", content, offset, writers)
     assert (tmp_path / "file").read_bytes() == content
 
 
-def test_what_fills_no_block_is_there_after_a_flush(tmp_path: Path) -> None:
+def test_what_fills_no_block_is_there_after_a_flush(tmp_path: Path, writers: Executor) -> None:
     content = some_bytes(2 * BLOCK + 1000)
-    file = BlockFile(tmp_path / "file", offset=0)
+    file = BlockFile(tmp_path / "file", writers=writers, offset=0)
     file.write(content)
-    assert (tmp_path / "file").read_bytes() == content[: 2 * BLOCK]
     file.flush()
     assert (tmp_path / "file").read_bytes() == content
     file.close()
 
 
-def test_where_the_cache_cannot_be_passed_all_goes_through_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_cannot_be_written_is_told_and_nothing_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
+) -> None:
+    content = some_bytes(3 * BLOCK + 1000)
+    write = os.write
+
+    def full_after_one(number: int, left: memoryview) -> int:
+        if os.fstat(number).st_size >= BLOCK:
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(number, left)
+
+    monkeypatch.setattr(os, "write", full_after_one)
+    file = BlockFile(tmp_path / "file", writers=writers, offset=0)
+    with pytest.raises(OSError, match="no space left"):
+        file.write(content)
+    monkeypatch.setattr(os, "write", write)  # There is room again, too late.
+    with pytest.raises(OSError, match="no space left"):
+        file.flush()
+    file.close()
+    assert (tmp_path / "file").read_bytes() == content[:BLOCK]
+
+
+def test_a_closed_file_is_written_to_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
+) -> None:
+    may_write = threading.Event()
+    write = os.write
+
+    def slow(number: int, left: memoryview) -> int:
+        may_write.wait()
+        return write(number, left)
+
+    monkeypatch.setattr(os, "write", slow)
+    file = BlockFile(tmp_path / "file", writers=writers, offset=0)
+    content = some_bytes(BLOCK)
+    file.write(content)
+    closing = threading.Thread(target=file.close)
+    closing.start()
+    may_write.set()
+    closing.join()
+    assert (tmp_path / "file").read_bytes() == content, "its file was open until the end"
+
+
+def test_where_the_cache_cannot_be_passed_all_goes_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
+) -> None:
     """As on a file system that refuses such writes: these lie where none takes them."""
     monkeypatch.setattr(block_file, "_ALIGNMENT", 1)
     content = some_bytes(6 * BLOCK + 1)
-    fill(tmp_path / "file", content, 100)
+    fill(tmp_path / "file", content, 100, writers)
     assert (tmp_path / "file").read_bytes() == content

@@ -6,9 +6,11 @@ import errno
 import fcntl
 import mmap
 import os
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
     from pathlib import Path
 
 _BLOCK_BYTES: Final = 1024 * 1024
@@ -22,14 +24,22 @@ class BlockFile:
     A whole block goes straight to the disk: the cache would need new memory for each page and a second copy, drive
     out what others use, and leave its writing to the end, when somebody waits for it. What fills no block, and all of
     a file on a file system that knows no such way, goes through the cache.
+
+    A block is written by one of `writers` while the next one is filled, as hashing takes about as long as the disk.
+    What fails there is raised by the next call, and by each after it.
     """
 
-    def __init__(self, path: Path, *, offset: int) -> None:
+    def __init__(self, path: Path, *, writers: Executor, offset: int) -> None:
         self._file = path.open("r+b" if offset else "x+b", buffering=0)
         self._file.truncate(offset)
+        self._writers = writers
+        self._writing: Future[None] | None = None
+        # Each byte stands in a block where it will in the file's.
         self._block = memoryview(mmap.mmap(-1, _BLOCK_BYTES))
-        # What is not written yet, as places in the file; each byte stands in the block where it will in the file's.
-        self._start = self._end = offset
+        self._other = memoryview(mmap.mmap(-1, _BLOCK_BYTES))
+        self._end = offset
+        self._written = offset
+        """Up to here all is in the file; what writes changes it, and one thing writes at a time."""
         self._direct_works = True
         self._is_direct = False
 
@@ -38,7 +48,7 @@ class BlockFile:
         return self._file.read(size_bytes)
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Takes the next bytes, and writes the block that they fill."""
+        """Takes the next bytes, and has the block written that they fill."""
         left = memoryview(piece)
         while left:
             place = self._end % _BLOCK_BYTES
@@ -47,11 +57,14 @@ class BlockFile:
             self._end += len(taken)
             left = left[len(taken) :]
             if self._end % _BLOCK_BYTES == 0:
-                self._put(direct=self._start % _ALIGNMENT == 0)
+                self._settle()
+                self._writing = self._writers.submit(self._put, self._block, self._end, direct=True)
+                self._block, self._other = self._other, self._block
 
     def flush(self) -> None:
         """Writes what fills no block; nothing can be written after it."""
-        self._put(direct=False)
+        self._settle()
+        self._put(self._block, self._end, direct=False)
 
     def sync(self) -> None:
         """Writes what fills no block and makes all durable."""
@@ -60,12 +73,18 @@ class BlockFile:
 
     def close(self) -> None:
         """Lets go of the file, and of what was not written; safe to call twice."""
+        if self._writing is not None:
+            wait((self._writing,))  # Its number may soon be another file's.
         self._file.close()
 
-    def _put(self, *, direct: bool) -> None:
-        place = self._start % _BLOCK_BYTES
-        left = self._block[place : place + self._end - self._start]
-        self._choose(direct=direct and self._direct_works)
+    def _settle(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _put(self, block: memoryview, end: int, *, direct: bool) -> None:
+        place = self._written % _BLOCK_BYTES
+        left = block[place : place + end - self._written]
+        self._choose(direct=direct and self._direct_works and self._written % _ALIGNMENT == 0)
         while left:
             try:
                 written = os.write(self._file.fileno(), left)
@@ -76,7 +95,7 @@ class BlockFile:
                 self._choose(direct=False)
                 continue
             left = left[written:]
-            self._start += written
+            self._written += written
 
     def _choose(self, *, direct: bool) -> None:
         if direct == self._is_direct:

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FAILED = (errno.EROFS, errno.EIO)
 _FREE_SPACE_AGE_S = 0.5
+_WRITERS = 8
 
 
 class Disk:
@@ -33,6 +35,8 @@ class Disk:
         self.root = root
         self.min_free_bytes = min_free_bytes
         self.reserved_bytes = 0
+        self.writers = ThreadPoolExecutor(_WRITERS, "storage-writer")
+        """Threads that write what other threads have hashed; they wait for nothing but the disk."""
         self._numbers = itertools.count()
         self._lock_file: int | None = None
         self._free_bytes = 0
@@ -69,6 +73,7 @@ class Disk:
 
     def close(self) -> None:
         """Lets go of the folder; safe to call twice."""
+        self.writers.shutdown()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None

@@ -13,6 +13,7 @@ from qonduit_storage.errors import CutOffError, DigestError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from qonduit_storage.disk import Disk, Reservation
@@ -40,7 +41,14 @@ class Incoming:
     """One upload in a file of its own; its methods block."""
 
     def __init__(
-        self, path: Path, offer: Offer, check: ContentCheck | None, reservation: Reservation, *, offset: int = 0
+        self,
+        path: Path,
+        offer: Offer,
+        check: ContentCheck | None,
+        reservation: Reservation,
+        *,
+        writers: Executor,
+        offset: int = 0,
     ) -> None:
         self.path = path
         self.reservation = reservation
@@ -49,7 +57,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         with room_errors():
-            self._file = BlockFile(path, offset=offset)
+            self._file = BlockFile(path, writers=writers, offset=offset)
         self.left_to_replay = offset
 
     def replay(self) -> bool:
@@ -141,7 +149,7 @@ def incoming(
     path = path or disk.new_path()
     try:
         with disk.reserve(offer.size_bytes - offset) as reservation:
-            upload = Incoming(path, offer, check, reservation, offset=offset)
+            upload = Incoming(path, offer, check, reservation, writers=disk.writers, offset=offset)
             try:
                 yield upload
             finally:
