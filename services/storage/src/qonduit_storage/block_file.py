@@ -73,9 +73,13 @@ class BlockFile:
 
     def close(self) -> None:
         """Lets go of the file, and of what was not written; safe to call twice."""
-        if self._writing is not None:
-            wait((self._writing,))  # Its number may soon be another file's.
+        self.rest()  # Its number may soon be another file's.
         self._file.close()
+
+    def rest(self) -> None:
+        """Waits until nothing is being written; does not tell what failed."""
+        if self._writing is not None:
+            wait((self._writing,))
 
     def _settle(self) -> None:
         if self._writing is not None:

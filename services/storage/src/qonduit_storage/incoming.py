@@ -129,8 +129,12 @@ class Incoming:
             make_folder(target.parent)
             rename(self.path, target)
 
+    def rest(self) -> None:
+        """Waits until nothing is being written."""
+        self._file.rest()
+
     def close(self) -> None:
-        """Lets go of the file."""
+        """Lets go of the file; at once, where nothing is being written."""
         with suppress(OSError):
             self._file.close()
 
@@ -169,13 +173,17 @@ async def receive(upload: Incoming, chunks: AsyncIterator[bytes | memoryview]) -
         pass
     small: list[bytes | memoryview] = []
     size = 0
-    async with Lane(upload.write, _PIECES) as writing:
-        async for chunk in chunks:
-            small.append(chunk)
-            size += len(chunk)
-            if size < _LEAST_PIECE_BYTES:
-                continue
-            await writing.put(chunk if len(small) == 1 else b"".join(small))
-            upload.reservation.use(size)
-            small, size = [], 0
-    await in_thread(upload.finish, b"".join(small))
+    try:
+        async with Lane(upload.write, _PIECES) as writing:
+            async for chunk in chunks:
+                small.append(chunk)
+                size += len(chunk)
+                if size < _LEAST_PIECE_BYTES:
+                    continue
+                await writing.put(chunk if len(small) == 1 else b"".join(small))
+                upload.reservation.use(size)
+                small, size = [], 0
+        await in_thread(upload.finish, b"".join(small))
+    except BaseException:
+        await in_thread(upload.rest)  # Who closes the file next must not wait for the disk, nor others with them.
+        raise
