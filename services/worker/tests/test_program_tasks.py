@@ -109,16 +109,29 @@ async def test_values_are_decoded_while_others_are_on_their_way_each_place_its_o
     first, second, third = await asyncio.to_thread(lambda: [work(), work(), work()])
     waiting = asyncio.create_task(asyncio.to_thread(tasks.get, [first, second, third, first]))
     await driver.lent.wait()
+    driver.done(third.task_id, value=Noted(3))
     driver.done(first.task_id, value=Noted(1))
-    driver.done(third.task_id, value=Noted(3))  # Not next: it is decoded in its turn.
     async with asyncio.timeout(PATIENCE_S):
-        while decoded != [1]:  # noqa: ASYNC110 - Another thread decodes.
+        while decoded != [3, 1]:  # noqa: ASYNC110 - Another thread decodes.
             await asyncio.sleep(0.005)
     assert not waiting.done()
     driver.done(second.task_id, value=Noted(2))
     values = await asyncio.wait_for(waiting, PATIENCE_S)
     assert values == [[1], [2], [3], [1]]
     assert values[0] is not values[3]
+
+
+async def test_a_task_named_twice_counts_twice_among_those_that_are_enough(driver: Driver) -> None:
+    driver.answers = False
+    twice, last, never = await asyncio.to_thread(lambda: [work(), work(), work()])
+    named = [twice, last, twice, never]
+    waiting = asyncio.create_task(asyncio.to_thread(tasks.wait, named, num_returns=3))
+    await driver.lent.wait()
+    driver.done(last.task_id, value=1)
+    driver.done(twice.task_id, value=2)
+    done, pending = await asyncio.wait_for(waiting, PATIENCE_S)
+    assert (done, pending) == ([twice, last, twice], [never])
+    assert await asyncio.to_thread(tasks.wait, named, num_returns=2) == (done, pending), "they were there already"
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -8,6 +8,7 @@ import os
 import secrets
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from qonduit.program.channel import GONE, AgentChannel, AgentGoneError, agent
@@ -34,6 +35,8 @@ class TaskClient:
         self._changed = threading.Condition()
         self._pending: dict[str, TaskReference] = {}
         self._listeners: dict[str, list[Callable[[], None]]] = {}
+        self._awaited: list[_Arrivals] = []
+        """Of the threads that wait now."""
         self._defined: set[str] = set()
         self._waiters = 0
         self._telling = threading.Lock()
@@ -122,6 +125,8 @@ class TaskClient:
     def _complete(self, reference: TaskReference, outcome: Outcome) -> list[Callable[[], None]]:
         reference.outcome = outcome
         reference.unsent = None
+        for arrivals in self._awaited:
+            arrivals.came(reference)
         return self._listeners.pop(reference.task_id, []) if self._listeners else []
 
     def _on_unknown(self, fields: Mapping[str, Any]) -> None:
@@ -160,19 +165,31 @@ class TaskClient:
     ) -> None:
         """Wait until all (or `enough`) have an outcome; TimeoutError past the deadline if `expire`.
 
-        Meanwhile `look_at` gets those that have one, each once; not the last ones, after which nothing is waited for.
+        Meanwhile `look_at` gets those that have one, as they come and each once; not the last ones, after which nothing
+        is waited for.
         """
         waited_for = list(references)
-        arrivals = _Arrivals(waited_for, 0 if enough is None else len(waited_for) - enough)
+        with self._changed:
+            arrivals = _Arrivals(waited_for, 0 if enough is None else len(waited_for) - enough)
+            self._awaited.append(arrivals)
+        try:
+            if not self._wait_and_lend(arrivals, deadline, look_at):
+                self._expire(waited_for, expire=expire)
+        finally:
+            with self._changed:
+                self._awaited.remove(arrivals)
+
+    def _wait_and_lend(
+        self, arrivals: _Arrivals, deadline: float | None, look_at: Callable[[TaskReference], None] | None
+    ) -> bool:
         if self._wait(arrivals, _earlier(deadline, time.monotonic() + LEND_CPU_AFTER_S), look_at):
-            return
+            return True
         with self._changed:
             for reference in arrivals.missing:
-                if reference.outcome is None and reference.task_id not in self._pending:
+                if reference.task_id not in self._pending:
                     raise TaskError(f"{reference!r} belongs to another process: get() it where it was made")
         if deadline is not None and time.monotonic() >= deadline:
-            self._expire(waited_for, expire=expire)
-            return
+            return False
         self.lend_cpu(lending=True)
         try:
             done = self._wait(arrivals, deadline, look_at)
@@ -180,8 +197,7 @@ class TaskClient:
             self.lend_cpu(lending=False)
         if self._gone and not done:
             raise AgentGoneError("the agent closed the channel: the values of tasks can no longer arrive")
-        if not done:
-            self._expire(waited_for, expire=expire)
+        return done
 
     def _wait(
         self, arrivals: _Arrivals, deadline: float | None, look_at: Callable[[TaskReference], None] | None
@@ -224,23 +240,28 @@ def _failed(sent: Sent) -> Outcome | None:
 
 
 class _Arrivals:
-    """Which of the references that somebody waits for have an outcome."""
+    """Which of the references that somebody waits for have an outcome; some may be among them more than once."""
 
     def __init__(self, references: Sequence[TaskReference], spared: int) -> None:
-        self.missing = list(references[::-1])
-        """In the order asked for, from the end."""
+        self.missing = Counter(references)
         self.fresh: list[TaskReference] = []
-        """No longer missing, and not yet looked at."""
+        """No longer missing, and not yet looked at, in the order in which they came."""
+        self._left = len(references)
         self._spared = spared
+        for reference in references:
+            if reference.outcome is not None:
+                self.came(reference)
+
+    def came(self, reference: TaskReference) -> None:
+        """Note that a reference has an outcome; one that is not missing changes nothing."""
+        times = self.missing.pop(reference, 0)
+        if times:
+            self._left -= times
+            self.fresh.append(reference)
 
     def complete(self) -> bool:
-        """Tell whether no more than the spared ones are missing; of all, only the next is looked at each time."""
-        missing = self.missing
-        while missing and missing[-1].outcome is not None:
-            self.fresh.append(missing.pop())
-        return len(missing) <= self._spared or (
-            self._spared > 0 and sum(reference.outcome is None for reference in missing) <= self._spared
-        )
+        """Tell whether no more than the spared ones are missing."""
+        return self._left <= self._spared
 
 
 def _earlier(deadline: float | None, other: float) -> float:

@@ -21,8 +21,6 @@ LEAST_EXECUTORS: Final = 2
 SHORT_WAIT_S: Final = 0.02
 """An executor that waits no longer than this for a large value waits for a busy agent, not for a network: that is no
 work of the task, and to send tasks one by one because of it would keep the agent busier still."""
-LONG_S: Final = 0.2
-"""The order of tasks shorter than this matters little: an executor works on alone for no longer."""
 LOOK_AHEAD: Final = 64
 """How many of the long tasks in front are put in order together: none is overtaken by more than the others of these."""
 _RISE: Final = 0.5
@@ -95,9 +93,9 @@ def put_in_order(ready: OrderedDict[str, Task], times: RunTimes) -> int:
     is with circuits; equals stay in their order, and what others wait for (tasks of tasks, what was lost) in front.
 
     Returns:
-        How many are in their order now; 0 if the first is too short, or not known well enough, for that to matter.
+        How many are in their order now; 0 if the first is short, or none of its function has run yet.
     """
-    if (times.expected_s(next(iter(ready.values())).function.function_id) or 0.0) < LONG_S:
+    if (times.expected_s(next(iter(ready.values())).function.function_id) or 0.0) <= BATCH_S:
         return 0
 
     def key(task: Task) -> tuple[bool, float, int]:
