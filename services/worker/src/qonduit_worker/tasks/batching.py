@@ -90,7 +90,8 @@ def put_in_order(ready: OrderedDict[str, Task], times: RunTimes) -> int:
 
     Longest processing time first (Graham, SIAM Journal on Applied Mathematics 17, 1969): what begins last is short,
     and no executor works on alone for long. Of the same function the larger call is taken for the longer one, as it
-    is with circuits; equals stay in their order, and what others wait for (tasks of tasks, what was lost) in front.
+    is with circuits; arguments too large for a message count as the largest. Equals stay in their order, and what
+    others wait for (tasks of tasks, what was lost) in front.
 
     Returns:
         How many are in their order now; 0 if the first is short, or none of its function has run yet.
@@ -98,10 +99,11 @@ def put_in_order(ready: OrderedDict[str, Task], times: RunTimes) -> int:
     if (times.expected_s(next(iter(ready.values())).function.function_id) or 0.0) <= BATCH_S:
         return 0
 
-    def key(task: Task) -> tuple[bool, float, int]:
+    def key(task: Task) -> tuple[bool, float, bool, int]:
         if task.owner is not None or task.attempt > 1:
-            return False, 0.0, 0
-        return True, -(times.expected_s(task.function.function_id) or 0.0), -task.size_bytes
+            return False, 0.0, False, 0
+        expected_s = times.expected_s(task.function.function_id) or 0.0
+        return True, -expected_s, not task.has_stored_arguments, -task.size_bytes
 
     front = sorted(islice(ready.values(), LOOK_AHEAD), key=key)
     for task in reversed(front):

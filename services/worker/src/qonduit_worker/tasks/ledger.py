@@ -160,7 +160,7 @@ class TaskLedger:
         executors = len(lane.owned)
         window = max(LEAST_WINDOW, BATCHES_AN_EXECUTOR * executors)
         while lane.ready and len(lane.batches) < window:
-            lane.in_order = lane.in_order or put_in_order(lane.ready, self.times)
+            lane.in_order = min(lane.in_order, len(lane.ready)) or put_in_order(lane.ready, self.times)
             count, expected_s = batch_size(lane.ready.values(), self.times, executors)
             lane.in_order = max(0, lane.in_order - count)
             self._batches += 1

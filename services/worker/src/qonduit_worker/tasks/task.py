@@ -65,6 +65,11 @@ class Task:
         return self.function.shape
 
     @property
+    def has_stored_arguments(self) -> bool:
+        """Whether some of what it is given was too large for a message."""
+        return bool(self.call_digest or self.apart or any(given.value_digest for given in self.inputs))
+
+    @property
     def size_bytes(self) -> int:
         """Bytes that it carries itself."""
         size = len(self.call) if self.call is not None else 0
