@@ -219,6 +219,18 @@ async def test_an_input_that_had_ended_is_sent_again_with_its_value(driver: Driv
     assert driver.submitted[2][3] == [["", pickling.dumps("value"), ""]]
 
 
+async def test_who_waits_for_a_call_hears_of_an_input_that_had_failed(driver: Driver) -> None:
+    driver.answers = False
+    first = await asyncio.to_thread(echo, 1)
+    second = await asyncio.to_thread(echo, first)
+    waiting = asyncio.create_task(asyncio.to_thread(tasks.get, second))
+    await driver.lent.wait()  # From now on it looks only when it is told something.
+    driver.done(first.task_id, outcome="ERROR", value=KeyError("lost"), text="the traceback")
+    driver.server.push("tasks_unknown", tasks=[second.task_id])
+    with pytest.raises(KeyError, match="lost"):
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+
 async def test_a_call_with_a_failed_task_among_its_arguments_fails_as_that_did(driver: Driver) -> None:
     driver.answers = False
     first = await asyncio.to_thread(echo, 1)

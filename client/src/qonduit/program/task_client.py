@@ -66,7 +66,9 @@ class TaskClient:
             failed = _failed(sent)
             with self._changed:
                 if failed is not None:
+                    self._pending.pop(reference.task_id, None)  # It is there if it was submitted before.
                     listeners += self._complete(reference, failed)
+                    self._changed.notify_all()
                     continue
                 reference.unsent = (function_id, sent) if sent.inputs else None
                 self._pending[reference.task_id] = reference
@@ -77,9 +79,6 @@ class TaskClient:
                 self._send(function_id, rows)
                 rows, size_bytes = [], 0
         self._send(function_id, rows)
-        if listeners:
-            with self._changed:
-                self._changed.notify_all()
         for tell in listeners:
             tell()
 
@@ -216,7 +215,7 @@ class TaskClient:
             for reference in fresh:
                 look_at(reference)
             if deadline is not None and time.monotonic() >= deadline:
-                return False
+                return arrivals.complete()
 
     @staticmethod
     def _expire(waited_for: list[TaskReference], *, expire: bool) -> None:
