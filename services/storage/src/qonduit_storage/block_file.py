@@ -26,7 +26,7 @@ class BlockFile:
     a file on a file system that knows no such way, goes through the cache.
 
     A block is written by one of `writers` while the next one is filled, as hashing takes about as long as the disk.
-    What fails there is raised by the next call, and by each after it.
+    What fails there is raised by the next call that writes, and by each after it.
     """
 
     def __init__(self, path: Path, *, writers: Executor, offset: int) -> None:

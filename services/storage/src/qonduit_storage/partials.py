@@ -115,7 +115,7 @@ class Partials:
 
     def keep(self, upload: Incoming, offer: OfferedFile) -> None:
         """Keeps the file of an upload that broke off, if it is worth it; blocks."""
-        with suppress(StorageError):  # What is written already can be gone on from as well.
+        with suppress(StorageError, OSError):  # What is written already can be gone on from as well.
             upload.break_off()
         self._keep(upload.path, key_of(offer))
         self._expire()

@@ -73,7 +73,7 @@ class DiskPart:
         """Lets go of the folder."""
         if self._expiring is not None:
             self._expiring.cancel()
-        self._disk.close()
+        await asyncio.to_thread(self._disk.close)
 
 
 async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTRY) -> Sequence[Part]:
