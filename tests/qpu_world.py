@@ -23,6 +23,7 @@ import psutil
 from qonduit_qpu_broker.payloads import Payloads
 from qonduit_service_kit.bus import Bus, worker_inbox
 from qonduit_service_kit.messages import QPU_BROKER, ProgramEnded, QpuReply, QpuTransition
+from qonduit_service_kit.testing import halt
 from qonduit_service_kit.tickets import TicketSigner, load_or_create_key
 from qonduit_worker.environment import STEADY
 from qonduit_worker.qpu_endpoint import DeviceCache, ProgramContext, QpuEndpoint
@@ -135,7 +136,7 @@ class Services:
         simulators = psutil.Process(self.qpu_broker.process.pid).children()
         assert simulators, "no QPU job ran yet"
         for simulator in simulators:
-            simulator.suspend()
+            halt(simulator.pid)
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from qonduit_service_kit.bus import GATEWAY_INBOX, SCHEDULER_INBOX, Bus, Delivery, TopologyError, amqp, tasks_queue
 from qonduit_service_kit.messages import GATEWAY, SCHEDULER, SchedulerHello, Shape, task_queue
-from qonduit_service_kit.testing import new_broker
+from qonduit_service_kit.testing import halt, new_broker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -177,7 +177,7 @@ async def test_a_request_that_is_never_answered_is_made_again(
 def stopped(broker: PrivateBroker) -> Iterator[None]:
     """A broker that stands still: it takes bytes and answers nothing."""
     assert broker.node.pid is not None
-    os.kill(broker.node.pid, signal.SIGSTOP)
+    halt(broker.node.pid)
     try:
         yield
     finally:

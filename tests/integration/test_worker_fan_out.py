@@ -23,6 +23,7 @@ from qonduit_service_kit.messages import (
     TaskDemand,
     WorkerHeartbeat,
 )
+from qonduit_service_kit.testing import halt
 from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ async def test_an_executor_that_is_revoked_while_its_files_are_on_their_way_ends
     spec = await cluster.spec("pass")
     storage = cluster.storage.process
     assert storage is not None
-    storage.send_signal(signal.SIGSTOP)
+    halt(storage.pid)
     try:
         grant = ExecutorGranted(
             cluster.term, "early", "job", 1, "ada", Shape(1000, 128 * MIB), cluster.worker_id, spec.storage_ticket

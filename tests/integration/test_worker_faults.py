@@ -21,7 +21,7 @@ from qonduit_service_kit.messages import (
     WorkerHeartbeat,
     WorkerStopped,
 )
-from qonduit_service_kit.testing import new_broker
+from qonduit_service_kit.testing import halt, new_broker
 from scripted_cluster import MIB, PATIENCE_S, ScriptedCluster
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ async def test_a_worker_that_stood_still_begins_a_new_life(bus_url: str, tmp_pat
         job = await cluster.run(SLEEPS)
         await job.logged("begun")
         first = cluster.of(WorkerHeartbeat)[-1]
-        os.kill(pid_of(cluster), signal.SIGSTOP)
+        halt(pid_of(cluster))
         await asyncio.sleep(21)  # The time that passes is what is tested.
         os.kill(pid_of(cluster), signal.SIGCONT)
         await cluster.until(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from qonduit_service_kit.testing import halt
 from qonduit_worker.sandbox import (
     CgroupTree,
     SandboxConfig,
@@ -84,7 +85,7 @@ async def test_a_zygote_that_hangs_is_given_up_and_starts_again(
 ) -> None:
     with monkeypatch.context() as hasty:
         hasty.setattr("qonduit_worker.sandbox.zygote._FORK_TIMEOUT_S", 0.1)
-        os.kill(sandboxes.zygote.pid, signal.SIGSTOP)
+        halt(sandboxes.zygote.pid)
         with pytest.raises(SandboxStartError, match="was not ready"):
             await sandboxes.fork("pass")
     async with asyncio.timeout(60):
@@ -111,7 +112,7 @@ def _unreadable(reported_cpu_s: float) -> Usage:
 
 async def test_a_zygote_that_dies_under_a_fork_is_said(sandboxes: Sandboxes) -> None:
     # Stopped, it takes the order and never answers.
-    os.kill(sandboxes.zygote.pid, signal.SIGSTOP)
+    halt(sandboxes.zygote.pid)
     forking = asyncio.create_task(sandboxes.fork("pass"))
     await asyncio.sleep(0.05)
     os.kill(sandboxes.zygote.pid, signal.SIGKILL)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
 
     MakeBus = Callable[..., Awaitable[Bus]]
     """Starts a bus: make_bus(app_id="test", url=the vhost of this test); it is stopped after the test."""
+
+
+def halt(pid: int) -> None:
+    """Stop a process by SIGSTOP; returns once all of its threads stand, as on a busy machine some go on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    while not all(map(_stands, threads.iterdir())):
+        time.sleep(0.001)
+
+
+def _stands(thread: Path) -> bool:
+    try:
+        state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # It has ended.
+    return state in "TZX"
 
 
 class PrivateBroker:
