@@ -14,11 +14,12 @@ from qonduit_storage import block_file
 from qonduit_storage.block_file import BlockFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Executor
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor, Future
     from pathlib import Path
 
 BLOCK = 64 * 1024
+PATIENCE_S = 10
 
 
 @pytest.fixture(autouse=True)
@@ -97,25 +98,27 @@ def test_a_block_that_cannot_be_written_is_told_and_nothing_is_written_after_it(
     assert (tmp_path / "file").read_bytes() == content[:BLOCK]
 
 
-def test_a_closed_file_is_written_to_no_more(
+def test_a_file_is_closed_once_its_block_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
 ) -> None:
-    may_write = threading.Event()
-    write = os.write
+    closing = threading.Event()
+    write, wait = os.write, block_file.wait
 
-    def slow(number: int, left: memoryview) -> int:
-        may_write.wait()
+    def write_once_it_is_being_closed(number: int, left: memoryview) -> int:
+        closing.wait(PATIENCE_S)
         return write(number, left)
 
-    monkeypatch.setattr(os, "write", slow)
+    def wait_and_tell(writing: Iterable[Future[None]]) -> object:
+        closing.set()
+        return wait(writing)
+
+    monkeypatch.setattr(os, "write", write_once_it_is_being_closed)
+    monkeypatch.setattr(block_file, "wait", wait_and_tell)
     file = BlockFile(tmp_path / "file", writers=writers, offset=0)
     content = some_bytes(BLOCK)
     file.write(content)
-    closing = threading.Thread(target=file.close)
-    closing.start()
-    may_write.set()
-    closing.join()
-    assert (tmp_path / "file").read_bytes() == content, "its file was open until the end"
+    file.close()
+    assert (tmp_path / "file").read_bytes() == content
 
 
 def test_where_the_cache_cannot_be_passed_all_goes_through_it(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from hypothesis import given
 from hypothesis import strategies as st
 from qonduit_service_kit.messages import Shape, TaskFunction
-from qonduit_worker.tasks.batching import BATCH_S, MOST_BYTES, MOST_TASKS, RunTimes, batch_size
-from qonduit_worker.tasks.task import Task
+from qonduit_worker.tasks.batching import BATCH_S, MOST_BYTES, MOST_TASKS, RunTimes, batch_size, put_in_order
+from qonduit_worker.tasks.task import Owner, Task
 
 SHAPE = Shape(1000, 2**30)
 
@@ -94,3 +96,40 @@ def test_whatever_waits_a_batch_is_neither_empty_nor_too_large(
     if count > 1:
         assert expected_s <= BATCH_S
         assert sum(one.size_bytes for one in ready[:count]) <= MOST_BYTES
+
+
+# --- The order in which they begin -------------------------------------------------------------
+
+
+def in_order(*several: Task, **mean_s: float) -> list[str]:
+    ready = OrderedDict((task.task_id, task) for task in several)
+    put_in_order(ready, times(**mean_s))
+    return list(ready)
+
+
+def sized(task_id: str, size_bytes: int, *, apart: tuple[str, ...] = (), **fields: int | Owner) -> Task:
+    task = Task(task_id, TaskFunction("f", "f", SHAPE), bytes(size_bytes), "", [], apart=apart)
+    for name, value in fields.items():
+        setattr(task, name, value)
+    return task
+
+
+def test_of_long_tasks_the_longer_functions_and_then_the_larger_calls_go_first() -> None:
+    small, large = tasks(1, "f", 10) + tasks(1, "g", 1000)
+    assert in_order(sized("small", 1), sized("large", 1000), sized("equal", 1000), f=5.0) == ["large", "equal", "small"]
+    assert in_order(large, small, f=5.0, g=1.0) == [small.task_id, large.task_id]
+
+
+def test_arguments_too_large_for_a_message_count_as_the_largest() -> None:
+    assert in_order(sized("inline", 1000), sized("apart", 1, apart=("d" * 64,)), f=5.0) == ["apart", "inline"]
+
+
+def test_what_others_wait_for_stays_in_front_of_longer_tasks() -> None:
+    child, lost = sized("child", 1, owner=Owner("w", "lease", "parent")), sized("lost", 1, attempt=2)
+    assert in_order(child, lost, sized("large", 1000), f=5.0) == ["child", "lost", "large"]
+
+
+def test_short_tasks_and_those_of_which_nothing_is_known_stay_in_their_order() -> None:
+    several = sized("small", 1), sized("large", 1000)
+    assert in_order(*several, f=BATCH_S) == ["small", "large"]
+    assert in_order(*several) == ["small", "large"]

@@ -213,28 +213,6 @@ def test_of_long_tasks_the_larger_calls_go_first_and_none_waits_for_all_that_com
     assert order == [*first, *(f"t{number}" for number in reversed(range(LOOK_AHEAD, 2 * LOOK_AHEAD)))]
 
 
-def test_arguments_too_large_for_a_message_count_as_the_largest() -> None:
-    ledger = TaskLedger()
-    ledger.times.note(FUNCTION.function_id, 5.0)
-    ledger.add(sized("inline", 1000), 1.0)
-    ledger.add(Task("apart", FUNCTION, b"call", "", [], apart=("d" * 64,)), 1.0)
-    ledger.add(Task("stored", FUNCTION, None, "d" * 64, []), 1.0)
-    assert published(ledger) == ["apart", "stored", "inline"]
-
-
-def test_what_was_lost_and_tasks_of_tasks_go_before_longer_ones() -> None:
-    ledger = TaskLedger()
-    ledger.times.note(FUNCTION.function_id, 5.0)
-    ledger.add(sized("small", 1), 1.0)
-    assert published(ledger) == ["small"]
-    take(ledger, "lease", ("small", 1))
-    for number in range(2):
-        ledger.add(sized(f"large {number}", 1000), 1.0)
-    ledger.lost("lease", "lost")
-    ledger.add(task("child", owner=Owner("w", "a", "large 0")), 1.0)
-    assert published(ledger) == ["child", "small", "large 0", "large 1"]
-
-
 # --- Values of other tasks ---------------------------------------------------------------------
 
 
