@@ -56,6 +56,10 @@ async def count(requests: AsyncIterator[StringValue], context: Any) -> StringVal
     return await answer_or_raise(StringValue(value=texts[-1]), context)
 
 
+async def answer_to_the_first(requests: AsyncIterator[StringValue], context: Any) -> StringValue:
+    return await answer_or_raise(await anext(requests), context)
+
+
 def register(server: grpc.aio.Server) -> None:
     coded: dict[str, Any] = {
         "request_deserializer": StringValue.FromString,
@@ -66,6 +70,7 @@ def register(server: grpc.aio.Server) -> None:
         "Stream": grpc.unary_stream_rpc_method_handler(stream_then_raise, **coded),
         "Write": grpc.unary_stream_rpc_method_handler(write_then_raise, **coded),
         "Count": grpc.stream_unary_rpc_method_handler(count, **coded),
+        "First": grpc.stream_unary_rpc_method_handler(answer_to_the_first, **coded),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
 
@@ -136,6 +141,24 @@ async def test_a_refusal_crosses_the_wire_by_type(client: grpc.aio.Channel, kind
     assert (error.code, error.reason, error.text) == (NOT_FOUND.code, NOT_FOUND.reason, NOT_FOUND.text)
     assert error.metadata == {"job": "j"}
     assert error.violations == {"job_id": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("token", "text", "code"),
+    [
+        ("tok", "refused", grpc.StatusCode.NOT_FOUND),
+        ("tok", "hello", grpc.StatusCode.OK),
+        ("wrong", "hello", grpc.StatusCode.UNAUTHENTICATED),
+    ],
+)
+async def test_who_uploads_on_hears_the_answer(
+    server: GrpcServer, token: str, text: str, code: grpc.StatusCode
+) -> None:
+    async with channel(server.address, token=token) as client:
+        upload = client.stream_unary(f"/{NAME}/First", **coders())
+        for _ in range(50):
+            call = upload(StringValue(value=part) for part in (text, *["more" * 10_000] * 20))
+            assert await call.code() == code
 
 
 async def test_a_refusal_that_names_something_huge_or_damaged_still_arrives(client: grpc.aio.Channel) -> None:

@@ -19,10 +19,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from qonduit_api.internal.v1 import storage_pb2 as pb
 from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
+from qonduit_service_kit import interceptors
 from qonduit_service_kit.rpc import GrpcServer, channel, from_rpc_error
 from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
 from qonduit_storage.service import build
-from qonduit_storage.servicers import border
 from qonduit_storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ CHUNK_BYTES = 64 * 1024
 ALL_RIGHTS = {"blobs": "rw", "read_space": "users/ada", "write_space": "users/ada", "log": "job-1"}
 SERVICE = """
 import runpy
+from qonduit_service_kit import interceptors
 from qonduit_storage import disk
-from qonduit_storage.servicers import border
-border._LINGER_S = border._SILENCE_S = 100.0
+interceptors._HEAR_OUT_S = interceptors._PAUSE_S = 100.0
 disk._FREE_SPACE_AGE_S = 1e9
 runpy.run_module("qonduit_storage", run_name="__main__")
 """
@@ -298,8 +298,8 @@ def must_refuse() -> Callable[..., Any]:
 @pytest.fixture
 def slow_senders(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service, which is in this process, lets a client send all it has, though either may stop for seconds."""
-    for name in ("_LINGER_S", "_SILENCE_S"):
-        monkeypatch.setattr(border, name, 100.0)
+    for name in ("_HEAR_OUT_S", "_PAUSE_S"):
+        monkeypatch.setattr(interceptors, name, 100.0)
 
 
 @pytest.fixture

@@ -230,7 +230,11 @@ class _CutOff(storage_pb2_grpc.BlobServiceServicer):
         yield storage_pb2.GetBlobResponse(chunk=b"bytes")
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+CUT_OFF = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL]
+"""The last, without a reason, is what gRPC itself says of a call that ended under its write."""
+
+
+@pytest.mark.parametrize("code", CUT_OFF)
 async def test_a_call_that_storage_cuts_off_as_it_ends_is_made_again(world: World, code: grpc.StatusCode) -> None:
     cache = world.add_worker(HOME)
     service, server = _CutOff(code), grpc.aio.server()

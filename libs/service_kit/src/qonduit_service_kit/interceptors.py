@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _log = logs.get_logger("rpc")
 _NO_SPANS = ("/grpc.health.", "/grpc.reflection.")
-_READ_ON_S = 0.2
+_HEAR_OUT_S = 2.0
+_PAUSE_S = 1.0
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 
 
@@ -63,14 +64,23 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
 
 def _refusing(error: Exception) -> Callable[[Any, Any], Awaitable[None]]:
     async def refuse(requests: AsyncIterator[Any], _context: Any) -> None:
-        # A call that ends under its client's write is told to that client as INTERNAL, without our reason.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READ_ON_S):
-                async for _ in requests:
-                    pass
+        await _hear_out(requests)
         raise error
 
     return refuse
+
+
+async def _hear_out(requests: AsyncIterator[Any]) -> None:
+    """Throw away what a client still sends, until it ends, pauses, or takes too long.
+
+    A call that ends under its client's write is told to that client as INTERNAL by grpc.aio, in place of our answer.
+    """
+    # What cannot be read, or is read no more, is thrown away as well.
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_HEAR_OUT_S):
+            while True:
+                async with asyncio.timeout(_PAUSE_S):
+                    await anext(requests)
 
 
 def _inner(handler: Any) -> tuple[Callable[..., Any], str]:
@@ -106,6 +116,28 @@ class ErrorInterceptor(AroundInterceptor):
 async def _abort(context: Any, error: ApiError) -> None:
     status = error.to_status()
     await context.abort(error.code, status.message, trailing_metadata=trailers(status))
+
+
+class HearOutInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Lets a client that still uploads finish, for a moment, before it is refused or answered early."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Wrap the handler of an upload; who sends and is answered in turns is not kept waiting."""
+        handler = await continuation(handler_call_details)
+        inner = handler and handler.stream_unary
+        if inner is None:
+            return handler
+
+        async def call(requests: AsyncIterator[Any], context: Any) -> Any:
+            try:
+                answer = await inner(requests, context)
+            except Exception:
+                await _hear_out(requests)
+                raise
+            await _hear_out(requests)
+            return answer
+
+        return handler._replace(stream_unary=call)
 
 
 class _RpcMetrics:

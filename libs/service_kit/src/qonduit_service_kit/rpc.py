@@ -12,7 +12,12 @@ from grpc_reflection.v1alpha import reflection
 
 from qonduit_service_kit import tracing
 from qonduit_service_kit.errors import ApiError, from_rpc_error
-from qonduit_service_kit.interceptors import ErrorInterceptor, MetricsInterceptor, TracingInterceptor
+from qonduit_service_kit.interceptors import (
+    ErrorInterceptor,
+    HearOutInterceptor,
+    MetricsInterceptor,
+    TracingInterceptor,
+)
 from qonduit_service_kit.metrics import REGISTRY
 
 if TYPE_CHECKING:
@@ -101,10 +106,9 @@ class GrpcServer:
             OSError: The address cannot be used; the text names it.
         """
         check_exposure(self._host, *self._tls, allow_insecure=self._allow_insecure)
-        server = grpc.aio.server(
-            interceptors=(TracingInterceptor(), MetricsInterceptor(self._registry), ErrorInterceptor(), *self._own),
-            options=_SERVER_OPTIONS,
-        )
+        metrics = MetricsInterceptor(self._registry)
+        around = (TracingInterceptor(), metrics, ErrorInterceptor(), HearOutInterceptor(), *self._own)
+        server = grpc.aio.server(interceptors=around, options=_SERVER_OPTIONS)
         self._register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflect:

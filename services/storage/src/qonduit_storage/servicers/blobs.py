@@ -35,7 +35,7 @@ class BlobServicer(pb_grpc.BlobServiceServicer):
         self, request_iterator: AsyncIterator[pb.PutBlobRequest | memoryview], context: Any
     ) -> pb.PutBlobResponse:
         """Stores bytes."""
-        async with self._desk.receiving(request_iterator, context) as (access, messages):
+        with self._desk.receiving(request_iterator, context) as (access, messages):
             access.write_blobs()
             header: pb.PutBlobHeader = await header_of(messages)
             blob = Blob(header.digest, header.size_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from qonduit_storage.metrics import StorageMetrics
 
 T = TypeVar("T")
-
-_LINGER_S = 2.0
-_SILENCE_S = 0.1
 
 _CODES: tuple[tuple[type[errors.StorageError], grpc.StatusCode], ...] = (
     (errors.RequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -90,17 +87,3 @@ async def timely(messages: AsyncIterable[T], idle_s: float) -> AsyncIterator[T]:
         except TimeoutError as error:
             raise errors.IdleError(f"Nothing came for {idle_s:g} s, so the upload was ended. Send it again.") from error
         yield message
-
-
-async def linger(messages: AsyncIterator[object]) -> None:
-    """Lets a client that is still sending finish, for a moment, before its call is answered.
-
-    A call that ends under a client's write makes grpc.aio report INTERNAL there, in place of our answer. So what it
-    has on its way is thrown away until it ends, pauses, or takes too long.
-    """
-    with suppress(TimeoutError, errors.IdleError):
-        async with asyncio.timeout(_LINGER_S):
-            while True:
-                async with asyncio.timeout(_SILENCE_S):
-                    if await anext(messages, None) is None:
-                        return

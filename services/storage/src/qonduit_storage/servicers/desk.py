@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qonduit_service_kit.rpc import ApiError
-
-from qonduit_storage.servicers.border import Border, linger, timely
+from qonduit_storage.servicers.border import Border, timely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -33,16 +31,8 @@ class Desk:
         with Border(self.metrics).crossing():
             yield self.doorkeeper.admit(context.invocation_metadata())
 
-    @asynccontextmanager
-    async def receiving(
-        self, requests: AsyncIterable[T], context: Any
-    ) -> AsyncIterator[tuple[Access, AsyncIterator[T]]]:
+    @contextmanager
+    def receiving(self, requests: AsyncIterable[T], context: Any) -> Iterator[tuple[Access, AsyncIterator[T]]]:
         """Around the whole of an upload: as ``serving``, and gives its messages, each of which must come in time."""
-        messages = timely(requests, self.upload_idle_s)
-        try:
-            with self.serving(context) as access:
-                yield access, messages
-        except ApiError:
-            await linger(messages)
-            raise
-        await linger(messages)
+        with self.serving(context) as access:
+            yield access, timely(requests, self.upload_idle_s)

@@ -32,7 +32,7 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
         self, request_iterator: AsyncIterator[pb.PutFileRequest | memoryview], context: Any
     ) -> pb.PutFileResponse:
         """Stores a file."""
-        async with self._desk.receiving(request_iterator, context) as (access, messages):
+        with self._desk.receiving(request_iterator, context) as (access, messages):
             header: pb.PutFileHeader = await header_of(messages)
             access.write_space(header.space)
             offer = OfferedFile(header.space, header.name, header.size_bytes, header.digest, header.offset)
