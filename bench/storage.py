@@ -3,8 +3,10 @@
     python bench/storage.py [--rounds 3] [--folder FOLDER] [--large-gb 10]
 
 Each round moves the same archive of 1 GB, one way after another, each time another way first: `cp` with fsync, a bare
-gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable. Then small
-files, a list of 100,000, and the service's memory after a file of 10 GB. The folder must be on a disk.
+gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable. What of the
+bare stream's speed this machine can leave to any service is shown by the bare stream beside two processes that hash and
+write as many bytes of their own, and exchange nothing with it. Then small files, a list of 100,000, and the service's
+memory after a file of 10 GB. The folder must be on a disk.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,6 +70,30 @@ async def main():
     await server.wait_for_termination()
 
 asyncio.run(main())
+"""
+
+_ASIDE: Final = """
+import hashlib, mmap, os, sys
+
+kind, size, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+block = 1024**2
+memory = memoryview(mmap.mmap(-1, size))
+for at in range(0, size, block):
+    memory[at : at + block] = os.urandom(16) * (block // 16)
+print(flush=True)
+for _ in sys.stdin:
+    if kind == "hash":
+        sha256 = hashlib.sha256()
+        for at in range(0, size, block):
+            sha256.update(memory[at : at + block])
+    else:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
+        for at in range(0, size, block):
+            os.write(file, memory[at : at + block])
+        os.fsync(file)
+        os.close(file)
+        os.unlink(path)
+    print(flush=True)
 """
 
 
@@ -136,6 +162,34 @@ def bare_server() -> Iterator[str]:
             process.terminate()
 
 
+@asynccontextmanager
+async def aside(kind: str, size_bytes: int, path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """A process that hashes or writes so many bytes of its own past the cache; yields what has it do so once."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _ASIDE, kind, str(size_bytes), str(path)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    orders, answers = process.stdin, process.stdout
+
+    async def answered() -> None:
+        if not await answers.readline():
+            sys.exit(f"what should {kind} beside the stream ended")
+
+    async def once() -> None:
+        orders.write(b"\n")
+        await answered()
+
+    await answered()
+    try:
+        yield once
+    finally:
+        orders.close()
+        await process.wait()
+
+
 def make_archive(path: Path, size_bytes: int) -> Archive:
     """Write a tar with one member of bytes that no file system can make smaller."""
     block = os.urandom(16 * CHUNK_BYTES)
@@ -202,26 +256,31 @@ async def timed(work: Awaitable[Any]) -> float:
 async def throughput(ours: Any, bare: Any, archive: Archive, folder: Path, rounds: int) -> None:
     """Print MB/s up and down, and how the service stands beside the bare stream of the same round."""
     chunks = -(-archive.size_bytes // CHUNK_BYTES)
-    ways: dict[str, Callable[[], Awaitable[Any]]] = {
-        "cp + fsync": lambda: asyncio.to_thread(copy, archive, folder / "copy"),
-        "bare stream, up": lambda: put(bare, archive, "1gb.tar"),
-        "service, up": lambda: put(ours, archive, "1gb.tar"),
-        "bare stream, down": lambda: get(bare, "", chunks),
-        "service, down": lambda: get(ours, "1gb.tar"),
-    }
-    await put(ours, archive, "1gb.tar")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
-        names = list(ways)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            await asyncio.to_thread(os.sync)
-            seconds[name].append(await timed(ways[name]()))
-            print(f"  {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
+    size = chunks * CHUNK_BYTES
+    async with aside("hash", size, folder / "aside") as hashed, aside("write", size, folder / "aside") as written:
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
+            "cp + fsync": lambda: asyncio.to_thread(copy, archive, folder / "copy"),
+            "bare stream, up": lambda: put(bare, archive, "1gb.tar"),
+            "bare stream beside sha256 and writing, up": lambda: asyncio.gather(
+                put(bare, archive, "1gb.tar"), hashed(), written()
+            ),
+            "service, up": lambda: put(ours, archive, "1gb.tar"),
+            "bare stream, down": lambda: get(bare, "", chunks),
+            "service, down": lambda: get(ours, "1gb.tar"),
+        }
+        await put(ours, archive, "1gb.tar")
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(rounds):
+            names = list(ways)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                await asyncio.to_thread(os.sync)
+                seconds[name].append(await timed(ways[name]()))
+                print(f"  {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     print("| 1 GB | MB/s | of the bare stream |\n|---|---|---|")
     for name, values in seconds.items():
         speeds = [archive.size_bytes / 1e6 / value for value in values]
-        base = seconds[f"bare stream, {name.rpartition(' ')[2]}"] if name.startswith("service") else []
-        share = f"{statistics.median(b / v for b, v in zip(base, values, strict=True)):.0%}" if base else ""
+        base = seconds.get(f"bare stream, {name.rpartition(' ')[2]}", values)
+        share = f"{statistics.median(b / v for b, v in zip(base, values, strict=True)):.0%}" if base != values else ""
         print(f"| {name} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f}) | {share} |")
 
 

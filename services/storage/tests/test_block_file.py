@@ -79,7 +79,7 @@ def test_what_fills_no_block_is_there_after_a_flush(tmp_path: Path, writers: Exe
 def test_a_block_that_cannot_be_written_is_told_and_nothing_is_written_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
 ) -> None:
-    content = some_bytes(3 * BLOCK + 1000)
+    content = some_bytes(10 * BLOCK + 1000)  # More than can wait to be written.
     write = os.write
 
     def full_after_one(number: int, left: memoryview) -> int:
@@ -96,6 +96,29 @@ def test_a_block_that_cannot_be_written_is_told_and_nothing_is_written_after_it(
         file.flush()
     file.close()
     assert (tmp_path / "file").read_bytes() == content[:BLOCK]
+
+
+def test_files_take_turns_with_a_writer_each_with_its_blocks_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: Executor
+) -> None:
+    gate, written = threading.Event(), list[str]()
+    write = os.write
+
+    def once_all_wait(number: int, left: memoryview) -> int:
+        assert gate.wait(PATIENCE_S)
+        written.append(bytes(left[:2]).decode())
+        return write(number, left)
+
+    monkeypatch.setattr(os, "write", once_all_wait)
+    monkeypatch.setattr(block_file, "_TURN_BLOCKS", 1)
+    one, other = (BlockFile(tmp_path / name, writers=writers, offset=0) for name in "ab")
+    one.write(b"".join(name * (BLOCK // 2) for name in (b"a1", b"a2", b"a3")))
+    other.write(b"b1" * (BLOCK // 2))
+    gate.set()
+    for file in (one, other):
+        file.sync()
+        file.close()
+    assert written == ["a1", "b1", "a2", "a3"]
 
 
 def test_a_file_is_closed_once_its_block_is_written(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from qonduit_storage.blocking import Lane
+from qonduit_storage.blocking import Lane, in_thread
 
 PATIENCE_S = 30.0
 
@@ -60,6 +61,29 @@ async def test_who_is_quicker_than_the_work_waits() -> None:
     work.go.set()
     await filling
     assert work.done == list(range(10))
+
+
+async def test_who_is_never_out_of_pieces_lets_others_have_its_thread() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    more, done = threading.Semaphore(0), list[object]()
+
+    def work(piece: int) -> None:
+        assert more.acquire(timeout=PATIENCE_S)  # Each piece takes as long as it takes to bring another.
+        done.append(piece)
+
+    other: asyncio.Future[None] | None = None
+    async with Lane(work, 2) as lane:
+        for piece in range(100):
+            await lane.put(piece)
+            if other is None:
+                other = asyncio.ensure_future(in_thread(done.append, "other"))
+                await some_turns()
+            if piece:
+                more.release()
+        more.release()
+    assert other is not None
+    await other
+    assert done.index("other") < 50
 
 
 async def test_what_the_work_raises_is_told_and_nothing_comes_after_it() -> None:

@@ -6,7 +6,10 @@ import errno
 import fcntl
 import mmap
 import os
+import threading
+from collections import deque
 from concurrent.futures import wait
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK_BYTES: Final = 1024 * 1024
+_BLOCKS: Final = 4
+"""Of each file: one is filled while the others wait for the disk."""
+_TURN_BLOCKS: Final = 4
 _ALIGNMENT: Final = 4096
 """What file systems ask of memory, offset and size at most, as a rule."""
 
@@ -25,18 +31,25 @@ class BlockFile:
     out what others use, and leave its writing to the end, when somebody waits for it. What fills no block, and all of
     a file on a file system that knows no such way, goes through the cache.
 
-    A block is written by one of `writers` while the next one is filled, as hashing takes about as long as the disk.
-    What fails there is raised by the next call that writes, and by each after it.
+    Blocks are written by one of `writers`, in their order, while the next ones are filled, as hashing takes about as
+    long as the disk. What fails there is raised by the next call that has to do with it, and by each after it.
     """
 
     def __init__(self, path: Path, *, writers: Executor, offset: int) -> None:
         self._file = path.open("r+b" if offset else "x+b", buffering=0)
         self._file.truncate(offset)
         self._writers = writers
+        self._lock = threading.Lock()
+        """For the next three: a writer must not end without seeing what comes just then."""
+        self._full: deque[tuple[memoryview, int]] = deque()
+        self._is_idle = True
         self._writing: Future[None] | None = None
+        self._error: Exception | None = None
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(_BLOCKS):
+            self._free.put(memoryview(mmap.mmap(-1, _BLOCK_BYTES)))
         # Each byte stands in a block where it will in the file's.
-        self._block = memoryview(mmap.mmap(-1, _BLOCK_BYTES))
-        self._other = memoryview(mmap.mmap(-1, _BLOCK_BYTES))
+        self._block = self._free.get()
         self._end = offset
         self._written = offset
         """Up to here all is in the file; what writes changes it, and one thing writes at a time."""
@@ -57,9 +70,8 @@ class BlockFile:
             self._end += len(taken)
             left = left[len(taken) :]
             if self._end % _BLOCK_BYTES == 0:
-                self._settle()
-                self._writing = self._writers.submit(self._put, self._block, self._end, direct=True)
-                self._block, self._other = self._other, self._block
+                self._have_written(self._block, self._end)
+                self._block = self._free.get()
 
     def flush(self) -> None:
         """Writes what fills no block; nothing can be written after it."""
@@ -78,12 +90,36 @@ class BlockFile:
 
     def rest(self) -> None:
         """Waits until nothing is being written; does not tell what failed."""
-        if self._writing is not None:
+        while self._writing is not None and not self._writing.done():  # Each block has the next one written.
             wait((self._writing,))
 
     def _settle(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
+        self.rest()
+        if self._error is not None:
+            raise self._error
+
+    def _have_written(self, block: memoryview, end: int) -> None:
+        if self._error is not None:
+            raise self._error
+        with self._lock:
+            self._full.append((block, end))
+            if self._is_idle:
+                self._is_idle = False
+                self._writing = self._writers.submit(self._put_some)
+
+    def _put_some(self) -> None:
+        for _ in range(_TURN_BLOCKS):
+            block, end = self._full.popleft()
+            try:
+                self._put(block, end, direct=True)
+            except Exception as error:  # noqa: BLE001 - Told to whoever writes next.
+                self._error = error
+            self._free.put(block)
+            with self._lock:
+                ends = self._is_idle = self._error is not None or not self._full
+            if ends:
+                return
+        self._writing = self._writers.submit(self._put_some)  # After those of others who wait for a writer.
 
     def _put(self, block: memoryview, end: int, *, direct: bool) -> None:
         place = self._written % _BLOCK_BYTES

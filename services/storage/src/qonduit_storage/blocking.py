@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_TURN_PIECES = 8
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,49 +47,70 @@ class Lane(Generic[T]):
     """Does one thing with pieces, in their order, in a thread while its caller goes on; ends with the last of them.
 
     A few of them wait for it at most. What it raises is raised by the next call, or at the end. While no piece waits it
-    has no thread, so that many slow senders hold none.
+    has no thread, so that many slow senders hold none, and after some pieces others have their turn with the threads.
     """
 
     def __init__(self, work: Callable[[T], object], most: int) -> None:
         self._work = work
         self._most = most
-        self._waiting: list[T] = []
-        self._at_work = 0
-        self._batch: asyncio.Future[None] | None = None  # Runs, or has failed.
+        self._waiting: deque[T] = deque()
+        self._given = 0
+        self._done = 0  # Counted by the thread.
+        self._thread: asyncio.Future[None] | None = None
+        self._error: BaseException | None = None
+        self._news: asyncio.Future[None] | None = None  # Somebody waits for it.
 
     async def put(self, piece: T) -> None:
         """Hands over a piece, once fewer than `most` of them are waiting or at work."""
-        while self._batch is not None and (self._batch.done() or len(self._waiting) + self._at_work >= self._most):
-            await self._turn(self._batch)
+        while self._given - self._done >= self._most and self._error is None:
+            await self._next_news()
+        if self._error is not None:
+            raise self._error
         self._waiting.append(piece)
-        if self._batch is None:
+        self._given += 1
+        if self._thread is None:
             self._start()
 
     def _start(self) -> None:
-        pieces, self._waiting = self._waiting, []
-        self._at_work = len(pieces)
-        self._batch = asyncio.get_running_loop().run_in_executor(None, self._do, pieces)
-        self._batch.add_done_callback(self._go_on)
+        loop = asyncio.get_running_loop()
+        self._thread = loop.run_in_executor(None, self._do_some, loop)
+        self._thread.add_done_callback(self._ended)
 
-    def _do(self, pieces: list[T]) -> None:
-        for piece in pieces:
+    def _do_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(_TURN_PIECES):
+            try:
+                piece = self._waiting.popleft()
+            except IndexError:
+                return
             self._work(piece)
+            self._done += 1
+            if self._news is not None:
+                loop.call_soon_threadsafe(self._tell)
 
-    def _go_on(self, batch: asyncio.Future[None]) -> None:
-        if batch.cancelled() or batch.exception() is not None:
-            return
-        self._batch = None
-        if self._waiting:
+    def _ended(self, thread: asyncio.Future[None]) -> None:
+        self._thread = None
+        self._error = None if thread.cancelled() else thread.exception()
+        self._tell()
+        if self._waiting and self._error is None:  # Its turn is over, or they came after its last look.
             self._start()
 
-    async def _turn(self, batch: asyncio.Future[None]) -> None:
-        await asyncio.wait((batch,))  # A cancelled caller does not cancel it: a thread cannot be stopped.
-        if self._batch is batch:
-            batch.result()
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _next_news(self) -> None:
+        # What was done just before is not told any more; then the next piece is, or the thread's end.
+        self._news = asyncio.get_running_loop().create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
 
     async def _drain(self) -> None:
-        while self._batch is not None:
-            await self._turn(self._batch)
+        while self._thread is not None:
+            await self._next_news()
+        if self._error is not None:
+            raise self._error
 
     async def __aenter__(self) -> Self:
         return self
