@@ -33,8 +33,7 @@ async def build(settings: SchedulerSettings) -> Sequence[Part]:
     service = SchedulerService(bus, leadership, SchedulerMetrics(), tick_s=settings.tick_s)
     metrics = MetricsServer(settings.metrics_host, settings.metrics_port)
     ticks = Background(service.run, name="scheduler ticks")
-    watch = Background(service.watch_connection, name="connection watch")
-    return [metrics, bus, service, ticks, watch]
+    return [metrics, bus, service, ticks]
 
 
 if __name__ == "__main__":

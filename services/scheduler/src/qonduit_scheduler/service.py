@@ -37,7 +37,6 @@ _REPEATED: Final = (ClusterReport, SchedulerHello, SchedulerProbe)
 """Sent again and again, so that none needs to survive the broker."""
 _PREFETCH: Final = 256
 _MEASURE_S: Final = 1.0
-_WATCH_S: Final = 0.1
 _log = get_logger("scheduler")
 
 
@@ -59,10 +58,11 @@ class SchedulerService:
         self._one_at_a_time = asyncio.Lock()
         self._subscription: Subscription | None = None
         self._role = Role.STANDBY
-        self._was_connected = True
+        self._connections_made = 0
 
     async def start(self) -> None:
         """Begin to consume; whether this scheduler is active shows once a message comes."""
+        self._connections_made = self._bus.connections_made
         self._subscription = await self._bus.consume(SCHEDULER_INBOX, self._on_delivery, prefetch=_PREFETCH)
 
     async def stop(self) -> None:
@@ -71,22 +71,17 @@ class SchedulerService:
         if subscription is not None:
             await subscription.cancel()
 
-    async def watch_connection(self) -> None:
-        """Notice each loss of the connection, also while a publish waits for it to come back."""
-        while True:
-            if not self._bus.connected:
-                self._was_connected = False
-            await asyncio.sleep(_WATCH_S)
-
     async def run(self) -> None:
         """Tick for ever."""
         measured_at = float("-inf")
         while True:
             async with self._one_at_a_time:
                 now = self._clock()
-                connected, self._was_connected = self._was_connected, self._bus.connected
+                # A loss counts also if it is over: a publish may have waited for the connection to come back.
+                before, self._connections_made = self._connections_made, self._bus.connections_made
+                connected = self._bus.connected and self._connections_made == before
                 with self._metrics.decision.labels("tick").time():
-                    commands = self._leadership.tick(now, connected=connected and self._bus.connected)
+                    commands = self._leadership.tick(now, connected=connected)
                 await self._publish(commands)
                 self._tell_role()
             if now - measured_at >= _MEASURE_S:

@@ -19,10 +19,27 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _BACKLOG = 1024
+_DATE_S = 1.0
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the service that it is a part of."""
+    """Leaves signals to the service that it is a part of, and has nothing to do while nothing comes."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Have it take no new calls, and end."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Keep the answers' date; uvicorn's own looks ten times a second whether it should end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_S):
+                    await self._ending.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -109,7 +126,7 @@ class RestServer:
         self._server = self._serving = None
         if server is not None and serving is not None:
             self._before_stop()
-            server.should_exit = True
+            server.end()
             await asyncio.wait([serving])
 
     async def failure(self) -> BaseException:
