@@ -181,12 +181,12 @@ class FakeWorker(Actor):
 class SchedulerProcess:
     """`python -m qonduit_scheduler`, with short times but for those of giving somebody up."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, **other_times: float) -> None:
         self._ready = folder / "ready.json"
         self._log = folder / "scheduler.log"
         times = {"SETTLE_S": 0.3, "PROBE_S": 0.1, "TICK_S": 0.05, "IDLE_S": 0.2}
         # The worker here tells nothing by itself, and who stands still for a moment has lost nothing.
-        times |= {"SILENCE_S": 600, "LEASE_TTL_S": 600}
+        times |= {"SILENCE_S": 600, "LEASE_TTL_S": 600} | other_times
         self._environment = dict(os.environ) | {
             "QONDUIT_SCHEDULER_AMQP_URL": url,
             "QONDUIT_SCHEDULER_READY_FILE": str(self._ready),
@@ -234,10 +234,10 @@ class Cluster:
     gateway: FakeGateway
     worker: FakeWorker
 
-    async def scheduler(self, name: str = "one") -> SchedulerProcess:
+    async def scheduler(self, name: str = "one", **times: float) -> SchedulerProcess:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        process = SchedulerProcess(self.url, folder)
+        process = SchedulerProcess(self.url, folder, **times)
         self.stack.push_async_callback(process.stop)
         await process.start()
         return process
@@ -351,6 +351,20 @@ async def test_a_message_for_somebody_else_goes_to_the_dead_letters(cluster: Clu
     await cluster.gateway.bus.publish(m.SCHEDULER, m.ProgramEnded("j1", 1))
     assert "the scheduler takes no ProgramEnded" in await asyncio.wait_for(reasons.get(), WAIT_S)
     await cluster.submit_and_wait(spec("j1"))
+
+
+async def test_a_connection_that_was_lost_for_a_moment_is_noticed_all_the_same(
+    own_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    async with cluster_on(own_broker.url, tmp_path) as cluster:
+        await cluster.scheduler(TICK_S=2)  # It connects again within a part of that.
+        await cluster.submit_and_wait(spec("j1"))
+        hellos = len(cluster.gateway.all(m.SchedulerHello))
+        close = 'rabbit_networking:close_connections(rabbit_networking:connections(), "test").'
+        await asyncio.to_thread(own_broker.node.control, close)
+        await cluster.gateway.until(lambda: len(cluster.gateway.all(m.SchedulerHello)) > hellos)
+        await cluster.submit_and_wait(spec("j2"))
+        assert cluster.worker.runs("j1")
 
 
 async def test_a_broker_restart_loses_nothing(own_broker: PrivateBroker, tmp_path: Path) -> None:

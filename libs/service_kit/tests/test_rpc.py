@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
+from qonduit_service_kit import interceptors
 from qonduit_service_kit.rpc import ApiError, GrpcServer, channel, from_rpc_error
 
 if TYPE_CHECKING:
@@ -152,8 +153,10 @@ async def test_a_refusal_crosses_the_wire_by_type(client: grpc.aio.Channel, kind
     ],
 )
 async def test_who_uploads_on_hears_the_answer(
-    server: GrpcServer, token: str, text: str, code: grpc.StatusCode
+    server: GrpcServer, monkeypatch: pytest.MonkeyPatch, token: str, text: str, code: grpc.StatusCode
 ) -> None:
+    for name in ("_HEAR_OUT_S", "_PAUSE_S"):
+        monkeypatch.setattr(interceptors, name, 100.0)  # Either may stop for seconds.
     async with channel(server.address, token=token) as client:
         upload = client.stream_unary(f"/{NAME}/First", **coders())
         for _ in range(50):

@@ -15,7 +15,7 @@ from qonduit_service_kit.tickets import Ticket, TicketSigner
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-pytestmark = pytest.mark.parametrize("kept", ["directory"], indirect=True)
+pytestmark = [pytest.mark.parametrize("kept", ["directory"], indirect=True), pytest.mark.usefixtures("slow_senders")]
 
 ADA, BOB = "users/ada", "users/bob"
 X = hashlib.sha256(b"x").hexdigest()
