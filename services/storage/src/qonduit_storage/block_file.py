@@ -20,6 +20,7 @@ _BLOCK_BYTES: Final = 1024 * 1024
 _BLOCKS: Final = 4
 """Of each file: one is filled while the others wait for the disk."""
 _TURN_BLOCKS: Final = 4
+"""After so many, others who wait for a writer have their turn."""
 _ALIGNMENT: Final = 4096
 """What file systems ask of memory, offset and size at most, as a rule."""
 
@@ -119,7 +120,8 @@ class BlockFile:
                 ends = self._is_idle = self._error is not None or not self._full
             if ends:
                 return
-        self._writing = self._writers.submit(self._put_some)  # After those of others who wait for a writer.
+        with self._lock:  # Whoever goes on may have come to its end before `submit` returns.
+            self._writing = self._writers.submit(self._put_some)
 
     def _put(self, block: memoryview, end: int, *, direct: bool) -> None:
         place = self._written % _BLOCK_BYTES
