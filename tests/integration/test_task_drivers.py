@@ -25,6 +25,7 @@ from task_scenes import PATIENCE_S, QUEUE, SHAPE, DriverScene, ExecutorScene, He
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from qonduit_service_kit.bus import Queue
     from qonduit_service_kit.testing import MakeBus, PrivateBroker
     from qonduit_worker.tasks import Give
 
@@ -90,6 +91,22 @@ async def test_what_an_idle_executor_here_can_run_goes_there_and_the_rest_by_the
     scene.ends("a", "b")
     await scene.is_done("a", "b")
     assert [call.task_id for call in scene.taken] == ["b"], "what was given lay in no queue"
+
+
+async def test_what_comes_as_the_queue_is_made_goes_behind_what_waited_for_it(
+    scene: DriverScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare = scene.bus.declare
+
+    async def declare_and_submit(*queues: Queue) -> None:
+        await declare(*queues)
+        scene.submit("b")
+
+    monkeypatch.setattr(scene.bus, "declare", declare_and_submit)
+    scene.submit("a")
+    await scene.demand(2)
+    await scene.take_all()
+    assert [call.task_id for call in await scene.takes(2)] == ["a", "b"]
 
 
 async def test_what_lies_in_the_queue_is_not_overtaken_by_what_could_be_given(scene: DriverScene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.bus import BusClosedError, BusError, MessageTooLargeError, UnroutableError, tasks_queue
@@ -46,7 +47,8 @@ class BatchPublisher:
         self._ledger = ledger
         self._callbacks = callbacks
         self._fail = fail
-        self._declaring: dict[Shape, asyncio.Task[None]] = {}
+        self._declaring: defaultdict[Shape, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._there: set[Shape] = set()
         self._closed = False
 
     async def publish(self, shape: Shape, batch: Batch) -> None:
@@ -69,7 +71,7 @@ class BatchPublisher:
 
     def forget(self, shape: Shape) -> None:
         """Declare a shape's queue again before the next batch: it may be gone."""
-        self._declaring.pop(shape, None)
+        self._there.discard(shape)
 
     async def close(self) -> None:
         """Delete the queues."""
@@ -127,14 +129,11 @@ class BatchPublisher:
         return TaskBatch(context.job_id, context.attempt, batch.number, tuple(used), tuple(calls), batch.expected_s)
 
     async def _declared(self, shape: Shape) -> None:
-        """Make sure that a shape's queue is there; several callers share one declaration."""
-        declaring = self._declaring.get(shape)
-        if declaring is None:
-            declaring = asyncio.create_task(self._bus.declare(tasks_queue(self._address(shape))))
-            self._declaring[shape] = declaring
-        if not declaring.done():
-            await asyncio.shield(declaring)
-        declaring.result()
+        """Make sure that a shape's queue is there; who waits for it goes on before those who come later."""
+        async with self._declaring[shape]:
+            if shape not in self._there:
+                await self._bus.declare(tasks_queue(self._address(shape)))
+                self._there.add(shape)
 
     def _address(self, shape: Shape) -> Address:
         return task_queue(self._context.job_id, self._context.attempt, shape)
