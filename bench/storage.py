@@ -3,10 +3,10 @@
     python bench/storage.py [--rounds 3] [--folder FOLDER] [--large-gb 10]
 
 Each round moves the same archive of 1 GB, one way after another, each time another way first: `cp` with fsync, a bare
-gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable. What of the
-bare stream's speed this machine can leave to any service is shown by the bare stream beside two processes that hash and
-write as many bytes of their own, and exchange nothing with it. Then small files, a list of 100,000, and the service's
-memory after a file of 10 GB. The folder must be on a disk.
+gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable. What
+hashing and writing alone cost the stream is shown by the bare stream beside two processes that hash and write as many
+bytes of their own, and exchange nothing with it. Then small files, a list of 100,000, and the service's memory after
+a file of 10 GB. The folder must be on a disk.
 """
 
 from __future__ import annotations
