@@ -172,6 +172,13 @@ async def test_a_refusal_that_names_something_huge_or_damaged_still_arrives(clie
     assert error.text.startswith("There is no fünction ?.")
 
 
+def test_an_end_under_a_write_may_be_tried_again() -> None:
+    hidden = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+    )
+    assert from_rpc_error(hidden).code is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_an_unforeseen_error_tells_the_caller_an_id_and_nothing_else(client: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         await unary(client, "broken")

@@ -68,7 +68,11 @@ def _packed(
 
 
 def from_rpc_error(error: grpc.RpcError) -> ApiError:
-    """Return what a called service refused, as it was raised there; reason "UNKNOWN" if it said none."""
+    """Return what a called service refused, as it was raised there; reason "UNKNOWN" if it said none.
+
+    INTERNAL without a reason is grpc.aio's own word for a call that ended under its write, which hides the answer: it
+    is UNAVAILABLE here, as for every call that may be made again.
+    """
     refusal: Any = error  # What can be asked of it depends on which kind of call failed.
     reason, metadata, violations = "UNKNOWN", dict[str, str](), dict[str, str]()
     for key, value in refusal.trailing_metadata() or ():
@@ -81,7 +85,10 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
             elif detail.Unpack(wrong):
                 violations = {item.field: item.description for item in wrong.field_violations}
     text = refusal.details() or ""
-    return ApiError(refusal.code(), reason, text, metadata=metadata, violations=violations)
+    code = refusal.code()
+    if code.name == "INTERNAL" and reason == "UNKNOWN":
+        code = type(code).UNAVAILABLE
+    return ApiError(code, reason, text, metadata=metadata, violations=violations)
 
 
 def trailers(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:

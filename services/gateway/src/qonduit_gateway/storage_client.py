@@ -199,8 +199,7 @@ class StorageClient:
             grpc.StatusCode.PERMISSION_DENIED,
         }:
             return refusal
-        # INTERNAL without a reason is gRPC's own: the call ended under our write, and the answer is lost.
-        if error.code() in _NO_ANSWER or refusal.code is grpc.StatusCode.INTERNAL:
+        if refusal.code in _NO_ANSWER:
             text = f"The storage service at {self._address} does not answer. Try again in a moment."
             return ApiError(grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", text)
         text = f"The storage service refused the gateway ({refusal.code.name}: {refusal.text})."

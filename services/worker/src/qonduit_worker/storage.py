@@ -267,6 +267,4 @@ def _stored(file: storage_pb2.SpaceFile) -> StoredFile:
 
 def _error(error: grpc.aio.AioRpcError) -> StorageError:
     found = from_rpc_error(error)
-    # An end under our write hides storage's answer behind an INTERNAL of gRPC's own, which has no reason.
-    hidden = found.code == grpc.StatusCode.INTERNAL and found.reason == "UNKNOWN"
-    return StorageError(found.reason, found.text, transient=hidden or found.code in _TRANSIENT)
+    return StorageError(found.reason, found.text, transient=found.code in _TRANSIENT)
