@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
+from qonduit_service_kit.content import ContentCalls
 from qonduit_service_kit.errors import ApiError, from_rpc_error
 from qonduit_service_kit.rpc import channel
 from qonduit_service_kit.tickets import Ticket
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from qonduit_service_kit.tickets import TicketSigner
 
 Request = TypeVar("Request")
+Chunk: TypeAlias = bytes | memoryview
+"""Of what is stored. What comes as a view, goes on to who asked for it as the message that it came in."""
 
 CHUNK_BYTES = 512 * 1024
 _CALL_TIMEOUT_S = 30.0
@@ -58,6 +61,7 @@ class StorageClient:
         self._blobs = storage_pb2_grpc.BlobServiceStub(self._channel)
         self._spaces = storage_pb2_grpc.SpaceServiceStub(self._channel)
         self._logs = storage_pb2_grpc.LogServiceStub(self._channel)
+        self._content = ContentCalls(self._channel)
 
     async def stop(self) -> None:
         """Close the channel; safe to call twice."""
@@ -76,23 +80,21 @@ class StorageClient:
             if len(content) <= CHUNK_BYTES:
                 await self._blobs.PutSmallBlob(storage_pb2.PutSmallBlobRequest(digest=digest, content=content), **how)
             else:
-                await self._blobs.PutBlob(_parts(digest, content), **how)
+                await self._content.put_blob(_parts(digest, content), **how)
         self._lately.add(digest, asked_at)
         return digest
 
     def open_blob(self, digest: str, size_bytes: int) -> Upload:
         """Begin to store a blob piece by piece."""
         header = storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=size_bytes))
-        call = self._blobs.PutBlob(metadata=self._service())
-        return Upload(self, call, header, lambda chunk: storage_pb2.PutBlobRequest(chunk=chunk))
+        return Upload(self, self._content.put_blob(metadata=self._service()), header)
 
     def open_file(self, user: str, header: storage_pb2.PutFileHeader, *, limit_bytes: int) -> Upload:
         """Begin to store a file piece by piece; all files of its space may have `limit_bytes` (0: no limit)."""
-        call = self._spaces.PutFile(metadata=self._for_space(user, header.space, limit_bytes))
-        first = storage_pb2.PutFileRequest(header=header)
-        return Upload(self, call, first, lambda chunk: storage_pb2.PutFileRequest(chunk=chunk))
+        call = self._content.put_file(metadata=self._for_space(user, header.space, limit_bytes))
+        return Upload(self, call, storage_pb2.PutFileRequest(header=header))
 
-    async def blob(self, digest: str, size_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
+    async def blob(self, digest: str, size_bytes: int | None = None) -> AsyncGenerator[Chunk, None]:
         """Stream a blob's bytes; of a size that is known to be small, they come in one message."""
         if size_bytes is not None and size_bytes <= CHUNK_BYTES:
             wanted = storage_pb2.GetSmallBlobRequest(digest=digest)
@@ -101,8 +103,8 @@ class StorageClient:
             yield small.content
             return
         request = storage_pb2.GetBlobRequest(digest=digest)
-        async for answer in self._stream(self._blobs.GetBlob(request, metadata=self._service())):
-            yield answer.chunk
+        async for chunk in self._stream(self._content.get_blob(request, metadata=self._service())):
+            yield chunk
 
     async def blob_size(self, digest: str) -> int | None:
         """Return a blob's size, or None if it is not there; one that is there stays for a while."""
@@ -153,9 +155,11 @@ class StorageClient:
             if not token:
                 return
 
-    def file(self, user: str, request: storage_pb2.GetFileRequest) -> AsyncIterator[storage_pb2.GetFileResponse]:
-        """Stream a file for a user who may read its space."""
-        return self._stream(self._spaces.GetFile(request, metadata=self._for_space(user, request.space)))
+    def file(
+        self, user: str, request: storage_pb2.GetFileRequest
+    ) -> AsyncIterator[storage_pb2.GetFileResponse | memoryview]:
+        """Stream a file for a user who may read its space: what it is, then its chunks."""
+        return self._stream(self._content.get_file(request, metadata=self._for_space(user, request.space)))
 
     async def space_call(self, user: str, name: str, request: Any, *, limit_bytes: int = 0) -> Any:
         """Make one of SpaceService's simple calls for a user who may use the space that it names."""
@@ -224,14 +228,13 @@ class StorageClient:
 class Upload:
     """An upload to storage in progress; each `send` waits until storage takes more."""
 
-    def __init__(self, client: StorageClient, call: Any, header: object, wrap: Any) -> None:
+    def __init__(self, client: StorageClient, call: Any, header: object) -> None:
         self._client = client
         self._call = call
         self._header = header
-        self._wrap = wrap
         self._begun = False
 
-    async def send(self, chunk: bytes) -> bool:
+    async def send(self, chunk: Chunk) -> bool:
         """Send the next piece; False when storage has heard enough and `finish` tells what came of it."""
         try:
             if not self._begun:
@@ -239,8 +242,8 @@ class Upload:
                 await self._call.write(self._header)
             if self._call.done():
                 return False
-            for start in range(0, len(chunk), CHUNK_BYTES):
-                await self._call.write(self._wrap(chunk[start : start + CHUNK_BYTES]))
+            if chunk:
+                await self._call.write(chunk)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError):
             # An early end: the bytes were there already, storage refused, or it is away. The answer tells which.
             return False
@@ -259,7 +262,7 @@ class Upload:
         self._call.cancel()
 
 
-async def _parts(digest: str, content: bytes) -> AsyncIterator[storage_pb2.PutBlobRequest]:
+async def _parts(digest: str, content: bytes) -> AsyncIterator[storage_pb2.PutBlobRequest | bytes]:
     yield storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=len(content)))
     for start in range(0, len(content), CHUNK_BYTES):
-        yield storage_pb2.PutBlobRequest(chunk=content[start : start + CHUNK_BYTES])
+        yield content[start : start + CHUNK_BYTES]

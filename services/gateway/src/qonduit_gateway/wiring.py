@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 
 from qonduit_api.v1 import (
     cluster_pb2_grpc,
+    files_pb2,
     files_pb2_grpc,
     functions_pb2_grpc,
+    jobs_pb2,
     jobs_pb2_grpc,
     providers_pb2_grpc,
     qpu_pb2_grpc,
 )
 from qonduit_service_kit.bus import Bus
+from qonduit_service_kit.chunks import ChunkInterceptor, method_of
 from qonduit_service_kit.lifecycle import Periodic
 from qonduit_service_kit.logs import get_logger
+from qonduit_service_kit.memory import keep_large_pieces
 from qonduit_service_kit.messages import (
     AttemptLost,
     ClusterReport,
@@ -86,6 +90,10 @@ if TYPE_CHECKING:
 SERVICES = tuple(
     f"qonduit_api.v1.{name}"
     for name in ("FunctionService", "JobService", "FileService", "ProviderService", "QpuService", "ClusterService")
+)
+_CHUNKED = (
+    *(method_of(jobs_pb2.DESCRIPTOR, "JobService", name) for name in ("UploadArguments", "GetArguments", "GetResult")),
+    *(method_of(files_pb2.DESCRIPTOR, "FileService", name) for name in ("UploadFile", "DownloadFile")),
 )
 _MIGRATION_TIMEOUT_S = 80.0
 _SURELY_KEPT = 0.2
@@ -243,7 +251,7 @@ class Gateway:
             services=SERVICES,
             host=settings.listen_host,
             port=settings.listen_port,
-            interceptors=(self._callers,),
+            interceptors=(self._callers, ChunkInterceptor(*_CHUNKED)),
             tls_cert=settings.tls_cert,
             tls_key=settings.tls_key,
             allow_insecure=settings.allow_insecure,
@@ -324,4 +332,5 @@ class Gateway:
 
 async def build(settings: GatewaySettings) -> Sequence[Part]:
     """Return the parts of a gateway."""
+    keep_large_pieces()
     return Gateway(settings).parts()

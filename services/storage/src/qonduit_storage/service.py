@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from qonduit_api.internal.v1 import storage_pb2 as pb
 from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
+from qonduit_service_kit import content
+from qonduit_service_kit.chunks import ChunkInterceptor
 from qonduit_service_kit.logs import get_logger
 from qonduit_service_kit.memory import keep_large_pieces
 from qonduit_service_kit.metrics import REGISTRY
@@ -28,7 +30,6 @@ from qonduit_storage.servicers.blobs import BlobServicer
 from qonduit_storage.servicers.desk import Desk
 from qonduit_storage.servicers.logs import LogServicer
 from qonduit_storage.servicers.spaces import SpaceServicer
-from qonduit_storage.servicers.wire import ChunkInterceptor
 from qonduit_storage.spaces.store import SpaceStore
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ async def build(settings: StorageSettings, registry: CollectorRegistry = REGISTR
         services=_SERVICES,
         host=settings.listen_host,
         port=settings.listen_port,
-        interceptors=(ChunkInterceptor(),),
+        interceptors=(ChunkInterceptor(*content.METHODS),),
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
         allow_insecure=settings.allow_insecure,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import grpc
 from qonduit_api.internal.v1 import storage_pb2, storage_pb2_grpc
+from qonduit_service_kit.content import ContentCalls
 from qonduit_service_kit.errors import from_rpc_error
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Storage:
         self._blobs = storage_pb2_grpc.BlobServiceStub(channel)
         self._spaces = storage_pb2_grpc.SpaceServiceStub(channel)
         self._logs = storage_pb2_grpc.LogServiceStub(channel)
+        self._content = ContentCalls(channel)
         self._metadata = (("authorization", f"Bearer {ticket}"),)
         self._patience_s = patience_s
 
@@ -86,14 +88,14 @@ class Storage:
         """Store bytes, or a file's bytes, under their sha256; returns once they are durable."""
         size = len(source) if isinstance(source, bytes) else _size(source)
 
-        async def requests() -> AsyncIterator[storage_pb2.PutBlobRequest]:
+        async def requests() -> AsyncIterator[storage_pb2.PutBlobRequest | bytes]:
             header = storage_pb2.PutBlobHeader(digest=digest, size_bytes=size)
             yield storage_pb2.PutBlobRequest(header=header)
             async for chunk in _chunks(source):
-                yield storage_pb2.PutBlobRequest(chunk=chunk)
+                yield chunk
 
         async def put() -> None:
-            await self._blobs.PutBlob(requests(), metadata=self._metadata)
+            await self._content.put_blob(requests(), metadata=self._metadata)
 
         await self._patiently(put)
 
@@ -104,8 +106,8 @@ class Storage:
             request = storage_pb2.GetBlobRequest(digest=digest)
             sha256 = hashlib.sha256()
             with target.open("wb") as file:
-                async for answer in self._blobs.GetBlob(request, metadata=self._metadata):
-                    await asyncio.to_thread(_take, answer.chunk, file, sha256)
+                async for chunk in self._content.get_blob(request, metadata=self._metadata):
+                    await asyncio.to_thread(_take, chunk, file, sha256)
             if sha256.hexdigest() != digest:
                 raise StorageError("BLOB_DAMAGED", f"blob {digest} arrived damaged", transient=True)
 
@@ -158,11 +160,11 @@ class Storage:
             sha256 = hashlib.sha256()
             found: StoredFile | None = None
             with target.open("wb") as file:
-                async for answer in self._spaces.GetFile(request, metadata=self._metadata):
-                    if answer.WhichOneof("part") == "file":
-                        found = _stored(answer.file)
+                async for answer in self._content.get_file(request, metadata=self._metadata):
+                    if isinstance(answer, memoryview):
+                        await asyncio.to_thread(_take, answer, file, sha256)
                     else:
-                        await asyncio.to_thread(_take, answer.chunk, file, sha256)
+                        found = _stored(answer.file)
             if found is None or sha256.hexdigest() != found.digest:
                 raise StorageError("FILE_DAMAGED", f"file {name!r} arrived damaged", transient=True)
             return found
@@ -173,14 +175,14 @@ class Storage:
         """Store a file under its name; storage refuses what breaks its rules, with a reason."""
         size = _size(source)
 
-        async def requests() -> AsyncIterator[storage_pb2.PutFileRequest]:
+        async def requests() -> AsyncIterator[storage_pb2.PutFileRequest | bytes]:
             header = storage_pb2.PutFileHeader(space=space, name=name, size_bytes=size, digest=digest)
             yield storage_pb2.PutFileRequest(header=header)
             async for chunk in _chunks(source):
-                yield storage_pb2.PutFileRequest(chunk=chunk)
+                yield chunk
 
         async def put() -> StoredFile:
-            return _stored((await self._spaces.PutFile(requests(), metadata=self._metadata)).file)
+            return _stored((await self._content.put_file(requests(), metadata=self._metadata)).file)
 
         return await self._patiently(put)
 
@@ -244,7 +246,7 @@ async def _chunks(source: bytes | Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _take(chunk: bytes, file: BinaryIO, sha256: hashlib._Hash) -> None:
+def _take(chunk: memoryview, file: BinaryIO, sha256: hashlib._Hash) -> None:
     """Keep a chunk; in a thread, since a megabyte holds up the event loop for a millisecond."""
     sha256.update(chunk)
     try:

@@ -106,16 +106,13 @@ class FileService(files_pb2_grpc.FileServiceServicer):  # type: ignore[misc,unus
 
     async def DownloadFile(  # noqa: N802
         self, request: files_pb2.DownloadFileRequest, context: Any
-    ) -> AsyncIterator[files_pb2.DownloadFileResponse]:
-        """Stream a file as storage gives it."""
+    ) -> AsyncIterator[Any]:
+        """Stream a file as storage gives it: what it is, then its chunks."""
         del context
         space = await self._space(request)
         get = storage_pb2.GetFileRequest(space=space.name, name=request.name, offset=request.offset)
         async for answer in self._storage.file(space.user, get):
-            if answer.WhichOneof("part") == "file":
-                yield files_pb2.DownloadFileResponse(file=_file(answer.file))
-            else:
-                yield files_pb2.DownloadFileResponse(chunk=answer.chunk)
+            yield answer if isinstance(answer, memoryview) else files_pb2.DownloadFileResponse(file=_file(answer.file))
 
     async def ListFiles(  # noqa: N802
         self, request: files_pb2.ListFilesRequest, context: Any

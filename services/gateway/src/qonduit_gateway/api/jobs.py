@@ -155,26 +155,26 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):  # type: ignore[misc,unused-
 
     async def GetResult(  # noqa: N802
         self, request: jobs_pb2.GetResultRequest, context: Any
-    ) -> AsyncIterator[jobs_pb2.GetResultResponse]:
-        """Stream the result of a job that is DONE; nothing if it saved none."""
+    ) -> AsyncIterator[Any]:
+        """Stream the chunks of the result of a job that is DONE; none if it saved none."""
         del context
         job = await self._own(request.job_id)
         if job.progress.state is not JobState.DONE:
             raise _not_done(job)
         if (small := self._ledger.small_result(job)) is not None:
-            yield jobs_pb2.GetResultResponse(chunk=small)
+            yield small
         elif job.progress.result_digest:
             async for chunk in self._storage.blob(job.progress.result_digest, job.progress.result_bytes):
-                yield jobs_pb2.GetResultResponse(chunk=chunk)
+                yield chunk
 
     async def GetArguments(  # noqa: N802
         self, request: jobs_pb2.GetArgumentsRequest, context: Any
-    ) -> AsyncIterator[jobs_pb2.GetArgumentsResponse]:
-        """Stream the job's arguments."""
+    ) -> AsyncIterator[Any]:
+        """Stream the chunks of the job's arguments."""
         del context
         job = await self._own(request.job_id)
         async for chunk in self._storage.blob(job.submission.arguments_digest):
-            yield jobs_pb2.GetArgumentsResponse(chunk=chunk)
+            yield chunk
 
     async def GetUsage(  # noqa: N802
         self, request: jobs_pb2.GetUsageRequest, context: Any

@@ -56,7 +56,7 @@ class TarListing:
     _content_left: int = 0
     _content: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes; NotATarError when they can't be a tar's."""
         self._pending += chunk
         while not self.ended:

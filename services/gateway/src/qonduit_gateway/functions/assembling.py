@@ -29,7 +29,7 @@ class BaseArtifact:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         """Take its next bytes."""
         self._file.write(chunk)
         self._size_bytes += len(chunk)

@@ -67,7 +67,7 @@ def check(schema: str, arguments: bytes) -> None:
         raise ArgumentsError(wrong)
 
 
-async def json_of(chunks: AsyncIterator[bytes], most_bytes: int) -> bytes:
+async def json_of(chunks: AsyncIterator[bytes | memoryview], most_bytes: int) -> bytes:
     """Return the JSON of stored arguments, reading no further than it goes, and not much beyond `most_bytes`.
 
     They are a JSON text, or one with large arrays and circuits behind it (`qonduit.large_values` tells the form):

@@ -111,10 +111,10 @@ class Files:
         return JSONResponse({"message": "Requested file was deleted."})
 
 
-async def _chunks(pieces: Any) -> AsyncGenerator[bytes, None]:
+async def _chunks(pieces: Any) -> AsyncGenerator[memoryview, None]:
     async with aclosing(pieces):
         async for piece in pieces:
-            yield piece.chunk
+            yield piece
 
 
 def _name(request: Request) -> str:

@@ -193,7 +193,7 @@ async def _begun(answers: Any) -> AsyncGenerator[bytes, None] | None:
     async def chunks() -> AsyncGenerator[bytes, None]:
         async with _closing(answers) as pieces:
             async for piece in pieces:
-                yield piece.chunk
+                yield bytes(piece) if isinstance(piece, bytes | memoryview) else piece.chunk
 
     return await envelopes.first_of(chunks())
 

@@ -60,7 +60,7 @@ class BlobServicer(pb_grpc.BlobServiceServicer):
         return created
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> AsyncIterator[Any]:
-        """Streams bytes, which `wire.py` makes messages of."""
+        """Streams bytes, which become messages as they are sent."""
         with self._desk.serving(context) as access:
             access.read_blobs()
             served = self._desk.metrics.served.labels("blob")

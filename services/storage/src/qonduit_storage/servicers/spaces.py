@@ -49,7 +49,7 @@ class SpaceServicer(pb_grpc.SpaceServiceServicer):
             return pb.StatUploadResponse(received_bytes=received)
 
     async def GetFile(self, request: pb.GetFileRequest, context: Any) -> AsyncIterator[Any]:
-        """Streams a file: what it is, then its bytes, which `wire.py` makes messages of."""
+        """Streams a file: what it is, then its bytes, which become messages as they are sent."""
         with self._desk.serving(context) as access:
             access.read_space(request.space)
             served = self._desk.metrics.served.labels("file")

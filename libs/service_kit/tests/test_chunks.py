@@ -9,11 +9,15 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from qonduit_api.internal.v1 import storage_pb2 as pb
-from qonduit_storage.servicers.wire import ChunkCodec
+from qonduit_service_kit.chunks import ChunkCodec
 
 UPLOADS = [pb.PutBlobRequest, pb.PutFileRequest]
 DOWNLOADS = [pb.GetBlobResponse, pb.GetFileResponse]
 SIZES = [0, 1, 127, 128, 16_383, 16_384, 1024**2, 2_097_151, 2_097_152, 4 * 1024**2]
+
+
+def message_of(chunk: bytes) -> bytes:
+    return pb.PutFileRequest(chunk=chunk).SerializeToString()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -40,9 +44,30 @@ def test_other_messages_stay_messages() -> None:
     assert ChunkCodec(pb.GetFileResponse).write(answer) == answer.SerializeToString()
 
 
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_a_chunk_goes_on_as_the_message_that_it_came_in(size: int) -> None:
+    came = message_of(b"\xff" * size)
+    assert ChunkCodec(pb.PutBlobRequest).write(ChunkCodec(pb.PutFileRequest).read(came)) is came
+
+
+def test_a_chunk_goes_on_where_it_has_another_number() -> None:
+    came = ChunkCodec(pb.PutFileRequest).read(message_of(b"abc"))
+    assert pb.GetBlobResponse.FromString(ChunkCodec(pb.GetBlobResponse).write(came)).chunk == b"abc"
+
+
 @given(
-    st.lists(st.builds(lambda chunk: pb.PutFileRequest(chunk=chunk).SerializeToString(), st.binary(max_size=300)))
-    | st.lists(st.binary(max_size=8)),
+    st.binary(max_size=200)
+    | st.binary(max_size=200).map(lambda chunk: pb.PutFileRequest(chunk=chunk).SerializeToString()),
+    st.integers(0, 200),
+    st.integers(0, 200),
+)
+def test_any_view_of_any_bytes_is_sent_as_it_is(data: bytes, start: int, size: int) -> None:
+    view = memoryview(data)[start : start + size]
+    assert pb.PutFileRequest.FromString(ChunkCodec(pb.PutFileRequest).write(view)).chunk == bytes(view)
+
+
+@given(
+    st.lists(st.builds(message_of, st.binary(max_size=300))) | st.lists(st.binary(max_size=8)),
     st.binary(max_size=3),
 )
 def test_whatever_comes_is_what_protobuf_takes_it_for(parts: list[bytes], rest: bytes) -> None:
