@@ -22,6 +22,12 @@ def contents(kept: Any) -> list[str]:
     return [key for key in kept.keys("spaces") if "/content/" in key]
 
 
+def open_below(folder: Path) -> list[str]:
+    """The files of this process there, also those that have lost their name."""
+    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return [str(file) for file in (link.readlink() for link in links) if file.is_relative_to(folder)]
+
+
 async def test_a_file_goes_in_and_comes_out(client: Any, make_tar: Callable[..., bytes]) -> None:
     data = make_tar(b"a" * 2_000_000)
     told = await client.put_file("data.tar", data)
@@ -101,6 +107,18 @@ async def test_replacing_and_deleting_leave_no_bytes_behind(
         await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space="users/ada", name="a.tar"))
     async with must_refuse(StatusCode.NOT_FOUND, "FILE_NOT_FOUND"):
         await client.get_file("a.tar")
+
+
+async def test_content_that_took_the_place_of_its_equal_leaves_no_file_open(
+    make_storage: Callable[..., Any], make_tar: Callable[..., bytes]
+) -> None:
+    storage = await make_storage()
+    client = await storage.client()
+    for _ in range(3):
+        await client.put_file("a.tar", make_tar(b"a"))
+    assert (await client.get_file("a.tar"))[1] == make_tar(b"a")
+    await storage.stop()
+    assert open_below(storage.data) == []
 
 
 async def test_a_reader_beside_many_writers_sees_whole_versions(
