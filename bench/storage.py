@@ -3,10 +3,9 @@
     python bench/storage.py [--rounds 3] [--folder FOLDER] [--large-gb 10]
 
 Each round moves the same archive of 1 GB, one way after another, each time another way first: `cp` with fsync, a bare
-gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable. What
-hashing and writing alone cost the stream is shown by the bare stream beside two processes that hash and write as many
-bytes of their own, and exchange nothing with it. Then small files, a list of 100,000, and the service's memory after
-a file of 10 GB. The folder must be on a disk.
+gRPC stream of chunks that nobody looks at, and the service, which hashes, checks, writes and makes durable; also the
+service without sha256, and without sha256 and disk, to see what these cost. CPU is of client and server. Then small
+files, a list of 100,000, and the service's memory after a file of 10 GB. The folder must be on a disk.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
 from qonduit_api.internal.v1 import storage_pb2 as pb
 from qonduit_api.internal.v1 import storage_pb2_grpc as pb_grpc
 from qonduit_service_kit.rpc import channel
@@ -36,7 +36,7 @@ from qonduit_service_kit.tickets import Ticket, TicketSigner, load_or_create_key
 from qonduit_storage.spaces.records import FileRecord, folder_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 SPACE: Final = "users/bench"
 CHUNK_BYTES: Final = 1024**2
@@ -72,29 +72,20 @@ async def main():
 asyncio.run(main())
 """
 
-_ASIDE: Final = """
-import hashlib, mmap, os, sys
+_LESS: Final = """
+import os, runpy, types
+from qonduit_storage import incoming
 
-kind, size, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-block = 1024**2
-memory = memoryview(mmap.mmap(-1, size))
-for at in range(0, size, block):
-    memory[at : at + block] = os.urandom(16) * (block // 16)
-print(flush=True)
-for _ in sys.stdin:
-    if kind == "hash":
-        sha256 = hashlib.sha256()
-        for at in range(0, size, block):
-            sha256.update(memory[at : at + block])
-    else:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
-        for at in range(0, size, block):
-            os.write(file, memory[at : at + block])
-        os.fsync(file)
-        os.close(file)
-        os.unlink(path)
-    print(flush=True)
+class Announced:
+    update = staticmethod(lambda piece: None)
+    hexdigest = staticmethod(lambda: os.environ["BENCH_DIGEST"])
+
+incoming.hashlib = types.SimpleNamespace(sha256=Announced)
+if os.environ["BENCH_WITHOUT"] == "sha256 and disk":
+    incoming.BlockFile.write = lambda file, piece: None
+runpy.run_module("qonduit_storage", run_name="__main__")
 """
+"""The service without what its uploads must do beside receiving: so that it can be seen what that costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +100,23 @@ class Archive:
 class Service:
     """A storage service in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, without: str = "", digest: str = "") -> None:
         self.data = folder / "data"
         self._folder = folder
         self._key = folder / "key"
+        self._command = ("-c", _LESS) if without else ("-m", "qonduit_storage")
+        self._less = {"BENCH_WITHOUT": without, "BENCH_DIGEST": digest}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
         """Start it; returns its address."""
+        self._folder.mkdir(exist_ok=True)
         ready = self._folder / "ready.json"
         ready.unlink(missing_ok=True)
         settings = {"DATA_DIR": self.data, "INTERNAL_KEY_FILE": self._key, "READY_FILE": ready}
         environment = {f"QONDUIT_STORAGE_{name}": str(value) for name, value in settings.items()}
-        self.process = subprocess.Popen([sys.executable, "-m", "qonduit_storage"], env={**os.environ, **environment})
+        told = {**os.environ, **environment, **self._less}
+        self.process = subprocess.Popen([sys.executable, *self._command], env=told)
         until = time.monotonic() + _READY_S
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -151,43 +146,36 @@ class Service:
         raise KeyError(field)
 
 
-@contextmanager
-def bare_server() -> Iterator[str]:
-    """A server that takes and gives chunks, and does nothing else; yields its address."""
-    with subprocess.Popen([sys.executable, "-c", _BARE], stdout=subprocess.PIPE) as process:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server in a process of its own, and what calls it."""
+
+    stub: Any
+    pid: int
+
+
+@asynccontextmanager
+async def bare_server() -> AsyncIterator[Server]:
+    """One that takes and gives chunks, and does nothing else."""
+    command = [sys.executable, "-c", _BARE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: ASYNC220 - Starting it is quick.
         assert process.stdout is not None
         try:
-            yield f"127.0.0.1:{int(process.stdout.readline())}"
+            async with channel(f"127.0.0.1:{int(process.stdout.readline())}") as opened:
+                yield Server(pb_grpc.SpaceServiceStub(opened), process.pid)
         finally:
             process.terminate()
 
 
 @asynccontextmanager
-async def aside(kind: str, size_bytes: int, path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A process that hashes or writes so many bytes of its own past the cache; yields what has it do so once."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _ASIDE, kind, str(size_bytes), str(path)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    orders, answers = process.stdin, process.stdout
-
-    async def answered() -> None:
-        if not await answers.readline():
-            sys.exit(f"what should {kind} beside the stream ended")
-
-    async def once() -> None:
-        orders.write(b"\n")
-        await answered()
-
-    await answered()
+async def running(service: Service) -> AsyncIterator[Server]:
+    """The service."""
     try:
-        yield once
+        async with channel(service.start()) as opened:
+            assert service.process is not None
+            yield Server(WithTicket(pb_grpc.SpaceServiceStub(opened), service.ticket()), service.process.pid)
     finally:
-        orders.close()
-        await process.wait()
+        service.stop()
 
 
 def make_archive(path: Path, size_bytes: int) -> Archive:
@@ -246,6 +234,26 @@ class WithTicket:
         return partial(getattr(self._stub, name), metadata=self._ticket)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a way took: seconds, and CPU seconds of this process and its server."""
+
+    wall_s: float
+    cpu_s: float
+
+
+async def measured(work: Awaitable[Any], server: Server | None) -> Taken:
+    """Return what it takes."""
+    processes = [psutil.Process(pid) for pid in (os.getpid(), *([server.pid] if server else []))]
+
+    def cpu_s() -> float:
+        return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+
+    before = cpu_s()
+    wall_s = await timed(work)
+    return Taken(wall_s, cpu_s() - before)
+
+
 async def timed(work: Awaitable[Any]) -> float:
     """Return the seconds that it takes."""
     begin = time.perf_counter()
@@ -253,35 +261,44 @@ async def timed(work: Awaitable[Any]) -> float:
     return time.perf_counter() - begin
 
 
-async def throughput(ours: Any, bare: Any, archive: Archive, folder: Path, rounds: int) -> None:
-    """Print MB/s up and down, and how the service stands beside the bare stream of the same round."""
-    chunks = -(-archive.size_bytes // CHUNK_BYTES)
-    size = chunks * CHUNK_BYTES
-    async with aside("hash", size, folder / "aside") as hashed, aside("write", size, folder / "aside") as written:
-        ways: dict[str, Callable[[], Awaitable[Any]]] = {
-            "cp + fsync": lambda: asyncio.to_thread(copy, archive, folder / "copy"),
-            "bare stream, up": lambda: put(bare, archive, "1gb.tar"),
-            "bare stream beside sha256 and writing, up": lambda: asyncio.gather(
-                put(bare, archive, "1gb.tar"), hashed(), written()
-            ),
-            "service, up": lambda: put(ours, archive, "1gb.tar"),
-            "bare stream, down": lambda: get(bare, "", chunks),
-            "service, down": lambda: get(ours, "1gb.tar"),
+async def throughput(archive: Archive, folder: Path, rounds: int) -> None:
+    """Print MB/s and CPU seconds up and down, and how the service stands beside the bare stream of the same round."""
+    async with AsyncExitStack() as stack:
+        bare = await stack.enter_async_context(bare_server())
+        ours = await stack.enter_async_context(running(Service(folder / "whole")))
+        less = {
+            what: await stack.enter_async_context(running(Service(folder / what, what, archive.digest)))
+            for what in ("sha256 and disk", "sha256")
         }
-        await put(ours, archive, "1gb.tar")
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        up = partial(put, archive=archive, name="1gb.tar")
+        ways: dict[str, tuple[Server | None, Callable[[], Awaitable[Any]]]] = {
+            "cp + fsync": (None, lambda: asyncio.to_thread(copy, archive, folder / "copy")),
+            "bare stream, up": (bare, lambda: up(bare.stub)),
+            **{
+                f"service without {without}, up": (server, partial(up, server.stub)) for without, server in less.items()
+            },
+            "service, up": (ours, lambda: up(ours.stub)),
+            "bare stream, down": (bare, lambda: get(bare.stub, "", -(-archive.size_bytes // CHUNK_BYTES))),
+            "service, down": (ours, lambda: get(ours.stub, "1gb.tar")),
+        }
+        await up(ours.stub)
+        taken: dict[str, list[Taken]] = {name: [] for name in ways}
         for number in range(rounds):
             names = list(ways)
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 await asyncio.to_thread(os.sync)
-                seconds[name].append(await timed(ways[name]()))
-                print(f"  {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
-    print("| 1 GB | MB/s | of the bare stream |\n|---|---|---|")
-    for name, values in seconds.items():
-        speeds = [archive.size_bytes / 1e6 / value for value in values]
-        base = seconds.get(f"bare stream, {name.rpartition(' ')[2]}", values)
-        share = f"{statistics.median(b / v for b, v in zip(base, values, strict=True)):.0%}" if base != values else ""
-        print(f"| {name} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f}) | {share} |")
+                server, way = ways[name]
+                taken[name].append(await measured(way(), server))
+                print(f"  {name}: {taken[name][-1].wall_s:.2f} s", file=sys.stderr, flush=True)
+    print("| 1 GB | MB/s | CPU s | of the bare stream |\n|---|---|---|---|")
+    for name, values in taken.items():
+        speeds = [archive.size_bytes / 1e6 / each.wall_s for each in values]
+        base = taken.get(f"bare stream, {name.rpartition(' ')[2]}", values)
+        share = statistics.median(b.wall_s / v.wall_s for b, v in zip(base, values, strict=True))
+        print(
+            f"| {name} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f}) | "
+            f"{statistics.median(each.cpu_s for each in values):.2f} | {f'{share:.0%}' if base != values else ''} |"
+        )
 
 
 async def small_files(ours: Any, folder: Path) -> None:
@@ -337,36 +354,27 @@ async def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-storage-") as name:
         folder = Path(name)
-        service = Service(folder)
-        try:
-            with bare_server() as bare_address:
-                async with channel(bare_address) as bare_channel, channel(service.start()) as opened:
-                    ours = WithTicket(pb_grpc.SpaceServiceStub(opened), service.ticket())
-                    archive = await asyncio.to_thread(make_archive, folder / "1gb.tar", GB)
-                    bare = pb_grpc.SpaceServiceStub(bare_channel)
-                    await throughput(ours, bare, archive, folder, options.rounds)
-                    archive.path.unlink()
-                    await small_files(ours, folder)
-                    large = await asyncio.to_thread(make_archive, folder / "large.tar", options.large_gb * GB)
-                    before = service.memory_mb("VmRSS")
-                    await put(ours, large, "large.tar")
-                    await get(ours, "large.tar")
-                    after, most = service.memory_mb("VmRSS"), service.memory_mb("VmHWM")
-                    print(
-                        f"\nMemory of the service: {before:.0f} MB before a file of {options.large_gb} GB went in and "
-                        f"out, {after:.0f} MB after it, {most:.0f} MB at most."
-                    )
-            service.stop()
-            await asyncio.to_thread(fill_space, service.data)
-            async with channel(service.start()) as opened:
-                ours = WithTicket(pb_grpc.SpaceServiceStub(opened), service.ticket())
-                first, again = await timed(list_all(ours)), await timed(list_all(ours))
-                print(
-                    f"\nA list of {await list_all(ours):,} files: {first:.1f} s the first time after a start, "
-                    f"{again:.2f} s then; the service has {service.memory_mb('VmRSS'):.0f} MB."
-                )
-        finally:
-            service.stop()
+        archive = await asyncio.to_thread(make_archive, folder / "1gb.tar", GB)
+        await throughput(archive, folder, options.rounds)
+        archive.path.unlink()
+        service = Service(folder / "service")
+        async with running(service) as server:
+            await small_files(server.stub, folder)
+            large = await asyncio.to_thread(make_archive, folder / "large.tar", options.large_gb * GB)
+            before = service.memory_mb("VmRSS")
+            await put(server.stub, large, "large.tar")
+            await get(server.stub, "large.tar")
+            print(
+                f"\nMemory of the service: {before:.0f} MB before a file of {options.large_gb} GB went in and out, "
+                f"{service.memory_mb('VmRSS'):.0f} MB after it, {service.memory_mb('VmHWM'):.0f} MB at most."
+            )
+        await asyncio.to_thread(fill_space, service.data)
+        async with running(service) as server:
+            first, again = await timed(list_all(server.stub)), await timed(list_all(server.stub))
+            print(
+                f"\nA list of {await list_all(server.stub):,} files: {first:.1f} s the first time after a start, "
+                f"{again:.2f} s then; the service has {service.memory_mb('VmRSS'):.0f} MB."
+            )
 
 
 if __name__ == "__main__":
