@@ -86,6 +86,7 @@ bench: setup ## Run the benchmarks, tasks also beside other systems (an hour or 
 	$(BIN)/python bench/job_latency.py
 	$(BIN)/python bench/qpu.py
 	$(BIN)/python bench/storage.py
+	$(BIN)/python bench/files.py
 	$(BIN)/python bench/gateway.py
 	$(BIN)/python bench/rest.py
 	$(BIN)/python bench/overhead.py
