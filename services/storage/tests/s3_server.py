@@ -73,8 +73,8 @@ class FaultyProxy:
     """Gives requests on to a server, unless `fault` says what to answer in its place."""
 
     def __init__(self, port: int) -> None:
-        self.fault: Callable[[str], int] = lambda _method: 0
-        """A status in place of the server's answer, by the request's method; 0 for none."""
+        self.fault: Callable[[str, str], int] = lambda _method, _path: 0
+        """A status in place of the server's answer, by the request's method and path; 0 for none."""
         self.open = threading.Event()
         """Requests wait while it is not set."""
         self.open.set()
@@ -89,7 +89,7 @@ class FaultyProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 proxy.held += not proxy.open.is_set()
                 proxy.open.wait()
-                if status := proxy.fault(self.command):
+                if status := proxy.fault(self.command, self.path):
                     self._send(status, [], b"")
                     return
                 there = http.client.HTTPConnection("127.0.0.1", port)
