@@ -12,13 +12,14 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from prometheus_client import CollectorRegistry
 from qonduit_api.v1 import jobs_pb2
 from qonduit_gateway.api import uploads
+from qonduit_service_kit.chunks import ChunkCodec
 from qonduit_service_kit.rpc import GrpcServer, channel, from_rpc_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-async def take(requests: AsyncIterator[jobs_pb2.UploadArgumentsRequest], _context: object) -> BytesValue:
+async def take(requests: AsyncIterator[jobs_pb2.UploadArgumentsRequest | memoryview], _context: object) -> BytesValue:
     header = await uploads.header_of(requests)
     chunks = [chunk async for chunk in uploads.chunks_of(requests, header.size_bytes)]
     return BytesValue(value=b"".join(chunks))
@@ -27,7 +28,7 @@ async def take(requests: AsyncIterator[jobs_pb2.UploadArgumentsRequest], _contex
 def register(server: grpc.aio.Server) -> None:
     method = grpc.stream_unary_rpc_method_handler(
         take,
-        request_deserializer=jobs_pb2.UploadArgumentsRequest.FromString,
+        request_deserializer=ChunkCodec(jobs_pb2.UploadArgumentsRequest).read,
         response_serializer=BytesValue.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Uploads", {"Take": method}),))

@@ -1,12 +1,12 @@
 """Chunks as they are on the wire.
 
 Protobuf would copy each of them two or three times more. So servicers, and who calls them, are given a view of the
-bytes of a message that holds nothing but a chunk, and may send bytes, or such a view, in its place.
+bytes of a message that holds a chunk, and may send bytes, or such a view, in its place.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,28 +18,40 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
     from google.protobuf.message import Message
 
+Chunk: TypeAlias = bytes | memoryview
+"""What goes on as a view of what was received is sent as the message that it came in."""
+
 _LENGTH_DELIMITED: Final = 2
+_HIGHEST_NUMBER: Final = 15
+"""Of fields whose tags take one byte."""
 _LONGEST_PREFIX: Final = 6
 
 
 class ChunkCodec:
-    """Reads and writes one type of messages, in which a chunk has its field."""
+    """Reads and writes one type of messages, which hold a chunk, or a chunk or some other part."""
 
     def __init__(self, message: type[Message]) -> None:
+        chunk = message.DESCRIPTOR.fields_by_name["chunk"]
+        if chunk.number > _HIGHEST_NUMBER:
+            raise ValueError(f"the chunk of {message.DESCRIPTOR.full_name} has a number of more than one byte")
         self._message = message
-        self._tag = message.DESCRIPTOR.fields_by_name["chunk"].number << 3 | _LENGTH_DELIMITED
+        self._part = chunk.containing_oneof
+        self._tag = chunk.number << 3 | _LENGTH_DELIMITED
 
     def read(self, data: bytes) -> Message | memoryview:
-        """The chunk of a message that holds nothing else; any other message as it is."""
+        """The chunk of a message, or one that holds another part as it is."""
         for start in range(2, min(_LONGEST_PREFIX, len(data)) + 1):
             prefix = self._prefix(len(data) - start)
             if len(prefix) == start and data.startswith(prefix):
                 return memoryview(data)[start:]
-        return self._message.FromString(data)
+        # Nothing to copy, no chunk, or more than we know of beside it.
+        message: Any = self._message.FromString(data)
+        is_chunk = self._part is None or message.WhichOneof(self._part.name) == "chunk"
+        return memoryview(message.chunk) if is_chunk else message
 
-    def write(self, answer: Message | bytes | memoryview) -> bytes:
+    def write(self, answer: Message | Chunk) -> bytes:
         """A message; bytes, or a view of some, are one that holds nothing but this chunk."""
-        if not isinstance(answer, bytes | memoryview):
+        if not isinstance(answer, Chunk):
             return answer.SerializeToString()
         prefix = self._prefix(len(answer))
         return _message_of(answer, prefix) or prefix + answer
@@ -54,12 +66,14 @@ class ChunkCodec:
         return bytes(prefix)
 
 
-def _message_of(chunk: bytes | memoryview, prefix: bytes) -> bytes:
+def _message_of(chunk: Chunk, prefix: bytes) -> bytes:
     """The message that a chunk was read from, if it is the same as the one to be written; else nothing."""
     whole = chunk.obj if isinstance(chunk, memoryview) else b""
     if not isinstance(whole, bytes) or len(whole) != len(prefix) + len(chunk) or not whole.startswith(prefix):
         return b""
-    # Another part of it, of the same length, would begin with an end of the prefix.
+    if len(chunk) < len(prefix):
+        return b""
+    # A part of it that lies further ahead would begin with an end of the prefix.
     other = any(prefix.endswith(bytes(chunk[:size])) for size in range(1, len(prefix) + 1))
     return b"" if other else whole
 

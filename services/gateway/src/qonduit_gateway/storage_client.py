@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
     from pathlib import Path
 
+    from qonduit_service_kit.chunks import Chunk
     from qonduit_service_kit.tickets import TicketSigner
 
 Request = TypeVar("Request")
-Chunk: TypeAlias = bytes | memoryview
-"""Of what is stored. What comes as a view, goes on to who asked for it as the message that it came in."""
 
 CHUNK_BYTES = 512 * 1024
 _CALL_TIMEOUT_S = 30.0
@@ -262,7 +261,7 @@ class Upload:
         self._call.cancel()
 
 
-async def _parts(digest: str, content: bytes) -> AsyncIterator[storage_pb2.PutBlobRequest | bytes]:
+async def _parts(digest: str, content: bytes) -> AsyncIterator[storage_pb2.PutBlobRequest | Chunk]:
     yield storage_pb2.PutBlobRequest(header=storage_pb2.PutBlobHeader(digest=digest, size_bytes=len(content)))
     for start in range(0, len(content), CHUNK_BYTES):
         yield content[start : start + CHUNK_BYTES]

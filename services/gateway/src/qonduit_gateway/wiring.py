@@ -9,6 +9,7 @@ from qonduit_api.v1 import (
     cluster_pb2_grpc,
     files_pb2,
     files_pb2_grpc,
+    functions_pb2,
     functions_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
@@ -92,6 +93,7 @@ SERVICES = tuple(
     for name in ("FunctionService", "JobService", "FileService", "ProviderService", "QpuService", "ClusterService")
 )
 _CHUNKED = (
+    method_of(functions_pb2.DESCRIPTOR, "FunctionService", "UploadFunction"),
     *(method_of(jobs_pb2.DESCRIPTOR, "JobService", name) for name in ("UploadArguments", "GetArguments", "GetResult")),
     *(method_of(files_pb2.DESCRIPTOR, "FileService", name) for name in ("UploadFile", "DownloadFile")),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from qonduit_storage.blocking import in_thread, to_the_end
@@ -98,16 +98,16 @@ class DirectoryObjects:
         await in_thread(self._keep, upload, self._path(key))
 
     def _keep(self, upload: Incoming, path: Path) -> None:
-        try:
-            replaced = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        with ExitStack() as stack:
+            with suppress(OSError):  # As a rule there is none.
+                stack.enter_context(path.open("rb", buffering=0))
             upload.move_to(path)
-            return
+            replaced = stack.pop_all()
+        # A large file is freed once nobody has it open any more, which takes 0.14 s a GB.
         try:
-            upload.move_to(path)
-        finally:
-            # A file takes its time to be freed, 0.14 s a GB: after its last name and its last number are gone.
-            self._disk.writers.submit(os.close, replaced)
+            self._disk.writers.submit(replaced.close)
+        except RuntimeError:  # The service is ending.
+            replaced.close()
 
     async def write(self, key: str, content: bytes) -> None:
         """Writes a file aside and renames it."""

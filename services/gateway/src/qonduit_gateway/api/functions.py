@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from qonduit_api.v1 import functions_pb2, functions_pb2_grpc
+from qonduit_service_kit.chunks import Chunk
 from qonduit_service_kit.errors import ApiError
 
 from qonduit_gateway.api import convert, paging, provider_checks
@@ -274,12 +275,12 @@ async def assembled(requests: AsyncIterator[Any], base: BaseArtifact) -> AsyncIt
         ApiError: There is no such range.
     """
     async for request in requests:
-        if request.WhichOneof("part") != "copy":
+        if isinstance(request, Chunk) or request.WhichOneof("part") != "copy":
             yield request
             continue
         try:
             for piece in base.pieces(request.copy.offset, request.copy.length):
-                yield functions_pb2.UploadFunctionRequest(chunk=piece)
+                yield piece
         except CopyError as error:
             raise ApiError(
                 grpc.StatusCode.INVALID_ARGUMENT, "INVALID_COPY", str(error), violations={"copy": str(error)}

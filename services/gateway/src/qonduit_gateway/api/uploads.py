@@ -6,12 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from qonduit_service_kit.chunks import Chunk
 from qonduit_service_kit.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from qonduit_gateway.storage_client import Chunk
 
 CHUNK_LIMIT_BYTES = 1024 * 1024
 IDLE_LIMIT_S = 60.0
@@ -21,7 +20,7 @@ IDLE_LIMIT_S = 60.0
 async def header_of(requests: AsyncIterator[Any]) -> Any:
     """Return the header that an upload begins with; ApiError when it begins with anything else."""
     async for request in _in_time(requests):
-        if not isinstance(request, memoryview) and request.WhichOneof("part") == "header":
+        if not isinstance(request, Chunk) and request.WhichOneof("part") == "header":
             return request.header
         break
     raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "HEADER_MISSING", "The first message of an upload is its header.")
@@ -31,26 +30,20 @@ async def chunks_of(requests: AsyncIterator[Any], size_bytes: int) -> AsyncItera
     """Return the chunks after the header; ApiError when their sizes are not as announced."""
     seen = 0
     async for request in _in_time(requests):
-        chunk = request if isinstance(request, memoryview) else _chunk(request)
-        if len(chunk) > CHUNK_LIMIT_BYTES:
-            text = f"A chunk has {len(chunk)} bytes; send at most {CHUNK_LIMIT_BYTES} at once."
+        if not isinstance(request, Chunk):
+            text = "After the header of an upload come only chunks."
+            raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "CHUNK_EXPECTED", text)
+        if len(request) > CHUNK_LIMIT_BYTES:
+            text = f"A chunk has {len(request)} bytes; send at most {CHUNK_LIMIT_BYTES} at once."
             raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "CHUNK_TOO_LARGE", text)
-        seen += len(chunk)
+        seen += len(request)
         if seen > size_bytes:
             break
-        yield chunk
+        yield request
     if seen != size_bytes:
         many = "more than that" if seen > size_bytes else f"{seen}"
         text = f"The header announced {size_bytes} bytes, {many} came. Send the upload again."
         raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "SIZE_MISMATCH", text)
-
-
-def _chunk(request: Any) -> bytes:
-    if request.WhichOneof("part") != "chunk":
-        text = "After the header of an upload come only chunks."
-        raise ApiError(grpc.StatusCode.INVALID_ARGUMENT, "CHUNK_EXPECTED", text)
-    chunk: bytes = request.chunk
-    return chunk
 
 
 async def _in_time(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qonduit_service_kit.chunks import Chunk
+
 _BLOCK = 512
 _PAX_LIMIT_BYTES = 1024 * 1024
 _PAX_LENGTH_DIGITS = 7
@@ -56,7 +58,7 @@ class TarListing:
     _content_left: int = 0
     _content: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def feed(self, chunk: bytes | memoryview) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Take the next bytes; NotATarError when they can't be a tar's."""
         self._pending += chunk
         while not self.ended:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qonduit_service_kit.chunks import Chunk
+
 _IN_MEMORY_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 512 * 1024
 
@@ -29,7 +31,7 @@ class BaseArtifact:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, chunk: bytes | memoryview) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Take its next bytes."""
         self._file.write(chunk)
         self._size_bytes += len(chunk)

@@ -17,6 +17,8 @@ from jsonschema_rs import RegexOptions, ValidationError, Validator, validator_fo
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from qonduit_service_kit.chunks import Chunk
+
 LIMIT_BYTES = 64 * 1024
 _WITH_SEGMENTS = b"QVALUE1\n"
 _LENGTHS = struct.Struct("<QQ")
@@ -67,7 +69,7 @@ def check(schema: str, arguments: bytes) -> None:
         raise ArgumentsError(wrong)
 
 
-async def json_of(chunks: AsyncIterator[bytes | memoryview], most_bytes: int) -> bytes:
+async def json_of(chunks: AsyncIterator[Chunk], most_bytes: int) -> bytes:
     """Return the JSON of stored arguments, reading no further than it goes, and not much beyond `most_bytes`.
 
     They are a JSON text, or one with large arrays and circuits behind it (`qonduit.large_values` tells the form):

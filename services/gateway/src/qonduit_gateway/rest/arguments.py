@@ -19,9 +19,9 @@ async def stored_digest(jobs: JobService, arguments: bytes) -> str:
     """Store arguments and return their digest; as by gRPC, nobody looks whether they are a JSON object."""
     header = jobs_pb2.UploadArgumentsHeader(digest=hashlib.sha256(arguments).hexdigest(), size_bytes=len(arguments))
 
-    async def messages() -> AsyncIterator[jobs_pb2.UploadArgumentsRequest]:
+    async def messages() -> AsyncIterator[jobs_pb2.UploadArgumentsRequest | bytes]:
         yield jobs_pb2.UploadArgumentsRequest(header=header)
         for start in range(0, len(arguments), CHUNK_LIMIT_BYTES):
-            yield jobs_pb2.UploadArgumentsRequest(chunk=arguments[start : start + CHUNK_LIMIT_BYTES])
+            yield arguments[start : start + CHUNK_LIMIT_BYTES]
 
     return (await jobs.UploadArguments(messages(), None)).digest

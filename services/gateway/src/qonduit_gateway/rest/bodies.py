@@ -39,12 +39,12 @@ class Sent:
         self.size_bytes = size_bytes
         self.digest = digest
 
-    async def messages(self, header: Any, chunk_type: Any) -> AsyncIterator[Any]:
+    async def messages(self, header: Any) -> AsyncIterator[Any]:
         """Yield the messages of an upload by gRPC."""
         yield header
         self.file.seek(0)
         while chunk := await asyncio.to_thread(self.file.read, CHUNK_LIMIT_BYTES):
-            yield chunk_type(chunk=chunk)
+            yield chunk
 
 
 async def json_object(request: Request) -> dict[str, Any]:

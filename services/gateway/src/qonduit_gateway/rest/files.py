@@ -83,7 +83,7 @@ class Files:
             header = files_pb2.UploadFileHeader(name=sent.name, size_bytes=sent.size_bytes, digest=sent.digest, **space)
             first = files_pb2.UploadFileRequest(header=header)
             try:
-                answer = await self._files.UploadFile(sent.messages(first, files_pb2.UploadFileRequest), None)
+                answer = await self._files.UploadFile(sent.messages(first), None)
             except ApiError as error:
                 if error.reason == "INVALID_FILE_CONTENT" or not sent.name.endswith(_TYPES):
                     text = f"Uploaded file is not a valid type. {error.text}"

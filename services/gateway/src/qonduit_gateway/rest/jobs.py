@@ -145,7 +145,8 @@ class Jobs:
     async def _result(self, job_id: str) -> AsyncGenerator[bytes, None] | None:
         """Return a result's JSON, once its first piece is there; None when there is none."""
         try:
-            begun = await _begun(self._jobs.GetResult(jobs_pb2.GetResultRequest(job_id=job_id), None))
+            chunks = self._jobs.GetResult(jobs_pb2.GetResultRequest(job_id=job_id), None)
+            begun = await envelopes.first_of(_bytes(chunks))
         except ApiError as error:
             if error.reason != "JOB_NOT_DONE":
                 raise
@@ -180,22 +181,23 @@ class Jobs:
 
 async def _log(answers: Any) -> Response:
     """Answer with a log, once its first piece is there."""
-    begun = await _begun(answers)
+    begun = await envelopes.first_of(_log_chunks(answers))
     if begun is None:
         # What newer clients say of a 204, which those before 0.26 can't read.
         return JSONResponse({"logs": "No logs yet."})
     return await envelopes.enveloped({}, "logs", envelopes.without_prefixes(begun))
 
 
-async def _begun(answers: Any) -> AsyncGenerator[bytes, None] | None:
-    """Return the chunks of a streaming call, once the first is there; None where there are none."""
+async def _bytes(chunks: Any) -> AsyncGenerator[bytes, None]:
+    async with _closing(chunks):
+        async for chunk in chunks:
+            yield bytes(chunk)
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        async with _closing(answers) as pieces:
-            async for piece in pieces:
-                yield bytes(piece) if isinstance(piece, bytes | memoryview) else piece.chunk
 
-    return await envelopes.first_of(chunks())
+async def _log_chunks(answers: Any) -> AsyncGenerator[bytes, None]:
+    async with _closing(answers):
+        async for answer in answers:
+            yield answer.chunk
 
 
 def _closing(answers: Any) -> aclosing[Any]:

@@ -114,7 +114,7 @@ class Programs:
                 spec=spec, artifact_digest=artifact.digest, artifact_bytes=artifact.size_bytes
             )
             first = functions_pb2.UploadFunctionRequest(header=header)
-            messages = artifact.messages(first, functions_pb2.UploadFunctionRequest)
+            messages = artifact.messages(first)
             async with self._people.people(name):
                 answer = await self._functions.UploadFunction(messages, None)
         return JSONResponse(wording.uploaded(answer.function))
