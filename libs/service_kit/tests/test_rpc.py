@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -282,3 +283,35 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         check=True, capture_output=True,
     )  # fmt: skip
     return cert, key
+
+
+async def test_who_stops_reading_is_sent_a_few_megabytes_more_at_most() -> None:
+    stopped, over = asyncio.Event(), asyncio.Event()
+
+    async def read_some(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+        for _ in range(16):
+            await anext(requests)
+        stopped.set()
+        await over.wait()
+        return b""
+
+    def register_it(server: grpc.aio.Server) -> None:
+        handlers = {"ReadSome": grpc.stream_unary_rpc_method_handler(read_some)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+
+    server = GrpcServer(register_it, services=[NAME], registry=CollectorRegistry())
+    await server.start()
+    async with channel(server.address) as client:
+        call = client.stream_unary(f"/{NAME}/ReadSome")()
+        for _ in range(16):
+            await call.write(bytes(1024**2))
+        await stopped.wait()
+        ahead = 0
+        with contextlib.suppress(TimeoutError):
+            while ahead <= 8:
+                async with asyncio.timeout(1):  # A write that takes as long waits for a reader.
+                    await call.write(bytes(1024**2))
+                ahead += 1
+        over.set()
+        assert ahead <= 8
+    await server.stop()
