@@ -14,7 +14,8 @@ import pytest
 import zstandard
 from qonduit_gateway.rest import envelopes
 from qonduit_gateway.rest.holding import HOLD_S, YOUNG_S, Polls
-from qonduit_gateway.rest.large_results import MAGIC, plain
+from qonduit_gateway.rest.large_results import plain
+from qonduit_gateway.segments import MAGIC
 from starlette.responses import StreamingResponse
 
 if TYPE_CHECKING:

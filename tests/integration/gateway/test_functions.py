@@ -10,8 +10,11 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import numpy as np
 import pytest
 from integration.gateway.rig import tar
+from qiskit import QuantumCircuit
+from qonduit.encoding import encode
 from qonduit_api.v1 import functions_pb2 as pb
 from qonduit_api.v1 import jobs_pb2
 from qonduit_service_kit.errors import ApiError, from_rpc_error
@@ -251,22 +254,58 @@ async def test_a_schema_that_would_take_years_holds_up_nobody(client: Client) ->
     assert (await client.run("quick", arguments_json=b'{"shots": 5}')).status == "QUEUED"
 
 
+async def run_with(client: Client, arguments: bytes) -> jobs_pb2.Job:
+    """Run "hello" with arguments that are stored apart, as the SDK does where they are no JSON alone."""
+    digest = hashlib.sha256(arguments).hexdigest()
+    header = jobs_pb2.UploadArgumentsHeader(digest=digest, size_bytes=len(arguments))
+    chunks = [arguments[at : at + 2**20] for at in range(0, len(arguments), 2**20)]
+    parts = [jobs_pb2.UploadArgumentsRequest(chunk=chunk) for chunk in chunks]
+    await client.jobs.UploadArguments(iter([jobs_pb2.UploadArgumentsRequest(header=header), *parts]))
+    return await client.run(arguments_digest=digest)
+
+
 async def test_much_json_is_not_checked_and_large_arrays_do_not_count(client: Client) -> None:
     await client.upload(arguments_schema=SCHEMA)
-
-    async def run_with(arguments: bytes) -> Any:
-        digest = hashlib.sha256(arguments).hexdigest()
-        header = jobs_pb2.UploadArgumentsHeader(digest=digest, size_bytes=len(arguments))
-        chunks = [arguments[at : at + 2**20] for at in range(0, len(arguments), 2**20)]
-        parts = [jobs_pb2.UploadArgumentsRequest(chunk=chunk) for chunk in chunks]
-        await client.jobs.UploadArguments(iter([jobs_pb2.UploadArgumentsRequest(header=header), *parts]))
-        return await client.run(arguments_digest=digest)
-
-    much = await refusal(run_with(json.dumps({"shots": 1, "more": "x" * 17_000_000}).encode()))
+    much = await refusal(run_with(client, json.dumps({"shots": 1, "more": "x" * 17_000_000}).encode()))
     assert (much.reason, "16,777,216" in much.text) == ("INVALID_ARGUMENTS", True)
     text = b'{"shots": 5}'
     behind = bytes(20_000_000)
     numbers = (len(text), 1, len(behind))
-    assert (await run_with(b"QVALUE1\n" + b"".join(n.to_bytes(8, "little") for n in numbers) + text + behind)).job_id
+    packed = b"QVALUE1\n" + b"".join(n.to_bytes(8, "little") for n in numbers) + text + behind
+    assert (await run_with(client, packed)).job_id
     hostile = b"QVALUE1\n" + (2**63).to_bytes(8, "little") * 2 + behind
-    assert (await refusal(run_with(hostile))).reason == "INVALID_ARGUMENTS"
+    assert (await refusal(run_with(client, hostile))).reason == "INVALID_ARGUMENTS"
+
+
+def circuit_of(gates: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(1)
+    for _ in range(gates):
+        circuit.x(0)
+    return circuit
+
+
+async def test_a_schema_sees_the_type_of_a_value_however_large_it_is(client: Client) -> None:
+    types = {"array": "ndarray", "circuit": "QuantumCircuit"}
+    described = {
+        name: {"type": "object", "required": ["__type__"], "properties": {"__type__": {"const": kind}}}
+        for name, kind in types.items()
+    }
+    await client.upload(arguments_schema=json.dumps({"required": list(types), "properties": described}))
+    for array, circuit in ((np.zeros(10), circuit_of(1)), (np.zeros(200_000), circuit_of(40_000))):
+        assert (await run_with(client, encode({"array": array, "circuit": circuit}))).status == "QUEUED"
+        wrong = await refusal(run_with(client, encode({"array": circuit, "circuit": array})))
+        assert wrong.violations == {
+            "array.__type__": '"ndarray" was expected',
+            "circuit.__type__": '"QuantumCircuit" was expected',
+        }
+
+
+async def test_a_refusal_says_what_a_value_is_and_not_how_it_is_encoded(client: Client) -> None:
+    schema = {"properties": {"a": {"type": "integer"}, "text": {"pattern": "^x"}}}
+    await client.upload(arguments_schema=json.dumps(schema))
+    encoded = '{"__type__":"ndarray","__value__":"..."} is not of type "integer"'
+    for count in (1000, 200_000):
+        array = np.random.default_rng(1).random(count)
+        assert (await refusal(run_with(client, encode({"a": array})))).violations == {"a": encoded}
+    long = await refusal(client.run(arguments_json=json.dumps({"text": "y" * 5000}).encode()))
+    assert long.violations == {"text": f'"{"y" * 99}... does not match "^x"'}

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonschema_rs import RegexOptions, ValidationError, Validator, validator_for
+
+from qonduit_gateway.segments import MAGIC, without_references
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
     from qonduit_service_kit.chunks import Chunk
 
 LIMIT_BYTES = 64 * 1024
-_WITH_SEGMENTS = b"QVALUE1\n"
 _LENGTHS = struct.Struct("<QQ")
-_TABLE = len(_WITH_SEGMENTS) + _LENGTHS.size
+_TABLE = len(MAGIC) + _LENGTHS.size
 _MOST_TOLD = 5
 _MOST_CHARS = 200
+_MOST_QUOTED = 100
+_QUOTE = "\0"
+"""Stands in a message for the value that is wrong: in texts that are quoted as JSON it would be escaped."""
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 class ArgumentsError(ValueError):
@@ -61,8 +66,9 @@ def check(schema: str, arguments: bytes) -> None:
     except (ValueError, RecursionError) as error:
         raise ArgumentsError({"arguments": f"they are no JSON text: {_first_line(error)}"}) from error
     for found in _validator(schema).iter_errors(value):
-        path = ".".join(str(part) for part in found.instance_path) or "arguments"
-        wrong.setdefault(path, _short(found.message))
+        path = _short(".".join(str(part) for part in found.instance_path)) or "arguments"
+        if path not in wrong:
+            wrong[path] = _short(found.message).replace(_QUOTE, _quoted(found.instance))
         if len(wrong) == _MOST_TOLD:
             break
     if wrong:
@@ -72,26 +78,28 @@ def check(schema: str, arguments: bytes) -> None:
 async def json_of(chunks: AsyncIterator[Chunk], most_bytes: int) -> bytes:
     """Return the JSON of stored arguments, reading no further than it goes, and not much beyond `most_bytes`.
 
-    They are a JSON text, or one with large arrays and circuits behind it (`qonduit.large_values` tells the form):
-    references stand for those in it.
+    They are a JSON text, or one with large arrays and circuits behind it: in place of each of those is a value of the
+    same type, so that a schema need not know how large they are.
     """
     data = bytearray()
     start, end = 0, most_bytes + 1  # One more, so that too much is seen to be too much.
     async for chunk in chunks:
         data += chunk
-        if not start and len(data) >= _TABLE and data.startswith(_WITH_SEGMENTS):
-            json_bytes, count = _LENGTHS.unpack_from(data, len(_WITH_SEGMENTS))
+        if not start and len(data) >= _TABLE and data.startswith(MAGIC):
+            json_bytes, count = _LENGTHS.unpack_from(data, len(MAGIC))
             start = _TABLE + 8 * count
             end = start + min(json_bytes, most_bytes + 1)
         if len(data) >= end or start > most_bytes:
             break
-    return bytes(data[start:end])
+    text = bytes(data[start:end])
+    # What is too much stays so: it must not become short enough to be checked.
+    return without_references(text) if start and len(text) <= most_bytes else text
 
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> Validator:
     try:
-        return validator_for(json.loads(schema), pattern_options=RegexOptions(), offline=True)
+        return validator_for(json.loads(schema), pattern_options=RegexOptions(), offline=True, mask=_QUOTE)
     except ValidationError as error:
         raise ValueError(error.message) from error
 
@@ -100,6 +108,18 @@ def _first_line(error: Exception) -> str:
     return _short((str(error).splitlines() or [type(error).__name__])[0])
 
 
+def _quoted(value: Any) -> str:
+    """Return how a value begins; of one that is encoded, what it is and not the code, which tells nobody anything."""
+    if isinstance(value, dict) and "__type__" in value:
+        value = {**value, "__value__": "..."}
+    text = ""
+    for piece in _ENCODER.iterencode(value):
+        text += piece
+        if len(text) > _MOST_QUOTED:
+            return f"{text[:_MOST_QUOTED]}..."
+    return text
+
+
 def _short(text: str) -> str:
-    """Leave out the middle of what is too long: it begins with the value, and ends with what is wrong with it."""
+    """Leave out the middle of what is too long."""
     return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS // 2]}...{text[-_MOST_CHARS // 2 :]}"

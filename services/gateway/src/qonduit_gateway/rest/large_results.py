@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import struct
 import tempfile
 import zlib
@@ -17,22 +16,18 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
+from qonduit_gateway.segments import MAGIC, REFERENCE, TYPES
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
     from typing import BinaryIO
 
-MAGIC = b"QVALUE1\n"
 _NUMBER = struct.Struct("<Q")
 _ALIGNMENT = 64
 _IN_MEMORY_BYTES = 1024**2
 _WINDOW_BYTES = 256 * 1024
 _LONGEST_REFERENCE_BYTES = 128
 _FASTEST = 1
-_TYPES = {b"npy": b"ndarray", b"qpy.zst": b"QuantumCircuit"}
-# Within a string of JSON each quotation mark has a backslash before it, so nothing else can look like this.
-_REFERENCE = re.compile(
-    rb'\{"__type__":\s?"segment",\s?"__value__":\s?\{"kind":\s?"([a-z.]+)",\s?"number":\s?(\d+)\}\}'
-)
 
 
 async def plain(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -71,7 +66,7 @@ def _pieces(file: BinaryIO | tempfile.SpooledTemporaryFile[bytes]) -> Iterator[b
         window = held + file.read(min(_WINDOW_BYTES, end - at))
         at = min(at + _WINDOW_BYTES, end)
         done = 0
-        for found in _REFERENCE.finditer(window):
+        for found in REFERENCE.finditer(window):
             yield window[done : found.start()]
             yield from _value(file, found[1], *places[int(found[2])])
             done = found.end()
@@ -99,7 +94,7 @@ def _value(
     file: BinaryIO | tempfile.SpooledTemporaryFile[bytes], kind: bytes, start: int, length: int
 ) -> Iterator[bytes]:
     """Yield a segment as qiskit-ibm-runtime writes it into JSON."""
-    yield b'{"__type__": "' + _TYPES[kind] + b'", "__value__": "'
+    yield b'{"__type__": "' + TYPES[kind] + b'", "__value__": "'
     unpacker = zstandard.ZstdDecompressor().decompressobj() if kind == b"qpy.zst" else None
     packer = zlib.compressobj(_FASTEST)
     held = b""
