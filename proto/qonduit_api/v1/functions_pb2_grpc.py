@@ -104,7 +104,7 @@ class FunctionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListFunctionVersions(self, request, context):
-        """Lists the versions of one function, newest first.
+        """Lists the versions of one function, newest upload first: what is uploaded again comes first again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

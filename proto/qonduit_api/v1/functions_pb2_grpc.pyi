@@ -46,7 +46,7 @@ class FunctionServiceStub:
     ListFunctions: _grpc.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionsRequest, _functions_pb2.ListFunctionsResponse]
     """Lists the caller's functions, or those of providers that the caller may see, newest upload first."""
     ListFunctionVersions: _grpc.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]
-    """Lists the versions of one function, newest first."""
+    """Lists the versions of one function, newest upload first: what is uploaded again comes first again."""
     ListFunctionFiles: _grpc.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]
     """Lists the files of a version's artifact, by name."""
     SetFunctionAlias: _grpc.UnaryUnaryMultiCallable[_functions_pb2.SetFunctionAliasRequest, _functions_pb2.SetFunctionAliasResponse]
@@ -74,7 +74,7 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     ListFunctions: _aio.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionsRequest, _functions_pb2.ListFunctionsResponse]  # type: ignore[assignment]
     """Lists the caller's functions, or those of providers that the caller may see, newest upload first."""
     ListFunctionVersions: _aio.UnaryUnaryMultiCallable[_functions_pb2.ListFunctionVersionsRequest, _functions_pb2.ListFunctionVersionsResponse]  # type: ignore[assignment]
-    """Lists the versions of one function, newest first."""
+    """Lists the versions of one function, newest upload first: what is uploaded again comes first again."""
     ListFunctionFiles: _aio.UnaryStreamMultiCallable[_functions_pb2.ListFunctionFilesRequest, _functions_pb2.ListFunctionFilesResponse]  # type: ignore[assignment]
     """Lists the files of a version's artifact, by name."""
     SetFunctionAlias: _aio.UnaryUnaryMultiCallable[_functions_pb2.SetFunctionAliasRequest, _functions_pb2.SetFunctionAliasResponse]  # type: ignore[assignment]
@@ -123,7 +123,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _functions_pb2.ListFunctionVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_functions_pb2.ListFunctionVersionsResponse, _abc.Awaitable[_functions_pb2.ListFunctionVersionsResponse]]:
-        """Lists the versions of one function, newest first."""
+        """Lists the versions of one function, newest upload first: what is uploaded again comes first again."""
 
     @_abc_1.abstractmethod
     def ListFunctionFiles(

@@ -28,7 +28,7 @@ from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, 
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.database.schema import metadata
-from qonduit_gateway.functions.model import FunctionName
+from qonduit_gateway.functions.model import FunctionName, FunctionSpec, FunctionVersion, version_digest
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Verdict
 from qonduit_gateway.ledger import KeyReusedError
@@ -267,6 +267,31 @@ async def test_functions_are_paged_newest_first(book: Book) -> None:
         lambda connection: function_rows.page(connection, mine, size=2, before=first[-1][1])
     )
     assert [version.spec.title for version, _ in [*first, *rest]] == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("step", [1.0, 0.0, -1.0])
+async def test_versions_are_in_the_order_of_their_last_uploads_whatever_clocks_say(book: Book, step: float) -> None:
+    name = FunctionName("f", owner="ada")
+
+    async def upload(label: str) -> bool:
+        book.now += step
+        spec = FunctionSpec("f", "program.py", version_label=label)
+        return await book.database.write(
+            lambda connection: function_rows.store(
+                connection, name, spec, version_digest(spec, "a" * 64), ("a" * 64, 10), at=book.now
+            )[1]
+        )
+
+    assert [await upload(label) for label in "abcab"] == [True, True, True, False, False]
+    found: list[FunctionVersion] = []
+    before = None
+    while page := await book.database.read(
+        lambda connection, before=before: function_rows.versions_page(connection, name, size=2, before=before)
+    ):
+        found += page
+        before = (page[-1].created_at, page[-1].version_id)
+    assert [version.spec.version_label for version in found] == ["b", "a", "c"]
+    assert [version.aliases for version in found] == [("latest",), (), ()]
 
 
 async def test_a_transaction_that_fails_leaves_nothing(book: Book) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from integration.gateway.rig import tar
 from qiskit import QuantumCircuit
+from qonduit import ServerlessClient
 from qonduit.encoding import encode
+from qonduit_api.v1 import cluster_pb2, jobs_pb2
 from qonduit_api.v1 import functions_pb2 as pb
-from qonduit_api.v1 import jobs_pb2
 from qonduit_service_kit.errors import ApiError, from_rpc_error
 
 if TYPE_CHECKING:
-    from integration.gateway.rig import Client
+    from integration.gateway.rig import Client, Service
 
 PROGRAM = b"print('hello')\n"
 
@@ -76,6 +77,24 @@ async def test_rolling_back_moves_latest_until_the_next_upload(client: Client) -
     assert [(function.version, list(function.aliases)) for function in listed] == [(first.version, ["latest"])]
     third = (await client.upload(description="third")).function
     assert (await client.run()).function_version == third.version
+
+
+async def test_what_is_uploaded_again_is_the_newest_and_is_rolled_back_from(client: Client, gateway: Service) -> None:
+    token = (await client.cluster.CreateToken(cluster_pb2.CreateTokenRequest(label="sdk"))).token
+    first = (await client.upload(description="first")).function
+    second = (await client.upload(description="second")).function
+    again = await client.upload(description="first")
+    assert (again.created, again.function.version) == (False, first.version)
+    assert again.function.create_time.ToNanoseconds() > second.create_time.ToNanoseconds()
+
+    def roll_back() -> list[tuple[str, tuple[str, ...]]]:
+        with ServerlessClient(gateway.address, token=token) as mine:
+            rolled = mine.get("hello").rollback()
+            return [(version.version, version.aliases) for version in rolled.versions()]
+
+    listed = await asyncio.to_thread(roll_back)
+    assert listed == [(first.version, ()), (second.version, ("latest",))]
+    assert (await client.run()).function_version == second.version
 
 
 async def test_aliases_are_refused_and_removed_with_what_to_do(client: Client, other: Client) -> None:

@@ -132,7 +132,7 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         """List the versions of one function."""
         del context
         size = paging.page_size(request.page_size)
-        before = paging.from_token(request.page_token, int)
+        before = paging.from_token(request.page_token, float, int)
         found = await self._catalog.find(caller().name, request.title)
         name = found.version.name
         rows = await self._database.read(
@@ -140,7 +140,8 @@ class FunctionService(functions_pb2_grpc.FunctionServiceServicer):  # type: igno
         )
         functions = paging.fitting([convert.function(version, found.access) for version in rows])
         more = len(rows) == size or len(functions) < len(rows)
-        token = paging.to_token(rows[len(functions) - 1].version_id) if more else ""
+        last = rows[len(functions) - 1] if more else None
+        token = "" if last is None else paging.to_token([last.created_at, last.version_id])
         return functions_pb2.ListFunctionVersionsResponse(functions=functions, next_page_token=token)
 
     async def ListFunctionFiles(  # noqa: N802

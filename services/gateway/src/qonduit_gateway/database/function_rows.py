@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nextafter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, or_, select, update
@@ -44,12 +45,11 @@ def store(
     *,
     at: float,
 ) -> tuple[FunctionVersion, bool]:
-    """Keep a version (its artifact as digest and bytes), make it the current one, and tell whether it is new."""
-    inserted(
-        connection, functions, owner=name.owner or None, provider=name.provider or None, title=name.title, updated_at=at
-    )
-    mine = named(name)
-    function_id = connection.execute(select(functions.c.function_id).where(mine).with_for_update()).scalar_one()
+    """Keep a version (its artifact as digest and bytes), make it the current one, and tell whether it is new.
+
+    One that is there already counts as uploaded now: what was the current one until now is the one before it.
+    """
+    function_id, at = _uploading(connection, name, at)
     created = inserted(
         connection,
         function_versions,
@@ -65,10 +65,24 @@ def store(
         created_at=at,
         arguments_schema=spec.arguments_schema or None,
     )
-    query = _VERSIONS.where(function_versions.c.function_id == function_id, function_versions.c.version == version)
-    stored = connection.execute(query).one()
-    connection.execute(update(functions).where(mine).values(current_version_id=stored.version_id, updated_at=at))
+    this = and_(function_versions.c.function_id == function_id, function_versions.c.version == version)
+    if not created:
+        connection.execute(update(function_versions).where(this).values(created_at=at))
+    query = _VERSIONS.where(this)
+    current = {"current_version_id": connection.execute(query).one().version_id, "updated_at": at}
+    connection.execute(update(functions).where(functions.c.function_id == function_id).values(current))
     return _version(connection, connection.execute(query).one()), created
+
+
+def _uploading(connection: Connection, name: FunctionName, at: float) -> tuple[int, float]:
+    """Lock a function, made if there is none, and return its number and the time that an upload gets."""
+    first = inserted(
+        connection, functions, owner=name.owner or None, provider=name.provider or None, title=name.title, updated_at=at
+    )
+    query = select(functions.c.function_id, functions.c.updated_at).where(named(name)).with_for_update()
+    function_id, last = connection.execute(query).one()
+    # Versions are in the order of these times, and the clock of another gateway may be ahead.
+    return function_id, at if first else max(at, nextafter(last, inf))
 
 
 def named(name: FunctionName) -> ColumnElement[bool]:
@@ -178,13 +192,15 @@ def page(
 
 
 def versions_page(
-    connection: Connection, name: FunctionName, *, size: int, before: int | None = None
+    connection: Connection, name: FunctionName, *, size: int, before: tuple[float, int] | None = None
 ) -> list[FunctionVersion]:
-    """Return versions of one function, newest first, below a version's number."""
+    """Return versions of one function, newest upload first, after the (created_at, version_id) of the last page."""
+    at, number = function_versions.c.created_at, function_versions.c.version_id
     query = _VERSIONS.where(named(name))
     if before is not None:
-        query = query.where(function_versions.c.version_id < before)
-    query = query.order_by(function_versions.c.version_id.desc()).limit(size)
+        created_at, version_id = before
+        query = query.where(or_(at < created_at, and_(at == created_at, number < version_id)))
+    query = query.order_by(at.desc(), number.desc()).limit(size)
     return _versions(connection, connection.execute(query).all())
 
 
