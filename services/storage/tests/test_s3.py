@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from grpc import StatusCode
 from qonduit_api.internal.v1 import storage_pb2 as pb
+from qonduit_service_kit.rpc import from_rpc_error
 from qonduit_storage.errors import StorageError
 
 pytest.importorskip("obstore", reason="the extra s3 is not installed")
 
+from qonduit_storage import s3
 from s3_server import FaultyProxy
 
 if TYPE_CHECKING:
@@ -63,6 +67,49 @@ async def test_a_store_that_answers_503_at_first_is_asked_again(
     assert min(asked.values()) > 2
 
 
+async def test_patience_and_not_a_count_of_retries_decides_how_long_a_store_is_waited_for(
+    make_storage: Callable[..., Any],
+    settings: dict[str, Any],
+    proxy: FaultyProxy,
+    make_tar: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soon = timedelta(milliseconds=20)
+    monkeypatch.setattr(s3, "_BACKOFF", {"init_backoff": soon, "max_backoff": soon})
+    client = await (await make_storage(**settings)).client()
+    asked: Counter[tuple[str, str]] = Counter()
+
+    def long_away(method: str, path: str) -> int:
+        asked[method, path] += 1
+        return 503 if asked[method, path] <= 30 else 0
+
+    proxy.fault = long_away
+    await client.put_file("a.tar", make_tar(b"a"))
+    assert max(asked.values()) == 31
+
+
+async def test_a_store_that_fails_is_told_without_its_keys_and_address(
+    make_storage: Callable[..., Any],
+    settings: dict[str, Any],
+    proxy: FaultyProxy,
+    make_tar: Callable[..., bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = await (await make_storage(**{**settings, "s3_patience_s": 1})).client()
+    texts = {}
+    for status in (503, 403):
+        proxy.fault = lambda _method, _path, status=status: status
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.put_file("a.tar", make_tar(b"a"))
+        texts[status] = from_rpc_error(caught.value).text
+    assert "does not answer (HTTP 503), though it was tried for 1 s. Try again" in texts[503]
+    assert "refuses what it is asked for (HTTP 403). Try again" in texts[403]
+    for text in texts.values():
+        assert text.endswith("tell the operator, who finds more in the storage service's log.")
+        assert not any(inside in text for inside in ("contents/", "files/", str(proxy.port)))
+    assert f"127.0.0.1:{proxy.port}" in capsys.readouterr().out
+
+
 async def test_a_store_that_is_away_is_said_and_nothing_is_lost(
     make_storage: Callable[..., Any],
     settings: dict[str, Any],
@@ -107,5 +154,7 @@ async def test_a_slow_store_holds_up_nobody_who_does_not_need_it(
 
 
 async def test_a_bucket_that_is_not_there_is_told_at_the_start(make_storage: Callable[..., Any], kept: Any) -> None:
-    with pytest.raises(StorageError, match="QONDUIT_STORAGE_S3_BUCKET"):
+    with pytest.raises(
+        StorageError, match=r"refuses .*\(HTTP 404\).*QONDUIT_STORAGE_S3_BUCKET.*specified bucket does not"
+    ):
         await make_storage(**{**kept.settings, "s3_bucket": "no-such-bucket", "s3_patience_s": 1})

@@ -8,6 +8,7 @@ against another.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from qonduit_service_kit.logs import get_logger
 
 from qonduit_storage.directory import check_offset
 from qonduit_storage.errors import StorageError, StoreUnavailableError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from obstore import GetOptions, GetResult, ObjectMeta
-    from obstore.store import ClientConfig, S3Config
+    from obstore.store import BackoffConfig, ClientConfig, S3Config
 
     from qonduit_storage.incoming import Incoming
     from qonduit_storage.settings import StorageSettings
@@ -37,6 +39,12 @@ _PARTS_AT_ONCE: Final = 4
 _SMALL_AT_ONCE: Final = 32
 _TOUCH_AGAIN_S: Final = 24 * 3600.0
 _MOST_TOUCHED: Final = 100_000
+_BACKOFF: Final[BackoffConfig] = {"max_backoff": timedelta(seconds=5)}
+_MOST_RETRIES: Final = 1_000_000
+"""More than anyone's patience has time for: how long a request is repeated is said in seconds alone."""
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_TRIED: Final = re.compile(r" in (\d+)[\d.]*s, after \d+ retries")
+_log = get_logger("s3")
 
 
 class OpenS3Object:
@@ -77,13 +85,14 @@ class S3Objects:
 
     async def prepare(self) -> None:
         """Looks whether the bucket is there and may be used."""
-        key = "qonduit-storage"
+        content = b"Written by the storage service of Qonduit when it starts.\n"
         try:
-            await self.write(key, b"Written by the storage service of Qonduit when it starts.\n")
-        except StoreUnavailableError as error:
+            await obstore.put_async(self._store, "qonduit-storage", content, use_multipart=False)
+        except (BaseError, OSError) as error:
             raise StorageError(
-                f"The bucket cannot be used: {error}. Check QONDUIT_STORAGE_S3_BUCKET, _S3_ENDPOINT, _S3_REGION and "
-                "the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+                f"The bucket cannot be used: the object store {_problem(error)}. Check QONDUIT_STORAGE_S3_BUCKET, "
+                "_S3_ENDPOINT, _S3_REGION and the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY). "
+                f"This is what went wrong: {_reason(error)}"
             ) from error
 
     async def keep(self, upload: Incoming, key: str) -> None:
@@ -199,7 +208,11 @@ def s3_store(settings: StorageSettings) -> S3Store:
         prefix=settings.s3_prefix or None,
         config=config,
         client_options=options,
-        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=settings.s3_patience_s)},
+        retry_config={
+            "backoff": _BACKOFF,
+            "max_retries": _MOST_RETRIES,
+            "retry_timeout": timedelta(seconds=settings.s3_patience_s),
+        },
     )
 
 
@@ -215,6 +228,24 @@ def _translated(key: str, *, writing: bool = False) -> Iterator[None]:
     except (BaseError, OSError) as error:
         if isinstance(error, FileNotFoundError) and not writing:
             raise
-        reason = str(error).strip().splitlines()
-        text = reason[0] if reason else type(error).__name__
-        raise StoreUnavailableError(f"The object store did not do what it was asked for {key}: {text[:300]}") from error
+        # The library's text names addresses and keys: it is for the operator, and not for users.
+        _log.error("object store failed", key=key, error=str(error))
+        raise StoreUnavailableError(
+            f"The object store behind the storage service {_problem(error)}. Try again in a moment; if it stays, tell "
+            "the operator, who finds more in the storage service's log."
+        ) from error
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong, as far as the library's text tells."""
+    text = _reason(error)
+    status, tried = _STATUS.search(text), _TRIED.search(text)
+    said = f" (HTTP {status[1]})" if status else ""
+    if status and status[1].startswith("4"):
+        return f"refuses what it is asked for{said}"
+    return f"does not answer{said}" + (f", though it was tried for {tried[1]} s" if tried else "")
+
+
+def _reason(error: Exception) -> str:
+    """The library's text in one line, without what is for its own developers."""
+    return " ".join(str(error).partition("Debug source:")[0].split()) or type(error).__name__
