@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,15 @@ async def write_then_raise(request: StringValue, context: Any) -> None:
     await context.write(await answer_or_raise(request, context))
 
 
+async def answer_without_end(_request: StringValue, _context: Any) -> AsyncIterator[StringValue]:
+    while True:
+        yield StringValue(value=1_000_000 * "x")
+
+
+async def answer_too_much(_request: StringValue, _context: Any) -> AsyncIterator[StringValue]:
+    yield StringValue(value=5_000_000 * "x")
+
+
 async def count(requests: AsyncIterator[StringValue], context: Any) -> StringValue:
     texts = [request.value async for request in requests]
     return await answer_or_raise(StringValue(value=texts[-1]), context)
@@ -71,6 +81,8 @@ def register(server: grpc.aio.Server) -> None:
         "Unary": grpc.unary_unary_rpc_method_handler(answer_or_raise, **coded),
         "Stream": grpc.unary_stream_rpc_method_handler(stream_then_raise, **coded),
         "Write": grpc.unary_stream_rpc_method_handler(write_then_raise, **coded),
+        "Endless": grpc.unary_stream_rpc_method_handler(answer_without_end, **coded),
+        "TooMuch": grpc.unary_stream_rpc_method_handler(answer_too_much, **coded),
         "Count": grpc.stream_unary_rpc_method_handler(count, **coded),
         "First": grpc.stream_unary_rpc_method_handler(answer_to_the_first, **coded),
     }
@@ -202,6 +214,28 @@ async def test_an_unknown_method_stays_unimplemented(client: grpc.aio.Channel) -
         await client.unary_unary(f"/{NAME}/Nothing", **coders())(StringValue())
     error = from_rpc_error(caught.value)
     assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN")
+
+
+async def test_a_client_that_leaves_is_no_error(client: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    endless = client.unary_stream(f"/{NAME}/Endless", **coders())
+    async with asyncio.timeout(60):
+        # Whether a message is on its way at that moment is not known.
+        while "client left" not in caplog.text:
+            await endless(StringValue(), timeout=0.1).code()
+    assert f"client left before it had the whole answer of [/{NAME}/Endless]" in caplog.messages
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    assert "Traceback" not in caplog.text
+
+
+async def test_an_answer_that_is_too_large_is_an_error(
+    client: grpc.aio.Channel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await stream(client, "TooMuch", "")
+    assert from_rpc_error(caught.value).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    logged = capsys.readouterr().out
+    assert all(words in logged for words in ("error", "answer too large", f"/{NAME}/TooMuch", "5000005"))
 
 
 async def test_calls_are_counted_by_method_and_code() -> None:

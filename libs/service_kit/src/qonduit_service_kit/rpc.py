@@ -19,6 +19,7 @@ from qonduit_service_kit.interceptors import (
     TracingInterceptor,
 )
 from qonduit_service_kit.metrics import REGISTRY
+from qonduit_service_kit.unsent import AnswerSizeInterceptor, quiet_departures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,7 +115,9 @@ class GrpcServer:
         """
         check_exposure(self._host, *self._tls, allow_insecure=self._allow_insecure)
         metrics = MetricsInterceptor(self._registry)
-        around = (TracingInterceptor(), metrics, ErrorInterceptor(), HearOutInterceptor(), *self._own)
+        size = AnswerSizeInterceptor(MESSAGE_LIMIT_BYTES)
+        around = (TracingInterceptor(), metrics, ErrorInterceptor(), HearOutInterceptor(), size, *self._own)
+        quiet_departures()
         server = grpc.aio.server(interceptors=around, options=_SERVER_OPTIONS)
         self._register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
