@@ -44,7 +44,7 @@ async def test_what_does_not_fit_is_refused_with_the_numbers_before_it_is_sent(
     error = from_rpc_error(caught.value)
     assert from_rpc_error(told.value).text == error.text
     assert (error.code, error.reason) == (StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
-    assert all(words in error.text for words in ("'big.tar'", "1,000,000", "10,240 are left", "20,480"))
+    assert "'big.tar' needs 1,000,000 bytes, and 10,240 are left in this space. Its limit is 20,480," in error.text
     assert error.metadata["limit_bytes"] == "20480"
     assert error.metadata["used_bytes"] == "10240"
     assert await client.names() == ["a.tar"]
@@ -59,6 +59,10 @@ async def test_deleting_and_replacing_give_room_again(
     await client.put_file("b.tar", make_tar(b"other"))  # In the place of the first one.
     async with must_refuse(StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"):
         await client.put_file("c.tar", make_tar(b"c"))
+    async with must_refuse(
+        StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", "'b.tar' is to grow by 10,240 bytes, and 0"
+    ):
+        await client.put_file("b.tar", make_tar(b"b" * TAR_BYTES))
     await client.spaces.DeleteSpaceFile(pb.DeleteSpaceFileRequest(space=SPACE, name="a.tar"))
     await client.put_file("c.tar", make_tar(b"c"))
     told = await usage(client)

@@ -113,10 +113,11 @@ class Space:
         if not limit_bytes or not growth or growth <= room:
             return
         running = f", and uploads that run now were promised {promised_bytes:,}" if promised_bytes else ""
+        needs = "is to grow by" if name in self._files else "needs"
         raise QuotaError(
-            f"{name!a} needs {growth:,} bytes more than this space has room for: {max(0, room):,} are left. The limit "
-            f"is {limit_bytes:,}, its files have {self.used_bytes:,}{running}. Delete files that are no longer needed, "
-            "or ask an administrator for a higher limit.",
+            f"{name!a} {needs} {growth:,} bytes, and {max(0, room):,} are left in this space. Its limit is "
+            f"{limit_bytes:,}, its files have {self.used_bytes:,}{running}. Delete files that are no longer needed, or "
+            "ask an administrator for a higher limit.",
             needed_bytes=growth,
             used_bytes=self.used_bytes,
             promised_bytes=promised_bytes,
