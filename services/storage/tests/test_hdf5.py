@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from qonduit_storage.errors import FileContentError
 from qonduit_storage.rules.content import UnfoldLimits, check_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SAMPLES = sorted(Path(__file__).with_name("samples").glob("*.h5"))
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -49,6 +53,26 @@ def test_what_is_no_hdf5_is_told_why(data: bytes, word: str) -> None:
     with pytest.raises(FileContentError, match="only HDF5 files are kept") as caught:
         check(data)
     assert word in str(caught.value)
+
+
+def test_a_refusal_tells_what_the_content_looks_like(make_tar: Callable[..., bytes]) -> None:
+    v7 = bytearray(make_tar(b"a"))
+    v7[257:265] = bytes(8)
+    contents = {
+        "a tar archive; name it .tar": make_tar(b"a"),
+        "a tar archive; name": bytes(v7),
+        "something compressed by gzip; if that is of a tar, name it .tar": make_tar(b"a", mode="w:gz"),
+        "a zip archive)": b"PK\x03\x04" + bytes(600),
+        "JSON)": b'{"a": 1}',
+        "plain text)": b"just a text\n" * 100,
+    }
+    for words, data in contents.items():
+        for piece in (10, 1024**2):
+            with pytest.raises(FileContentError, match="no HDF5 signature") as caught:
+                check(data, piece)
+            assert f"(it looks like {words}" in str(caught.value)
+    with pytest.raises(FileContentError, match=r"no HDF5 signature\."):
+        check(bytes(600))
 
 
 @pytest.mark.parametrize("name", ["empty.h5", "empty.tar"])

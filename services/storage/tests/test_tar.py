@@ -157,13 +157,19 @@ PLAIN = archive_of(member("a"))
     ("data", "word"),
     [
         (b"just a text\n" * 100, "plain text"),
-        (b"short", "cut off"),
-        (b"x", "cut off"),
+        (b"short", "plain text"),
+        (b"{}", "JSON"),
+        (zip_of(), "a zip archive"),
+        (bz2.compress(b"short"), "compressed by bzip2; use gzip"),
+        (lzma.compress(b"short"), "compressed by xz; use gzip"),
+        (gzipped(b"[1, 2]"), "JSON"),
+        (b"\0\x01short", "cut off"),
+        (PLAIN[: BLOCK // 2], "cut off"),
         (bytes(512), "no member"),
         (zip_of() + bytes(512), "zip"),
         (bz2.compress(random.Random(3).randbytes(5000)), "bzip2"),
         (lzma.compress(random.Random(3).randbytes(5000)), "xz"),
-        (gzipped(gzipped(random.Random(4).randbytes(5000))), "compressed twice"),
+        (gzipped(gzipped(random.Random(4).randbytes(5000))), "compressed by gzip; compress it once"),
         (gzipped(b"just a text\n" * 100), "plain text"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), ".h5"),
         (PLAIN + PLAIN, "glued"),
@@ -183,9 +189,25 @@ def test_what_is_no_sound_tar_is_told_why(data: bytes, word: str) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("at", [0, 124, 148, 257])
+def test_a_damaged_first_header_is_told_as_such(style: int, at: int) -> None:
+    data = bytearray(archive_of(member("a"), style=style))
+    data[at] ^= 0x40
+    with pytest.raises(FileContentError, match=r"the checksum of its first header is wrong; was the file damaged\?"):
+        check(bytes(data))
+
+
+def test_a_damaged_first_header_without_magic_is_told_as_such() -> None:
+    data = bytearray(archive_of(member("a")))
+    data[257:265] = bytes(8)
+    with pytest.raises(FileContentError, match="the checksum of its first header is wrong"):
+        check(bytes(data))
+
+
 def test_a_refusal_that_asks_has_one_mark_at_its_end() -> None:
     with pytest.raises(FileContentError, match=r"cut off\? Under a name"):
-        check(b"short")
+        check(PLAIN[:BLOCK])
 
 
 def test_a_global_size_is_refused() -> None:

@@ -7,12 +7,14 @@ Layout: HDF5 File Format Specification 3.0, section II.A.
 from __future__ import annotations
 
 from qonduit_storage.errors import FileContentError
+from qonduit_storage.rules.looks import START_BYTES, hint
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WINDOW = 96  # More than the largest fixed part of a superblock.
 _FIRST_USER_BLOCK = 512
 _NEWEST_VERSION = 3
 _WIDTHS = (2, 4, 8, 16, 32)
+_ADVICE = {"a tar archive": "; name it .tar", "something compressed by gzip": "; if that is of a tar, name it .tar"}
 
 
 def refusal(text: str) -> FileContentError:
@@ -32,6 +34,7 @@ class Hdf5Check:
         self._position = 0
         self._place = 0
         self._window = bytearray()
+        self._start = b""
         self._found = False
 
     def feed(self, piece: bytes | memoryview) -> None:
@@ -40,6 +43,8 @@ class Hdf5Check:
         Raises:
             FileContentError: there is a superblock that cannot be one.
         """
+        if len(self._start) < START_BYTES:
+            self._start += piece[: START_BYTES - len(self._start)]
         end = self._position + len(piece)
         while not self._found:
             wanted = self._place + len(self._window)
@@ -60,7 +65,7 @@ class Hdf5Check:
         if not self._found and self._window.startswith(SIGNATURE):
             raise refusal("it ends in the middle of its superblock; is it cut off?")
         if not self._found:
-            raise refusal("it carries no HDF5 signature")
+            raise refusal(f"it carries no HDF5 signature{hint(self._start, _ADVICE)}")
 
     def _look(self) -> None:
         if self._window.startswith(SIGNATURE):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from qonduit_storage.errors import FileContentError
+from qonduit_storage.rules.looks import hint, is_tar_header
 
 BLOCK = 512
 METADATA_LIMIT = 1024 * 1024
@@ -23,6 +24,14 @@ _GNU_SPARSE = b"S"
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 _OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _ZEROS = bytes(BLOCK)
+_COMPRESS = "; use gzip or no compression"
+_ADVICE = {
+    "an HDF5 file": "; name it .h5",
+    "something compressed by gzip": "; compress it once",
+    "something compressed by bzip2": _COMPRESS,
+    "something compressed by xz": _COMPRESS,
+    "something compressed by zstd": _COMPRESS,
+}
 
 
 def refusal(text: str) -> FileContentError:
@@ -67,6 +76,8 @@ class TarCheck:
         Raises:
             FileContentError: the archive is not complete.
         """
+        if self._block and not self._seen_header:
+            _check_beginning(bytes(self._block))
         if self._content_left or self._metadata_left or self._block:
             raise refusal(f"it ends in the middle of a member, after {self._position} bytes; is it cut off?")
         if self._metadata_type not in (b"", _PAX_GLOBAL) or self._size_of_next is not None:
@@ -159,9 +170,18 @@ class TarCheck:
         stored = int(found[1], 8) if found and found[1] else -1
         if stored == _unsigned_sum(block) or stored == _signed_sum(block):
             return
+        if not self._seen_header and is_tar_header(block):
+            raise refusal("the checksum of its first header is wrong; was the file damaged?")
         if not self._seen_header:
-            raise refusal(f"it does not start with a tar header{_looks_like(block)}")
+            raise refusal(f"it does not start with a tar header{hint(block, _ADVICE)}")
         raise refusal(f"the header at byte {self._position} has a wrong checksum; was the file damaged?")
+
+
+def _check_beginning(cut: bytes) -> None:
+    """Refuses what ends before its first header does, and is known for something else than a tar."""
+    looks = "" if is_tar_header(cut) else hint(cut, _ADVICE)
+    if looks:
+        raise refusal(f"it does not start with a tar header{looks}")
 
 
 def _unsigned_sum(block: bytes) -> int:
@@ -206,18 +226,3 @@ def _pax_values(body: bytes) -> dict[bytes, bytes]:
 
 def _sparse() -> FileContentError:
     return refusal("it holds a sparse member, which may grow without limit when unpacked; make it without --sparse")
-
-
-def _looks_like(block: bytes) -> str:
-    known = (
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file; name it .h5"),
-        (b"BZh", "compressed by bzip2; use gzip or no compression"),
-        (b"\xfd7zXZ\0", "compressed by xz; use gzip or no compression"),
-        (b"\x28\xb5\x2f\xfd", "compressed by zstd; use gzip or no compression"),
-        (b"\x1f\x8b", "compressed twice"),
-    )
-    found = next((text for start, text in known if block.startswith(start)), "")
-    if not found and block.isascii() and b"\0" not in block:
-        found = "plain text"
-    return f" (it looks like {found})" if found else ""
