@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import io
+import tarfile
 import unicodedata
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +52,32 @@ async def test_tar_gzip_and_hdf5_are_kept(client: Any, make_tar: Callable[..., b
     await client.put_file("b.tar", make_tar(b"b", mode="w:gz"))
     await client.put_file("c.h5", H5)
     assert await client.names() == ["a.tar", "b.tar", "c.h5"]
+
+
+@pytest.mark.parametrize("style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("member", ["../x", "/etc/x", "a/../../x"])
+async def test_members_that_would_leave_their_folder_are_kept_as_they_are(
+    storage: Any, client: Any, style: int, member: str
+) -> None:
+    """Nothing is unpacked here: who unpacks refuses them, as the SDK does."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=style) as tar:
+        tar.addfile(tarfile.TarInfo(member))
+    await client.put_file("a.tar", archive.getvalue())
+    assert (await client.get_file("a.tar"))[1] == archive.getvalue()
+    assert not any(path.name == "x" for path in storage.folder.rglob("*"))
+
+
+@pytest.mark.parametrize("kept", ["directory"], indirect=True)
+@pytest.mark.parametrize("packed", [bytes, partial(gzip.compress, compresslevel=1)])
+async def test_a_tar_of_very_many_members(
+    client: Any, make_tar: Callable[..., bytes], packed: Callable[[bytes], bytes]
+) -> None:
+    member, end_mark = make_tar(b"a")[:1024], bytes(1024)
+    data = packed(100_000 * member + end_mark)
+    assert (await client.put_file("many.tar", data)).size_bytes == len(data)
+    kept = (await client.get_file("many.tar"))[1]
+    assert hashlib.sha256(kept).digest() == hashlib.sha256(data).digest()
 
 
 async def test_files_survive_a_restart(make_storage: Callable[..., Any], make_tar: Callable[..., bytes]) -> None:
