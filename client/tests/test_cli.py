@@ -216,6 +216,18 @@ def test_getting_a_file_never_replaces_one_unasked(
     assert (tmp_path / "x.h5").read_bytes() == b"theirs"
 
 
+def test_names_that_are_long_are_fetched_and_those_too_long_told(
+    run: Run, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    name = "x" * 252 + ".h5"
+    gateway.state.files[name] = b"content"
+    assert run("files", "get", name, "--into", str(tmp_path)) == (cli.OK, f"{tmp_path / name}\n", "")
+    code, _, complaint = run("files", "get", name, "--into", str(tmp_path / name.replace("x", "xx")))
+    assert code == cli.FAILED
+    assert "File name too long" in complaint
+    assert "Traceback" not in complaint
+
+
 def test_version_tells_both_sides(run: Run) -> None:
     assert run("version")[1].splitlines()[0].startswith("qonduit 0.")
     assert "server 0.1.0 at 127.0.0.1" in run("version")[1]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from qonduit import exceptions as errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fake_gateway import FakeGateway
     from qonduit import ServerlessClient
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tar(tmp_path: Path) -> Path:
     path = tmp_path / "demo.tar"
     with tarfile.open(path, "w") as file:
-        file.add(__file__, arcname="a.py")
+        file.add(Path(__file__).with_name("conftest.py"), arcname="a.py")
     return path
 
 
@@ -51,6 +51,19 @@ def test_a_download_under_its_default_name_replaces_nothing_but_itself(
         paths.append(client.file_download("x.h5", download_location=tmp_path))
     assert paths[0] == paths[1] != paths[2]
     assert sorted(path.read_bytes() for path in tmp_path.glob("downloaded_*_x.h5")) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("name", ["a" * 252 + ".h5", "ä" * 125 + ".tar", "a" + "😀" * 62 + ".tar"])
+def test_the_longest_names_come_back_whole_or_shortened(
+    client: ServerlessClient, gateway: FakeGateway, tmp_path: Path, name: str
+) -> None:
+    gateway.state.files[name] = b"content"
+    assert client.file_download(name, target_name=name, download_location=tmp_path) == str(tmp_path / name)
+    path = Path(client.file_download(name, download_location=tmp_path))
+    assert path.read_bytes() == b"content"
+    start = f"downloaded_{hashlib.sha256(b'content').hexdigest()[:8]}_{name[:20]}"
+    assert (path.name.startswith(start), path.suffix) == (True, Path(name).suffix)
+    assert 250 < len(path.name.encode()) <= 255
 
 
 def test_a_download_goes_on_where_it_was_when_the_server_goes_away(

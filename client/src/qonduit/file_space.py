@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 1024**2
 _GO_ON_FROM_BYTES: Final = 8 * 1024**2
 """What is smaller is sent again as quickly as it is asked how much of it arrived."""
+_MOST_NAME_BYTES: Final = 255
+"""Of a stored file, and of one on nearly every file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,8 @@ def save(
 ) -> Path:
     """Write a download next to where it goes, check it, and move it there in one step.
 
-    Without a name it is called `downloaded_<digest>_<its name>`, so that nothing else is ever overwritten. An equal
-    file that is there already is left as it is.
+    Without a name it is called `downloaded_<digest>_<its name>`, so that nothing else is ever overwritten; its end is
+    left out where that is too long. An equal file that is there already is left as it is.
 
     Raises:
         FileExistsError: Another file of that name is there.
@@ -123,13 +125,13 @@ def save(
     file = next(parts)
     if not isinstance(file, StoredFile):
         raise TransferDamagedError(f"The download did not say what it is, but began with {file[:16]!r}.")
-    target = folder / (name or f"downloaded_{file.digest[:8]}_{file.name}")
+    target = folder / (name or _default_name(file))
     if not overwrite and os.path.lexists(target):
         if _holds(target, file):
             return target
         raise _taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".download.", dir=target.parent)
     try:
         digest = hashlib.sha256()
         with os.fdopen(handle, "wb") as output, show(file) as tell:
@@ -146,6 +148,13 @@ def save(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
     return target
+
+
+def _default_name(file: StoredFile) -> str:
+    whole = Path(f"downloaded_{file.digest[:8]}_{file.name}")
+    room = _MOST_NAME_BYTES - len(whole.suffix.encode())
+    # A character of which only a part has room is left out as a whole.
+    return whole.stem.encode()[:room].decode(errors="ignore") + whole.suffix
 
 
 def _move(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -45,10 +45,13 @@ def main() -> None:
     except errors.QonduitError as error:
         sys.stderr.write(f"qonduit: {error}\n")
         sys.exit(exit_code(error))
-    except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        sys.stderr.write(f"qonduit: {error.filename}: {error.strerror}\n")
-        sys.exit(FAILED)
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         sys.exit(OK)
+    except OSError as error:
+        # What has no file's name is no fault of what the user wrote.
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"qonduit: {error.filename}: {error.strerror}\n")
+        sys.exit(FAILED)
