@@ -24,6 +24,7 @@ class FakeFiles(files_pb2_grpc.FileServiceServicer):
         self.partial: dict[str, bytes] = {}
         self.offsets: list[int] = []
         self.limit_bytes = 0
+        self.refusal = ""
 
     def _space(self, request: Any) -> dict[str, bytes]:
         return self.spaces.setdefault((request.function, request.of_provider), {})
@@ -34,6 +35,8 @@ class FakeFiles(files_pb2_grpc.FileServiceServicer):
         header = next(request_iterator).header
         if self.limit_bytes and header.size_bytes > self.limit_bytes:
             fail(context, code_pb2.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", f"There is no room for {header.name!r}.")
+        if self.refusal:
+            fail(context, code_pb2.INVALID_ARGUMENT, "INVALID_FILE_CONTENT", self.refusal, content=_cut(self.refusal))
         self.offsets.append(header.offset)
         content = bytearray(self.partial.pop(header.name, b"")[: header.offset])
         for part in request_iterator:
@@ -81,6 +84,11 @@ class FakeFiles(files_pb2_grpc.FileServiceServicer):
         if self._space(request).pop(request.name, None) is None:
             fail(context, code_pb2.NOT_FOUND, "FILE_NOT_FOUND", f"There is no file {request.name!r}.")
         return files_pb2.DeleteFileResponse()
+
+
+def _cut(text: str) -> str:
+    """Return a text as the details of an answer hold it."""
+    return text if len(text) <= 256 else text[:253] + "..."
 
 
 def _file(name: str, content: bytes) -> files_pb2.File:

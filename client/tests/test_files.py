@@ -170,6 +170,16 @@ def test_what_is_too_much_is_an_error_of_its_own(client: ServerlessClient, gatew
     assert (told.file_count, told.used_bytes, told.limit_bytes) == (0, 0, 100)
 
 
+@pytest.mark.parametrize("refusal", ["This is no tar.", "This is no tar: " + "it begins with what no tar has. " * 20])
+def test_a_refusal_is_told_once_however_long_it_is(
+    client: ServerlessClient, gateway: FakeGateway, tar: Path, refusal: str
+) -> None:
+    gateway.files.refusal = refusal
+    with pytest.raises(errors.InvalidFileError) as caught:
+        client.file_upload(tar)
+    assert str(caught.value) == refusal
+
+
 def test_a_bar_is_shown_when_asked_for_and_not_elsewhere(
     client: ServerlessClient, tar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
