@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -105,6 +106,12 @@ def test_what_cannot_be_stored_is_said_before_any_call(
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(errors.InvalidFileError, match=message):
         client.file_upload(tmp_path / name)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(client: ServerlessClient, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(errors.InvalidFileError, match="no regular file"):
+        client.file_upload(tmp_path / "pipe.tar")
 
 
 def test_a_local_file_that_is_missing_is_the_usual_error(client: ServerlessClient, tmp_path: Path) -> None:

@@ -81,12 +81,17 @@ def describe_local(path: Path, name: str | None) -> StoredFile:
     """Return what a local file will be called and what is in it; FileNotFoundError if there is none.
 
     Raises:
-        InvalidFileError: It is a folder, or its name is neither a tar's nor an h5 file's.
+        InvalidFileError: It is a folder, a pipe or a device, or its name is neither a tar's nor an h5 file's.
     """
     if path.is_dir():
         raise InvalidFileError(
             f"{path} is a folder. Pack it first, as in `tar -cf {path.name}.tar {path.name}`.",
             reason="INVALID_FILE_CONTENT",
+        )
+    if path.exists() and not path.is_file():
+        # Opening a pipe would wait for whoever writes to it.
+        raise InvalidFileError(
+            f"{path} is no regular file. Write what comes from it into a file first.", reason="INVALID_FILE_CONTENT"
         )
     stored_name = name or path.name
     if not stored_name.endswith((".tar", ".h5")):
