@@ -108,6 +108,27 @@ def test_what_cannot_be_stored_is_said_before_any_call(
         client.file_upload(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("x.tar.gz", "name='x.tar' in Python, or `qonduit files put x.tar.gz --name x.tar`"),
+        ("x.y.tgz", "name='x.y.tar' in Python"),
+        ("X.TAR", "name='X.tar' in Python"),
+        ("x.hdf5", "name='x.h5' in Python"),
+        ("x.tar.bz2", "`tar -cf x.tar x.tar.bz2`"),
+        ("x.csv", "`tar -cf x.tar x.csv`"),
+    ],
+)
+def test_how_to_store_a_file_whose_name_is_not_allowed_is_told(
+    client: ServerlessClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"content")
+    with pytest.raises(errors.InvalidFileError) as caught:
+        client.file_upload(name)
+    assert advice in str(caught.value)
+
+
 def test_a_pipe_is_refused_and_not_waited_for(client: ServerlessClient, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(errors.InvalidFileError, match="no regular file"):

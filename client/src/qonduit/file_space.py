@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 1024**2
 _GO_ON_FROM_BYTES: Final = 8 * 1024**2
 """What is smaller is sent again as quickly as it is asked how much of it arrived."""
+_RENAMED: Final = {".tar": ".tar", ".tar.gz": ".tar", ".tgz": ".tar", ".h5": ".h5", ".hdf5": ".h5"}
+"""Endings, in small letters, of what may be stored as it is under a name with another ending."""
 _MOST_NAME_BYTES: Final = 255
 """Of a stored file, and of one on nearly every file system."""
 
@@ -97,12 +99,21 @@ def describe_local(path: Path, name: str | None) -> StoredFile:
     if not stored_name.endswith((".tar", ".h5")):
         raise InvalidFileError(
             f"{stored_name!r} is neither a .tar nor an .h5 file, and only those can be stored. "
-            f"Pack it into a tar, as in `tar -cf {Path(stored_name).stem}.tar {path.name}`.",
+            f"{_advice(path, stored_name)}",
             reason="INVALID_FILE_NAME",
         )
     with path.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
         return StoredFile(stored_name, os.fstat(source.fileno()).st_size, digest)
+
+
+def _advice(path: Path, name: str) -> str:
+    """Return how to store a file whose name is not allowed: under another one, or within a tar."""
+    for ending, allowed in _RENAMED.items():
+        if name.lower().endswith(ending):
+            other = name[: -len(ending)] + allowed
+            return f"Give it another name: name={other!r} in Python, or `qonduit files put {path} --name {other}`."
+    return f"Pack it into a tar, as in `tar -cf {Path(name).stem.removesuffix('.tar')}.tar {path.name}`."
 
 
 def _shown_to_nobody(file: StoredFile) -> contextlib.AbstractContextManager[Callable[[int], None]]:
