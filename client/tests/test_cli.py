@@ -216,6 +216,18 @@ def test_getting_a_file_never_replaces_one_unasked(
     assert (tmp_path / "x.h5").read_bytes() == b"theirs"
 
 
+@pytest.mark.parametrize("into", ["notes.txt", "notes.txt/below"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_to_fetch_into_is_told_to_be_no_folder(
+    run: Run, gateway: FakeGateway, tmp_path: Path, into: str, force: list[str]
+) -> None:
+    gateway.state.files["x.h5"] = b"content"
+    (tmp_path / "notes.txt").write_text("mine")
+    code, _, complaint = run("files", "get", "x.h5", "--into", str(tmp_path / into), *force)
+    assert (code, complaint) == (cli.FAILED, f"qonduit: {tmp_path / into} is no folder, and --into wants one.\n")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_names_that_are_long_are_fetched_and_those_too_long_told(
     run: Run, gateway: FakeGateway, tmp_path: Path
 ) -> None:

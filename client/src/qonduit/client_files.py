@@ -107,6 +107,7 @@ class ClientFiles:
 
         Raises:
             FileExistsError: Another file of that name is there, with other content, and `overwrite` is not set.
+            NotADirectoryError: `download_location` is a file.
             StoredFileNotFoundError: There is no such file in the space.
             TransferDamagedError: It did not arrive as it was stored; nothing was written.
         """

@@ -136,6 +136,7 @@ def save(
 
     Raises:
         FileExistsError: Another file of that name is there.
+        NotADirectoryError: What it is to go into is no folder.
         TransferDamagedError: The bytes aren't those that were stored.
     """
     file = next(parts)
@@ -146,7 +147,7 @@ def save(
         if _holds(target, file):
             return target
         raise _taken(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     handle, temporary = tempfile.mkstemp(prefix=".download.", dir=target.parent)
     try:
         digest = hashlib.sha256()
@@ -164,6 +165,13 @@ def save(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
     return target
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder, and a download goes into one", str(folder)) from error
 
 
 def _default_name(file: StoredFile) -> str:

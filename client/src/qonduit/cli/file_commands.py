@@ -95,6 +95,8 @@ def fetch(download: Callable[[str], str], names: list[str]) -> None:
         except FileExistsError as error:
             text = f"{error.filename} is there already, with other content; --force replaces it."
             raise qonduit.QonduitError(text) from error
+        except NotADirectoryError as error:
+            raise qonduit.QonduitError(f"{error.filename} is no folder, and --into wants one.") from error
 
 
 def remove(names: Names, *, function: Function = "") -> None:
