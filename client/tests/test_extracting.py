@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
-import os
+import random
 import stat
 import tarfile
 from typing import TYPE_CHECKING
@@ -119,11 +120,45 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     assert everything(tmp_path / "into") == []
 
 
-def test_an_archive_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
-    archive = packed(tmp_path / "a.tar", (member("data"), b"d" * 20_000))
-    os.truncate(archive, 9_000)
-    with pytest.raises(tarfile.ReadError):
+CONTENT = random.Random(1).randbytes(40_000)  # noqa: S311 - No secret.
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_an_archive_that_is_cut_off_is_an_error(tmp_path: Path, mode: str) -> None:
+    whole = packed(tmp_path / "a.tar", (member("first"), b"f"), (member("data"), CONTENT), mode=mode).read_bytes()
+    for length in (9, 20, 600, 9_000, 30_000, len(whole) - (1 if ":" in mode else 12_000)):
+        (tmp_path / "b.tar").write_bytes(whole[:length])
+        with pytest.raises(tarfile.ReadError):
+            qonduit.extract(tmp_path / "b.tar", tmp_path / "into")
+        assert everything(tmp_path / "into") == []
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_an_archive_with_a_damaged_byte_is_an_error(tmp_path: Path, mode: str) -> None:
+    whole = packed(tmp_path / "a.tar", (member("first"), b"f"), (member("data"), CONTENT), mode=mode).read_bytes()
+    for place in (len(whole) // 3, len(whole) // 2, len(whole) - 6):
+        (tmp_path / "b.tar").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(tarfile.ReadError):
+            qonduit.extract(tmp_path / "b.tar", tmp_path / "into")
+        assert everything(tmp_path / "into") == []
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "a.tar", (member("first"), b"f"), (member("second"), b"s"))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole.replace(b"second", b"sEcond"))
+    with pytest.raises(tarfile.ReadError, match="byte 1,024 of the tar"):
         qonduit.extract(archive, tmp_path / "into")
+    assert everything(tmp_path / "into") == []
+
+
+def test_what_is_behind_the_members_counts_as_well(tmp_path: Path) -> None:
+    whole = packed(tmp_path / "a.tar", (member("first"), b"f")).read_bytes()
+    (tmp_path / "b.tar").write_bytes(gzip.compress(whole + bytes(3_000_000)))
+    assert qonduit.extract(tmp_path / "b.tar", tmp_path / "into", most_bytes=2_000_000)
+    with pytest.raises(UnsafeArchiveError, match="1,000,000 bytes are behind"):
+        qonduit.extract(tmp_path / "b.tar", tmp_path / "other", most_bytes=1_000_000)
+    assert everything(tmp_path / "other") == []
 
 
 def test_what_is_no_tar_is_an_error(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ whose targets only become dangerous once others are unpacked). Here no link is m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Final
 
@@ -39,18 +41,55 @@ def extract(
         UnsafeArchiveError: A member is a link or a device, would lie outside of the folder or in the way of another
             one, or is one too many bytes. Nothing was written.
         FileExistsError: Something of a member's name is there. Nothing was written, unless it came meanwhile.
-        tarfile.ReadError: It is no tar, or damaged.
+        tarfile.ReadError: It is no tar, or damaged. Nothing was written.
     """
     root = Path(folder)
     written: list[Path] = []
-    with tarfile.open(archive) as tar:
-        for member, path in list(_checked(tar, root, most_bytes)):
+    with _damage_told(archive), tarfile.open(archive) as tar:
+        checked = list(_checked(tar, root, most_bytes))
+        _read_to_the_end(tar, most_bytes)
+        for member, path in checked:
             if member.isdir():
                 _make_folder(root, path)
             else:
                 _write(tar, member, root, path)
                 written.append(path)
     return written
+
+
+@contextlib.contextmanager
+def _damage_told(archive: str | PathLike[str]) -> Iterator[None]:
+    """Turn what decompressors raise, each something else, into a ReadError."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_decompressor(error):
+            raise
+        raise tarfile.ReadError(f"{os.fspath(archive)} is damaged or cut off ({error}).") from error
+
+
+def _is_of_decompressor(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        # Those of the system have a number; gzip's and bz2's have none.
+        return error.errno is None
+    # By name, as not every Python has their modules.
+    return isinstance(error, EOFError | zlib.error) or type(error).__name__ in {"LZMAError", "ZstdError"}
+
+
+def _read_to_the_end(tar: tarfile.TarFile, most_bytes: int) -> None:
+    """Read what is behind the last member: the checksum of what is compressed is at its end.
+
+    `tarfile` takes a header that is damaged for the end.
+    """
+    file = tar.fileobj
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"What is at byte {tar.offset:,} of the tar is no member's header: the tar is damaged.")
+    rest = 0
+    while piece := file.read(_COPY_BYTES):
+        rest += len(piece)
+        if rest > most_bytes + _COPY_BYTES:
+            raise UnsafeArchiveError(f"More than {most_bytes:,} bytes are behind the members, which is the limit.")
 
 
 def _checked(tar: tarfile.TarFile, root: Path, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, Path]]:
