@@ -91,6 +91,12 @@ def test_names_that_the_encoding_uses_itself_are_nothing_special(value: dict[str
         ({"data": b"bytes"}, r"arguments\['data'\] is a value of type builtins.bytes"),
         ({"by": {(1, 2): 3}}, r"arguments\['by'\] cannot be written as JSON: keys must be"),
         ({"array": np.array([print], dtype=object)}, r"arguments\['array'\] is a value of type numpy.ndarray"),
+        (
+            {"a": [np.ma.masked_array([1, 2], [0, 1])]},
+            r"arguments\['a'\]\[0\] .*MaskedArray.* pass array\.filled\(",
+        ),
+        ({"large": np.ma.masked_array(np.zeros(200_000))}, r"arguments\['large'\] .*its mask would be lost"),
+        ([np.ma.masked], r"arguments\[0\] .*its mask would be lost"),
         ([bell(), lambda: 1], r"arguments\[1\] is a function"),
     ],
 )

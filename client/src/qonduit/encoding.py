@@ -3,8 +3,8 @@
 Plain values (None, bool, int, float, str, and lists, tuples and dicts of them) never import Qiskit.
 Circuits, numpy arrays and scalars, complex numbers, sets, dates, SparsePauliOp and other operators,
 PrimitiveResult and its parts come back as what they were. As in all JSON, a tuple comes back as a list,
-and numbers that are keys of a dict come back as text. Arrays and circuits of more than 1 MiB are put behind the JSON
-(`qonduit.large_values`), as base64 within it takes ten times as long.
+and numbers that are keys of a dict come back as text. Masked arrays are refused. Arrays and circuits of more than 1 MiB
+are put behind the JSON (`qonduit.large_values`), as base64 within it takes ten times as long.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ def _encoder() -> type[json.JSONEncoder]:
             self._segments = segments
 
         def default(self, obj: Any) -> Any:
+            if isinstance(obj, np.ma.MaskedArray):
+                # Both ways to write an array know its data alone.
+                raise TypeError("its mask would be lost: pass array.filled(...), or array.data and array.mask apart")
             if self._segments is not None and (reference := self._segments.take(obj)) is not None:
                 return reference
             if isinstance(obj, np.generic):
