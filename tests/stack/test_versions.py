@@ -44,6 +44,10 @@ def test_aliases_rollback_and_diff(stack: Stack, client: ServerlessClient, tmp_p
     assert [file.path for file in found.added] == ["new.txt"]
     assert [file.path for file in found.removed] == ["gone.txt"]
     assert [after.path for _, after in found.changed] == ["program.py"]
+    assert first.diff("latest") == first.diff(second.version[:8]) == found
+    assert not first.diff("stable").changed
+    with pytest.raises(InvalidRequestError, match="latest, stable"):
+        first.diff("newest")
     told = stack.qonduit("functions", "diff", "versions", "stable").stdout
     assert [line.split()[:2] for line in told.splitlines()[1:]] == [
         ["-", "gone.txt"],

@@ -169,10 +169,18 @@ class RunnableQiskitFunction:
         """Return the files of this version, by path."""
         return [file for file, _ in self._client().function_calls.files(self.name, self.version)]
 
-    def diff(self, newer: RunnableQiskitFunction) -> FunctionDiff:
-        """Return what another version has and this one has not."""
+    def diff(self, newer: RunnableQiskitFunction | str) -> FunctionDiff:
+        """Return what another version has and this one has not.
+
+        Args:
+            newer: The other version, or its alias, its digest, or 8 digits of that or more.
+
+        Raises:
+            InvalidRequestError: No version has this alias or digest; the text names the aliases that there are.
+        """
+        other = self._client().get(self.name, version=newer) if isinstance(newer, str) else newer
         before = {file.path: file for file in self.files()}
-        after = {file.path: file for file in newer.files()}
+        after = {file.path: file for file in other.files()}
         return FunctionDiff(
             added=tuple(file for path, file in after.items() if path not in before),
             removed=tuple(file for path, file in before.items() if path not in after),
