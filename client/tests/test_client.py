@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_gateway import TOKEN
@@ -285,6 +285,17 @@ def test_memory_is_in_bytes_and_who_writes_another_unit_is_told() -> None:
         with pytest.raises(ValueError, match=r"mem is in bytes.*4 \* 1024\*\*3"):
             Configuration(mem=mem)
     assert Configuration(mem=16 * 1024**2).mem == 2**24
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [("a.tar", r"write files=\['a\.tar'\]"), ([3], "list of names.* 3 is no text"), (3, "list of names.* not 3")],
+)
+def test_files_of_a_job_are_named_in_a_list(files: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        Configuration(files=files)
+    names = (name for name in ("a.tar", "b.h5"))
+    assert Configuration(files=names).files == ["a.tar", "b.h5"]  # type: ignore[arg-type]
 
 
 def test_config_is_reserved_and_how_else_to_pass_it_is_told(

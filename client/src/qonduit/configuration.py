@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ class Configuration:
 
     Raises:
         ValueError: A value makes no sense; the text says which and why.
-        TypeError: `files` is one name in place of a list.
+        TypeError: `files` is one name in place of a list, or holds what is no name.
     """
 
     workers: InitVar[int | None] = None
@@ -61,8 +62,8 @@ class Configuration:
                 IgnoredSettingWarning,
                 stacklevel=3,
             )
-        if isinstance(self.files, str):
-            raise TypeError(f"files is a list of names: write files=[{self.files!r}].")
+        if self.files is not None:
+            object.__setattr__(self, "files", _names(self.files))
         for name in ("cpu", "mem", "gpus", "time_limit_s", "qpu_budget_s"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
@@ -71,3 +72,14 @@ class Configuration:
             raise ValueError(
                 f"mem is in bytes, and {self.mem} is too little for any program: write mem=4 * 1024**3 for 4 GiB."
             )
+
+
+def _names(files: object) -> list[str]:
+    if isinstance(files, str):
+        raise TypeError(f"files is a list of names: write files=[{files!r}].")
+    if not isinstance(files, Iterable):
+        raise TypeError(f"files is a list of names, as client.files() returns them, and not {files!r}.")
+    names = list(files)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"files is a list of names, as client.files() returns them, and {wrong[0]!r} is no text.")
+    return names
