@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import qonduit
 from qonduit import cli
+from qonduit_api.v1 import jobs_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,6 +175,20 @@ def test_what_was_deleted_is_told_when_a_later_one_fails(run: Run, gateway: Fake
     code, out, complaint = run("files", "rm", "a.h5", "b.h5")
     assert (code, out) == (cli.FAILED, "a.h5 was deleted.\n")
     assert "b.h5" in complaint
+
+
+@pytest.mark.parametrize("more", [[], ["--tail", "3"]])
+def test_the_log_of_a_task_that_there_is_not_is_an_error(run: Run, gateway: FakeGateway, more: list[str]) -> None:
+    gateway.state.change("j", "DONE")
+    tasks = [jobs_pb2.Task(number=number, task_id=f"t{number}", name="square") for number in range(5)]
+    gateway.state.set_tasks("j", *tasks, done=5)
+    gateway.state.logs["j"] = b"[task 1 square] one\n"
+    for chosen, printed in (("1", "[task 1 square] one\n"), ("square", "[task 1 square] one\n"), ("4", "")):
+        assert run("job", "logs", "j", "--task", chosen, *more) == (cli.OK, printed, "")
+    for chosen in ("99", "cube"):
+        code, out, complaint = run("job", "logs", "j", "--task", chosen, *more)
+        assert (code, out) == (cli.FAILED, "")
+        assert f"j has no task {chosen}; `qonduit tasks j`" in complaint
 
 
 def test_empty_lists_say_none(run: Run) -> None:

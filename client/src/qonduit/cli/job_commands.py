@@ -88,11 +88,26 @@ def logs(
     with qonduit.ServerlessClient() as client:
         job = find_job(client, job_id)
         if chosen is not None and tail:
-            sys.stdout.write(job.logs(task=chosen, tail=tail))
-            return
-        for piece in job.stream_logs(follow=follow, offset=offset, task=chosen, tail=tail):
+            pieces = iter([job.logs(task=chosen, tail=tail)])
+        else:
+            pieces = job.stream_logs(follow=follow, offset=offset, task=chosen, tail=tail)
+        printed = False
+        for piece in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
+            printed = printed or bool(piece)
+        if chosen is not None and not printed:
+            _check_task(job, chosen)
+
+
+def _check_task(job: qonduit.Job, chosen: int | str) -> None:
+    """Tell a task that has printed nothing from one that there is not."""
+    if isinstance(chosen, str):
+        found = bool(job.tasks(name=chosen))
+    else:
+        found = any(task.number == chosen for task in job.tasks())
+    if not found:
+        raise qonduit.QonduitError(f"{job.job_id} has no task {chosen}; `qonduit tasks {job.job_id}` lists its tasks.")
 
 
 def result(
