@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from qonduit.exceptions import InvalidFileError, ServerUnavailableError, TransferDamagedError
 from qonduit.progress import told_to_nobody
@@ -150,14 +150,9 @@ def save(
     _make_folder(target.parent)
     handle, temporary = tempfile.mkstemp(prefix=".download.", dir=target.parent)
     try:
-        digest = hashlib.sha256()
         with os.fdopen(handle, "wb") as output, show(file) as tell:
-            for part in parts:
-                if isinstance(part, bytes):
-                    digest.update(part)
-                    output.write(part)
-                    tell(output.tell())
-        if digest.hexdigest() != file.digest:
+            digest = _write(parts, output, tell)
+        if digest != file.digest:
             raise TransferDamagedError(f"{file.name} arrived damaged; nothing was written to {target}.")
         Path(temporary).chmod(0o666 & ~_umask())
         _move(Path(temporary), target, overwrite=overwrite)
@@ -165,6 +160,17 @@ def save(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
     return target
+
+
+def _write(parts: Iterator[StoredFile | bytes], output: IO[bytes], tell: Callable[[int], None]) -> str:
+    """Write what arrives, and return its digest."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bytes):
+            digest.update(part)
+            output.write(part)
+            tell(output.tell())
+    return digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> None:
