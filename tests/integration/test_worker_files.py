@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import io
+import os
 import tarfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from qonduit_service_kit.messages import Reason
-from scripted_cluster import ScriptedCluster, artifact_of
+from qonduit_service_kit.rpc import channel
+from qonduit_service_kit.tickets import Ticket
+from qonduit_worker.storage import Storage, StorageError
+from scripted_cluster import MIB, ScriptedCluster, artifact_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -228,3 +234,82 @@ async def test_an_artifact_that_reaches_outside_is_refused(cluster: ScriptedClus
     end = await job.finished()
     assert end.reason is Reason.INTERNAL
     assert repr(member.name) in end.text
+
+
+class BreakingWire:
+    """The way to storage; it breaks once, after so many bytes, and counts all that are sent."""
+
+    def __init__(self, port: str, *, breaks_after: int) -> None:
+        self._port = port
+        self._breaks_after = breaks_after
+        self.sent_bytes = 0
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_storage, to_storage = await asyncio.open_connection("127.0.0.1", int(self._port))
+        back = asyncio.create_task(self._pass_back(from_storage, writer))
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                unbroken = self.sent_bytes < self._breaks_after
+                self.sent_bytes += len(data)
+                to_storage.write(data)
+                await to_storage.drain()
+                if unbroken and self.sent_bytes >= self._breaks_after:
+                    break
+        for end in (to_storage, writer):
+            end.close()
+        await back
+
+    async def _pass_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def storage(self, cluster: ScriptedCluster, *, patience_s: float) -> AsyncIterator[Storage]:
+        """Storage by this wire."""
+        server = await asyncio.start_server(self.connect, "127.0.0.1", 0)
+        ticket = cluster.signer.sign(Ticket.lasting("ada", 3600, service="gateway"))
+        async with server, channel(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as opened:
+            yield Storage(opened, ticket, patience_s=patience_s)
+
+
+def large_tar(path: Path) -> str:
+    """Write a tar of 32 MiB that nothing makes smaller; return its digest."""
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("inner.bin")
+        member.size = 32 * MIB
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_a_large_upload_that_breaks_off_goes_on_where_it_stopped(
+    cluster: ScriptedCluster, tmp_path: Path
+) -> None:
+    digest = large_tar(tmp_path / "large.tar")
+    wire = BreakingWire(cluster.storage.settings["LISTEN_PORT"], breaks_after=24 * MIB)
+    async with wire.storage(cluster, patience_s=60) as storage:
+        stored = await storage.put_file(SPACE, "broken-off.tar", digest, tmp_path / "large.tar")
+        assert (await storage.stat_file(SPACE, "broken-off.tar")).digest == stored.digest == digest
+    assert wire.sent_bytes < 40 * MIB  # All of it twice would be 56.
+
+
+async def test_an_upload_whose_beginning_was_damaged_meanwhile_is_sent_anew(
+    cluster: ScriptedCluster, tmp_path: Path
+) -> None:
+    digest = large_tar(tmp_path / "large.tar")
+    wire = BreakingWire(cluster.storage.settings["LISTEN_PORT"], breaks_after=24 * MIB)
+    async with wire.storage(cluster, patience_s=0) as storage:
+        with pytest.raises(StorageError):
+            await storage.put_file(SPACE, "damaged.tar", digest, tmp_path / "large.tar")
+    partial = cluster.folder / "qonduit_storage" / "partial"
+    async with asyncio.timeout(60):
+        while not any(partial.iterdir()):  # noqa: ASYNC110 - Storage hears of it, and nothing can be awaited.
+            await asyncio.sleep(0.01)
+    (kept,) = partial.iterdir()
+    with kept.open("r+b") as file:
+        file.seek(4 * MIB)
+        file.write(b"what a power cut left")
+    await cluster.store().put_file(SPACE, "damaged.tar", digest, tmp_path / "large.tar")
+    assert (await cluster.store().stat_file(SPACE, "damaged.tar")).digest == digest

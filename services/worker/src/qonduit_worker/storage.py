@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK_BYTES: Final = 1024**2
+_GO_ON_FROM_BYTES: Final = 8 * 1024**2
+"""What is smaller is sent again as quickly as it is asked how much of it arrived."""
+_MAYBE_OF_ITS_BEGINNING: Final = frozenset({"DIGEST_MISMATCH", "INVALID_FILE_CONTENT"})
+"""What storage says of an upload that went on, where the bytes that it had from before are others than they were."""
 _PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _TRANSIENT: Final = frozenset(
@@ -71,7 +75,7 @@ class SpaceUsage:
 class Storage:
     """The storage service with one ticket: what it allows, this may do.
 
-    Calls that find nobody are tried again for `patience_s` seconds; all of them may be repeated safely.
+    Calls that find nobody are tried again for `patience_s` seconds from then on; all of them may be repeated safely.
     """
 
     def __init__(self, channel: grpc.aio.Channel, ticket: str, *, patience_s: float = 60.0) -> None:
@@ -172,19 +176,41 @@ class Storage:
         return await self._patiently(get)
 
     async def put_file(self, space: str, name: str, digest: str, source: Path) -> StoredFile:
-        """Store a file under its name; storage refuses what breaks its rules, with a reason."""
-        size = _size(source)
+        """Store a file under its name; storage refuses what breaks its rules, with a reason.
 
-        async def requests() -> AsyncIterator[storage_pb2.PutFileRequest | bytes]:
-            header = storage_pb2.PutFileHeader(space=space, name=name, size_bytes=size, digest=digest)
-            yield storage_pb2.PutFileRequest(header=header)
-            async for chunk in _chunks(source):
-                yield chunk
+        A try goes on where an earlier one broke off.
+        """
+        header = storage_pb2.PutFileHeader(space=space, name=name, size_bytes=_size(source), digest=digest)
 
         async def put() -> StoredFile:
-            return _stored((await self._content.put_file(requests(), metadata=self._metadata)).file)
+            header.offset = await self._received_bytes(header)
+            try:
+                return await self._send_file(header, source)
+            except grpc.aio.AioRpcError as error:
+                if not header.offset or _error(error).reason not in _MAYBE_OF_ITS_BEGINNING:
+                    raise
+            # What was there from before is gone now, and all of it is sent.
+            header.offset = 0
+            return await self._send_file(header, source)
 
         return await self._patiently(put)
+
+    async def _received_bytes(self, header: storage_pb2.PutFileHeader) -> int:
+        if header.size_bytes < _GO_ON_FROM_BYTES:
+            return 0
+        request = storage_pb2.StatUploadRequest(
+            space=header.space, name=header.name, size_bytes=header.size_bytes, digest=header.digest
+        )
+        answer: storage_pb2.StatUploadResponse = await self._spaces.StatUpload(request, metadata=self._metadata)
+        return answer.received_bytes
+
+    async def _send_file(self, header: storage_pb2.PutFileHeader, source: Path) -> StoredFile:
+        async def requests() -> AsyncIterator[storage_pb2.PutFileRequest | bytes]:
+            yield storage_pb2.PutFileRequest(header=header)
+            async for chunk in _chunks(source, header.offset):
+                yield chunk
+
+        return _stored((await self._content.put_file(requests(), metadata=self._metadata)).file)
 
     async def delete_file(self, space: str, name: str) -> None:
         """Delete a file."""
@@ -221,7 +247,7 @@ class Storage:
 
     async def _patiently(self, call: Callable[[], Awaitable[Value]]) -> Value:
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience_s
+        until: float | None = None
         pause = _PAUSE_S
         while True:
             try:
@@ -230,18 +256,21 @@ class Storage:
                 found = _error(error)
             except StorageError as error:
                 found = error
+            # Not from its beginning: an upload that breaks off late has taken longer than that.
+            until = until or loop.time() + self._patience_s
             if not found.transient or loop.time() + pause > until:
                 raise found
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - Jitter is no secret.
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-async def _chunks(source: bytes | Path) -> AsyncIterator[bytes]:
+async def _chunks(source: bytes | Path, offset: int = 0) -> AsyncIterator[bytes]:
     if isinstance(source, bytes):
-        for start in range(0, len(source), CHUNK_BYTES):
+        for start in range(offset, len(source), CHUNK_BYTES):
             yield source[start : start + CHUNK_BYTES]
         return
     with source.open("rb") as file:
+        file.seek(offset)
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
