@@ -195,6 +195,76 @@ async def test_a_program_uploads_lists_downloads_and_deletes(cluster: ScriptedCl
     assert "gone.tar" not in await names(cluster)
 
 
+TASKS = (
+    MAKE_TAR
+    + f"""
+import os, qonduit
+from qonduit import ServerlessClient, distribute_task, get, save_result
+folder = os.environ["DATA_PATH"]
+
+def task(function):
+    return distribute_task(target={{"cpu": 1, "mem": {128 * MIB}}})(function)
+"""
+)
+
+
+async def test_tasks_work_with_files_as_their_program_does(cluster: ScriptedCluster, tmp_path: Path) -> None:
+    for name in ("before.tar", "unwanted.tar"):
+        await put(cluster, tmp_path, name, "first")
+    job = await cluster.run(
+        TASKS
+        + """
+@task
+def work():
+    client = ServerlessClient()
+    make_tar("/tmp/task-sent.tar", "sent by a task")
+    client.file_upload("/tmp/task-sent.tar")
+    client.file_delete("unwanted.tar")
+    make_tar(folder + "/task-synced.tar", "synced by a task")
+    make_tar(folder + "/before.tar", "second")
+    open(folder + "/notes.txt", "w").write("text")
+    refused = qonduit.sync_files()
+    os.remove(folder + "/notes.txt")
+    return client.files(), refused, client.file_usage().file_count, os.path.exists(folder + "/task-sent.tar")
+
+save_result(get(work()))
+"""
+    )
+    await job.grant_executors(1)
+    found, refused, count, shown = await job.result()
+    await job.finished()
+    there = await names(cluster)
+    assert there == set(found)
+    assert count == len(found)
+    assert shown
+    assert {"task-sent.tar", "task-synced.tar"} <= there
+    assert "unwanted.tar" not in there
+    assert [text for text in refused if "notes.txt" in text] == refused != []
+    assert await inner_text(cluster, tmp_path, "before.tar") == "second"
+    assert "leaves" not in await job.log()
+
+
+async def test_what_a_task_leaves_in_its_data_folder_is_named_once_and_not_stored(cluster: ScriptedCluster) -> None:
+    job = await cluster.run(
+        TASKS
+        + """
+@task
+def leave(name):
+    make_tar(f"{folder}/{name}", "of a task")
+
+get([leave("left-a.tar"), leave("left-b.tar"), leave("left-b.tar")])
+"""
+    )
+    await job.grant_executors(1)
+    assert (await job.finished()).reason is Reason.NONE
+    said = [line.partition(",")[0] for line in (await job.log()).splitlines() if "[qonduit]" in line]
+    assert said == [
+        "[task 0 leave] [qonduit] in /data this task leaves 'left-a.tar'",
+        "[task 1 leave] [qonduit] in /data this task leaves 'left-b.tar'",
+    ]
+    assert not {"left-a.tar", "left-b.tar"} & await names(cluster)
+
+
 async def test_a_program_cannot_change_what_other_jobs_get(cluster: ScriptedCluster, tmp_path: Path) -> None:
     await put(cluster, tmp_path, "shared.tar", "original")
     spoil = await cluster.run(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qonduit.program import pickling
 from qonduit.program.blobs import fetch_blob, fetch_view, waited_s
 from qonduit.program.channel import AgentChannel, agent
+from qonduit.program.left_files import LeftFiles
 from qonduit.program.marking import Marker
 from qonduit.program.sending import Receiver, carried
 from qonduit.program.task_errors import TaskCanceledError
@@ -31,12 +32,14 @@ def run_executor() -> None:
     channel = agent()
     work = Work(channel)
     marker = Marker()
+    left_files = LeftFiles(channel)
     channel.call("executor_ready")
     while (task := work.next()) is not None:
         marker.begin(task.number, work.functions[task.function_id].name)
         before = _clocks()
         ended = _run(channel, work, task)
         spent = [after - begun for begun, after in zip(before, _clocks(), strict=True)]
+        left_files.name_new_ones()
         row = [task.task_id, task.attempt, *ended, *spent]
         channel.notify("task_result", result=row)
 

@@ -143,6 +143,11 @@ class DataFolder:
                 refused += await self._send_deletion(name)
             return refused
 
+    async def left(self) -> list[str]:
+        """Return the names of files that are not the same as in storage."""
+        async with self._syncing:
+            return (await asyncio.to_thread(self._scan))[0]
+
     def cut_off(self) -> list[Refused]:
         """Return what a program that was killed had changed since it was last the same as in storage."""
         why = "was not kept: the program was killed, maybe while it wrote it"

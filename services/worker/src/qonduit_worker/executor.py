@@ -26,6 +26,7 @@ from qonduit_worker.mailbox import Mailbox
 from qonduit_worker.outcome import clip
 from qonduit_worker.program_channel import ProgramServer
 from qonduit_worker.program_files import ProgramFiles
+from qonduit_worker.program_ops import FileOps
 from qonduit_worker.qpu_gate import qpu_endpoint, qpu_environment
 from qonduit_worker.room import Room
 from qonduit_worker.split_log import put_tag
@@ -193,6 +194,7 @@ class Executor:
         self._server.listen("tasks_submit", self._submit)
         self._server.listen("tasks_cancel", lambda _, fields: self._nested.cancel(fields))
         self._server.listen("tasks_waiting", self._waiting)
+        FileOps(self._files.data, self._room.parts, most_bytes=self._shop.settings.file_bytes).register(self._server)
         try:
             self._layer = await self._shop.layers.hold(self.grant.dependencies, self._tell)
         except DependencyError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_OFFSET: Final = 2**62
 _NAME_LENGTH: Final = 4096
+_MOST_LEFT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class ResultOps:
 
 
 class FileOps:
-    """files_list, files_usage, file_get, file_begin, file_chunk, file_commit, file_delete, sync_files."""
+    """files_list, files_usage, files_left, file_get, file_begin, file_chunk, file_commit, file_delete, sync_files."""
 
     def __init__(self, data: DataFolder, parts: Path, *, most_bytes: int) -> None:
         self._data = data
@@ -95,6 +96,7 @@ class FileOps:
         """Answer them on a sandbox's channel."""
         server.register("files_list", self._list)
         server.register("files_usage", self._usage)
+        server.register("files_left", self._left)
         server.register("file_get", self._get)
         server.register("file_begin", self._begin)
         server.register("file_chunk", self._chunk)
@@ -110,6 +112,11 @@ class FileOps:
     async def _usage(self, _: ProgramSession, fields: Mapping[str, Any]) -> dict[str, int]:
         del fields
         return asdict(await self._data.usage())
+
+    async def _left(self, _: ProgramSession, fields: Mapping[str, Any]) -> list[str]:
+        del fields
+        # As they are printed: a name need not be text, and there may be more than fit in a frame.
+        return [repr(name) for name in (await self._data.left())[:_MOST_LEFT]]
 
     async def _get(self, _: ProgramSession, fields: Mapping[str, Any]) -> dict[str, Any]:
         name = text_field(fields, "name", most=_NAME_LENGTH)
