@@ -95,6 +95,8 @@ def send_result(channel: AgentChannel, data: bytes) -> None:
 def sync_files() -> list[str]:
     """Store now what the program changed in /data, and do not wait for its end; in a task, what tasks changed there.
 
+    What was deleted there is deleted from the user's files, too.
+
     Returns:
         A sentence for each thing that was not stored: what it is, and which rule it breaks.
 
