@@ -88,6 +88,17 @@ async def cluster(broker: PrivateBroker, tmp_path_factory: pytest.TempPathFactor
         yield made
 
 
+async def test_what_jobs_had_is_removed_once_nobody_uses_it(broker: PrivateBroker, tmp_path: Path) -> None:
+    async with ScriptedCluster.running(broker.vhost_url("unused-blobs"), tmp_path, CACHE_KEPT_S="0.5") as cluster:
+        job = await cluster.run(f"from qiskit_serverless import save_result\nsave_result('x' * {MIB})\n")
+        assert len(await job.result()) == MIB
+        blobs = tmp_path / "qonduit_worker" / "blobs"
+        async with asyncio.timeout(PATIENCE_S):
+            while [path for path in blobs.iterdir() if path.is_file()]:  # noqa: ASYNC110 - It is another process's.
+                await asyncio.sleep(0.05)
+        assert len(await job.result()) == MIB, "storage still has it"
+
+
 def local_files(cluster: ScriptedCluster) -> list[Path]:
     """Return what the workers keep for attempts that run."""
     return [

@@ -110,6 +110,43 @@ async def test_eviction_takes_what_was_used_least_and_never_what_is_pinned_or_no
     assert await blobs.get(second) == contents[second]
 
 
+async def test_what_nobody_used_for_long_goes_and_what_is_in_use_or_nowhere_else_stays(world: World) -> None:
+    cache = world.add_worker(HOME, capacity_bytes=10 * KIB)
+    contents = {digest_of(bytes([at]) * KIB): bytes([at]) * KIB for at in range(4)}
+    world.storage.blobs.update(contents)
+    unused, read_since, pinned, brought_since = contents
+    blobs = world.blobs()
+    local = await blobs.put_local(b"l" * KIB)
+    for digest in (unused, read_since, pinned):
+        await blobs.get(digest)
+    for name in world.files():
+        (path,) = (world.folder / HOME).rglob(name)
+        os.utime(path, (0, 0))
+    for digest in (read_since, brought_since):
+        await blobs.get(digest)
+    with cache.pinned(pinned):
+        await cache.remove_unused(3600)
+    assert set(world.files()) == {local, read_since, pinned, brought_since}
+    assert await blobs.get(local) == b"l" * KIB
+    assert await blobs.get(unused) == contents[unused], "it can be brought again"
+    await blobs.close()
+    # What it took is free again.
+    await cache.remove_unused(-1)
+    await fill(world, 10)
+    assert world.storage.puts == []
+
+
+async def test_a_local_value_that_was_made_long_ago_is_new_to_the_cache(world: World) -> None:
+    cache = world.add_worker(HOME)
+    blobs = world.blobs()
+    name = await blobs.put_local(b"value")
+    (path,) = (world.folder / HOME).rglob(name)
+    os.utime(path, (0, 0))
+    digest = await blobs.share(name)
+    await cache.remove_unused(3600)
+    assert world.files() == [digest]
+
+
 async def test_a_file_that_is_open_is_read_to_its_end_though_it_is_evicted(world: World) -> None:
     world.add_worker(HOME, capacity_bytes=4 * KIB)
     blobs = world.blobs()

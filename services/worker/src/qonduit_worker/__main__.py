@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from qonduit_service_kit.bus import Bus
-from qonduit_service_kit.lifecycle import main
+from qonduit_service_kit.lifecycle import Periodic, main
 from qonduit_service_kit.logs import configure, get_logger
 from qonduit_service_kit.metrics import REGISTRY
 from qonduit_service_kit.rpc import channel
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from qonduit_worker.sandbox import SandboxReport, Tier
 
+_SWEEP_EVERY_S: Final = 600.0
 _log = get_logger(__name__)
 
 
@@ -106,7 +108,12 @@ async def build(settings: WorkerSettings) -> Sequence[Part]:
         exchange=BlobExchange(bus, cache, worker_id),
         refused=refused,
     )
-    return [storage, bus, layers, zygotes, refused, Agent(workshop, sandbox_tier=tier)]
+    sweeping = _sweeping(cache, unused_s=settings.cache_kept_s)
+    return [storage, bus, layers, zygotes, refused, sweeping, Agent(workshop, sandbox_tier=tier)]
+
+
+def _sweeping(cache: BlobCache, *, unused_s: float) -> Periodic:
+    return Periodic(min(_SWEEP_EVERY_S, unused_s), partial(cache.remove_unused, unused_s), name="sweep-blobs")
 
 
 def _sweep(settings: WorkerSettings) -> None:

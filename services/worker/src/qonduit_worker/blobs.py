@@ -1,7 +1,8 @@
 """Blobs on this machine: each crosses the network once, whoever asks, and only when somebody elsewhere needs it.
 
 Two kinds of files. *Local* ones belong to one attempt (`AttemptScope`): they were made here, are nowhere else, and stay
-until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed.
+until the attempt is over. *Cached* ones can be brought from storage again, serve all jobs, and go when room is needed
+or nobody has used them for long.
 A local one becomes a cached one by going to storage. This worker itself works out the digest of all that enters the
 cache, so that no job can make another read something else than it asked for.
 
@@ -17,6 +18,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections import Counter
 from functools import partial
@@ -127,6 +129,7 @@ class BlobCache:
     def _keep(self, part: Path, digest: str) -> Path:
         path = self._folder / digest
         size = part.stat().st_size
+        os.utime(part)  # It may have been made long before, for one attempt.
         part.chmod(0o400)
         part.replace(path)
         self._size_bytes += size
@@ -156,8 +159,19 @@ class BlobCache:
         for file in sorted(files, key=lambda file: file.stat().st_mtime):
             if self._size_bytes <= most_bytes:
                 return
-            self._size_bytes -= file.stat().st_size
-            file.unlink(missing_ok=True)
+            self._remove(file)
+
+    async def remove_unused(self, unused_s: float) -> None:
+        """Let go of what nobody has used for so many seconds, such as values of jobs that were deleted since."""
+        for file in [file for file in self._folder.iterdir() if is_digest(file.name)]:
+            with contextlib.suppress(FileNotFoundError):  # Evicted meanwhile.
+                if file.name not in self._pins and file.stat().st_mtime < time.time() - unused_s:
+                    self._remove(file)
+            await asyncio.sleep(0)  # Removing a large file takes a while, and there may be many.
+
+    def _remove(self, file: Path) -> None:
+        self._size_bytes -= file.stat().st_size
+        file.unlink()
 
     # --- Attempts ------------------------------------------------------------------------------
 

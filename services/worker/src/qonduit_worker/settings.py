@@ -94,6 +94,11 @@ class WorkerSettings(ServiceSettings, env_prefix="QONDUIT_WORKER_"):
         gt=0,
         description="Bytes that jobs' values, artifacts and files may take here; half of it bounds a value.",
     )
+    cache_kept_s: float = Field(
+        24 * 3600,
+        gt=0,
+        description="Seconds after which those of them that nobody uses are removed here, whatever room there is.",
+    )
     dependency_find_links: tuple[str, ...] = Field(
         (), description="Folders or pages of wheels for dependencies, as a JSON list, beside what uv is set to use."
     )
