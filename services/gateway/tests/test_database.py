@@ -28,7 +28,7 @@ from qonduit_gateway.database.engine import Database, DatabaseUnavailableError, 
 from qonduit_gateway.database.idempotency_rows import Claim
 from qonduit_gateway.database.outbox_rows import Lane
 from qonduit_gateway.database.schema import metadata
-from qonduit_gateway.functions.model import FunctionName, FunctionSpec, FunctionVersion, version_digest
+from qonduit_gateway.functions.model import FunctionName, FunctionSpec, version_digest
 from qonduit_gateway.jobs.model import JobState
 from qonduit_gateway.jobs.transitions import Verdict
 from qonduit_gateway.ledger import KeyReusedError
@@ -276,15 +276,11 @@ async def test_versions_are_in_the_order_of_their_last_uploads_whatever_clocks_s
     async def upload(label: str) -> bool:
         book.now += step
         spec = FunctionSpec("f", "program.py", version_label=label)
-        return await book.database.write(
-            lambda connection: function_rows.store(
-                connection, name, spec, version_digest(spec, "a" * 64), ("a" * 64, 10), at=book.now
-            )[1]
-        )
+        kept = (name, spec, version_digest(spec, "a" * 64), ("a" * 64, 10))
+        return await book.database.write(lambda connection: function_rows.store(connection, *kept, at=book.now)[1])
 
     assert [await upload(label) for label in "abcab"] == [True, True, True, False, False]
-    found: list[FunctionVersion] = []
-    before = None
+    found, before = [], None
     while page := await book.database.read(
         lambda connection, before=before: function_rows.versions_page(connection, name, size=2, before=before)
     ):

@@ -86,6 +86,7 @@ class S3Objects:
     async def prepare(self) -> None:
         """Looks whether the bucket is there and may be used."""
         content = b"Written by the storage service of Qonduit when it starts.\n"
+        _log.info("trying to write to the bucket; a store that does not answer is waited for")
         try:
             await obstore.put_async(self._store, "qonduit-storage", content, use_multipart=False)
         except (BaseError, OSError) as error:
