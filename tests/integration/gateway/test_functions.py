@@ -217,6 +217,7 @@ async def test_arguments_are_checked_before_a_job_is_made(client: Client) -> Non
         (b'{"shots": 0}', "shots", "minimum"),
         (b'{"shots": "5"}', "shots", "integer"),
         (b'{"shots": 5, "shot": 6}', "arguments", "shot"),
+        (b'{"shots": 5, "name": "\\ud800"}', "arguments", "half of a character"),
         # Made to take for ever where patterns are matched by trying.
         (b'{"shots": 5, "name": "' + b"a" * 5000 + b'b"}', "name", "match"),
     ):

@@ -60,19 +60,29 @@ def too_long() -> str:
 
 def check(schema: str, arguments: bytes) -> None:
     """Raise ArgumentsError unless arguments, a JSON text, fit a schema."""
-    wrong: dict[str, str] = {}
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError) as error:
         raise ArgumentsError({"arguments": f"they are no JSON text: {_first_line(error)}"}) from error
+    try:
+        wrong = _wrong(schema, value)
+    except UnicodeEncodeError as error:
+        text = f"the text {error.object[:_MOST_QUOTED]!a} in them has half of a character, and cannot be checked"
+        raise ArgumentsError({"arguments": text}) from error
+    if wrong:
+        raise ArgumentsError(wrong)
+
+
+def _wrong(schema: str, value: Any) -> dict[str, str]:
+    """Return what is wrong by its place, of the first places that are."""
+    wrong: dict[str, str] = {}
     for found in _validator(schema).iter_errors(value):
         path = _short(".".join(str(part) for part in found.instance_path)) or "arguments"
         if path not in wrong:
             wrong[path] = _short(found.message).replace(_QUOTE, _quoted(found.instance))
         if len(wrong) == _MOST_TOLD:
             break
-    if wrong:
-        raise ArgumentsError(wrong)
+    return wrong
 
 
 async def json_of(chunks: AsyncIterator[Chunk], most_bytes: int) -> bytes:
