@@ -2,19 +2,18 @@
 
     python bench/files.py [--rounds 5] [--folder FOLDER] [--beside CHECKOUT]
 
-Each round uploads a file that the stack does not have, downloads it, and downloads it again, each time with another
-first. The SDK hashes a file before it sends it and while it comes. With another checkout, its services run in a stack
-of their own, and take turns with these. CPU is of the client, the gateway and storage. The folder must be on a disk.
+Each round uploads a file that the stack does not have, downloads it, and downloads it again. The SDK hashes a file
+before it sends it and while it comes. With another checkout, its services run in a stack of their own, and take turns
+with these. CPU is of the client, the gateway and storage. The folder must be on a disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,11 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
-from qonduit import ServerlessClient
+from own_stack import own_stack
 from storage import GB, copy, make_archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from qonduit import ServerlessClient
 
 NAME: Final = "1gb.tar"
 SERVICES: Final = ("gateway", "storage")
@@ -58,24 +59,11 @@ class Taken:
 @contextmanager
 def stack(data_dir: Path, checkout: Path | None = None) -> Iterator[Stack]:
     """Run a stack without workers, with the services of a checkout."""
-    qonduit = str(Path(sys.executable).with_name("qonduit"))
     sources = sorted(str(path) for path in checkout.glob("*/*/src")) if checkout else []
-    environment = {
-        **os.environ,
-        "QONDUIT_PROFILE": str(data_dir / "profile.json"),
-        "PYTHONPATH": os.pathsep.join((*sources, os.environ.get("PYTHONPATH", ""))),
-    }
-    where = ["--data-dir", str(data_dir)]
-    up = [qonduit, "up", "--detach", "--workers", "0", *where]
-    subprocess.run(up, env=environment, check=True, stdout=subprocess.DEVNULL)
-    try:
-        profile = json.loads((data_dir / "profile.json").read_text())
-        services = json.loads((data_dir / "stack.json").read_text())["services"]
-        processes = {name: psutil.Process(services[name]["pid"]) for name in SERVICES}
-        with ServerlessClient(host=profile["address"], token=profile["token"]) as client:
-            yield Stack(client, {"client": psutil.Process(), **processes})
-    finally:
-        subprocess.run([qonduit, "down", *where], env=environment, check=False, stdout=subprocess.DEVNULL)
+    path = os.pathsep.join((*sources, os.environ.get("PYTHONPATH", "")))
+    with own_stack(data_dir, "--workers", "0", PYTHONPATH=path) as own, own.client() as client:
+        processes = {name: psutil.Process(own.services[name]["pid"]) for name in SERVICES}
+        yield Stack(client, {"client": psutil.Process(), **processes})
 
 
 def measured(work: Callable[[], object], watched: Stack) -> Taken:
@@ -123,6 +111,7 @@ def report(found: dict[str, list[Taken]]) -> None:
 
 def main() -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # So that what was started is stopped.
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path.cwd() / ".cache", help="default: %(default)s")

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 import psycopg
-from qonduit import QiskitFunction, ServerlessClient
+from own_stack import OwnStack, own_stack
 from qonduit_api.v1 import jobs_pb2
 from qonduit_api.v1.jobs_pb2_grpc import JobServiceStub
 from qonduit_service_kit.private_postgresql import PostgresqlMissingError, private_postgresql
@@ -49,12 +46,12 @@ class Server:
     """One stack without workers."""
 
     name: str
-    folder: Path
+    stack: OwnStack
 
     @property
     def gateway(self) -> dict[str, Any]:
         """What the supervisor knows of its gateway."""
-        known: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())["services"]["gateway"]
+        known: dict[str, Any] = self.stack.services["gateway"]
         return known
 
     @property
@@ -64,35 +61,23 @@ class Server:
 
     def stubs(self) -> list[Any]:
         """Return stubs on connections of their own."""
-        profile = json.loads((self.folder / "profile.json").read_text())
-        address = profile["address"].removeprefix("http://")
-        return [JobServiceStub(channel(address, token=profile["token"])) for _ in range(CHANNELS)]
+        address = self.stack.address.removeprefix("http://")
+        return [JobServiceStub(channel(address, token=self.stack.token)) for _ in range(CHANNELS)]
 
 
 @contextmanager
 def server(name: str, database_url: str = "") -> Iterator[Server]:
     """Run a stack without workers, with a function on it."""
-    qonduit = str(Path(sys.executable).with_name("qonduit"))
-    with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
-        environment = {
-            **os.environ,
-            "QONDUIT_PROFILE": f"{folder}/profile.json",
-            "QONDUIT_GATEWAY_DATABASE_URL": database_url,
-            "QONDUIT_GATEWAY_LIMIT_ACTIVE_JOBS": "1000000",  # Counted with each run, and beyond what is run here.
-        }
-        data_dir = ["--data-dir", folder]
-        up = [qonduit, "up", "--detach", "--workers", "0", *data_dir]
-        subprocess.run(up, env=environment, check=True, stdout=subprocess.DEVNULL)
-        try:
-            made = Server(name, Path(folder))
-            profile = json.loads((made.folder / "profile.json").read_text())
-            client = ServerlessClient(host=profile["address"], token=profile["token"])
-            (sources := made.folder / "sources").mkdir()
-            (sources / "program.py").write_text("")
-            client.upload(QiskitFunction(title=TITLE, entrypoint="program.py", working_dir=str(sources)))
-            yield made
-        finally:
-            subprocess.run([qonduit, "down", *data_dir], env=environment, check=False, stdout=subprocess.DEVNULL)
+    settings = {
+        "QONDUIT_GATEWAY_DATABASE_URL": database_url,
+        "QONDUIT_GATEWAY_LIMIT_ACTIVE_JOBS": "1000000",  # Counted with each run, and beyond what is run here.
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder,
+        own_stack(Path(folder), "--workers", "0", **settings) as own,
+    ):
+        own.upload(TITLE, "", Path(folder, "sources"))
+        yield Server(name, own)
 
 
 async def in_turns(work: Iterable[Callable[[], Awaitable[object]]], at_once: int) -> list[float]:

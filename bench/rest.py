@@ -33,6 +33,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import requests
+from own_stack import own_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,25 +90,11 @@ class Target:
 @contextmanager
 def stack() -> Iterator[Target]:
     """Run a stack with a trivial function on it."""
-    from qonduit import QiskitFunction, ServerlessClient  # noqa: PLC0415 - so that --help is quick.
-
-    qonduit = str(Path(sys.executable).with_name("qonduit"))
-    with tempfile.TemporaryDirectory(prefix="bench-rest-") as folder:
-        environment = {**os.environ, "QONDUIT_PROFILE": f"{folder}/profile.json"}
-        data_dir = ["--data-dir", folder]
-        up = [qonduit, "up", "--detach", *data_dir]
-        subprocess.run(up, env=environment, check=True, stdout=subprocess.DEVNULL)
-        try:
-            profile = json.loads(Path(folder, "profile.json").read_text())
-            gateway = json.loads(Path(folder, "stack.json").read_text())["services"]["gateway"]
-            (sources := Path(folder, "sources")).mkdir()
-            (sources / "trivial.py").write_text(PROGRAM)
-            with ServerlessClient(host=profile["address"], token=profile["token"]) as client:
-                client.upload(QiskitFunction(title=TITLE, entrypoint="trivial.py", working_dir=str(sources)))
-            url = f"http://127.0.0.1:{gateway['ports']['rest_port']}"
-            yield Target(url, profile["token"], psutil.Process(gateway["pid"]))
-        finally:
-            subprocess.run([qonduit, "down", *data_dir], env=environment, check=False, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory(prefix="bench-rest-") as folder, own_stack(Path(folder)) as own:
+        own.upload(TITLE, PROGRAM, Path(folder, "sources"))
+        gateway = own.services["gateway"]
+        url = f"http://127.0.0.1:{gateway['ports']['rest_port']}"
+        yield Target(url, own.token, psutil.Process(gateway["pid"]))
 
 
 def by_client(target: Target, jobs: int) -> dict[str, list[float]]:
