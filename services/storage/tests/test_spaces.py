@@ -47,6 +47,16 @@ async def test_a_file_goes_in_and_comes_out(client: Any, make_tar: Callable[...,
     assert answer.file == told
 
 
+@pytest.mark.parametrize("second", [pb.PutFileRequest(header=pb.PutFileHeader(name="b.tar")), pb.PutFileRequest()])
+async def test_after_its_header_an_upload_has_only_chunks(
+    client: Any, make_tar: Callable[..., bytes], must_refuse: Callable[..., Any], second: pb.PutFileRequest
+) -> None:
+    header, *chunks = client.file_requests("a.tar", make_tar(b"a"))
+    async with must_refuse(StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "only chunks"):
+        await client.spaces.PutFile(iter([header, second, *chunks]))
+    assert await client.names() == []
+
+
 async def test_tar_gzip_and_hdf5_are_kept(client: Any, make_tar: Callable[..., bytes]) -> None:
     await client.put_file("a.tar", make_tar(b"a"))
     await client.put_file("b.tar", make_tar(b"b", mode="w:gz"))

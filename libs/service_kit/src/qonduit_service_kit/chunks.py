@@ -44,7 +44,7 @@ class ChunkCodec:
             prefix = self._prefix(len(data) - start)
             if len(prefix) == start and data.startswith(prefix):
                 return memoryview(data)[start:]
-        # Nothing to copy, no chunk, or more than we know of beside it.
+        # It holds another part, nothing, or a chunk with something beside it that is not known here.
         message: Any = self._message.FromString(data)
         is_chunk = self._part is None or message.WhichOneof(self._part.name) == "chunk"
         return memoryview(message.chunk) if is_chunk else message
@@ -71,7 +71,7 @@ def _message_of(chunk: Chunk, prefix: bytes) -> bytes:
     whole = chunk.obj if isinstance(chunk, memoryview) else b""
     if not isinstance(whole, bytes) or len(whole) != len(prefix) + len(chunk) or not whole.startswith(prefix):
         return b""
-    if len(chunk) < len(prefix):
+    if len(chunk) < len(prefix):  # Too little to tell, and as quickly copied.
         return b""
     # A part of it that lies further ahead would begin with an end of the prefix.
     other = any(prefix.endswith(bytes(chunk[:size])) for size in range(1, len(prefix) + 1))

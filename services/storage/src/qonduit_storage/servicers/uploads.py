@@ -26,16 +26,13 @@ async def header_of(messages: AsyncIterator[Any]) -> Any:
 
 async def chunks_of(
     messages: AsyncIterator[pb.PutBlobRequest | pb.PutFileRequest | memoryview],
-) -> AsyncIterator[bytes | memoryview]:
+) -> AsyncIterator[memoryview]:
     """The chunks after the header.
 
     Raises:
-        RequestError: there is a second header.
+        RequestError: there is anything else.
     """
     async for message in messages:
-        if isinstance(message, memoryview):
-            yield message
-            continue
-        if message.WhichOneof("part") == "header":
-            raise RequestError("An upload has one header, and this is a second one.", field="header")
-        yield message.chunk
+        if not isinstance(message, memoryview):
+            raise RequestError("After the header of an upload come only chunks.", field="chunk")
+        yield message
